@@ -1,0 +1,189 @@
+"""The nodes: a path in, a checked CONDITIONING or LATENT out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+import torch
+
+from .tensor_files import (
+    CONDITIONING_SUFFIXES,
+    LATENT_SUFFIXES,
+    Conditioning,
+    Latent,
+    TensorFileError,
+    find_nearby,
+    read_conditioning,
+    read_latent,
+    rebuild,
+)
+
+T = TypeVar("T")
+
+# Validating a graph reads the files of all its loaders before the first of them runs; a graph has about three.
+RECENT_LIMIT = 4
+_recent: dict[tuple[Any, ...], Any] = {}
+_recent_lock = Lock()
+
+
+class LatentgridLoadConditioning:
+    """CONDITIONING from a file."""
+
+    DESCRIPTION = (
+        "Loads a precomputed conditioning from a file and checks it before any model is loaded: its shape "
+        "[batch, tokens, channels], its dtype, and that no value is NaN or infinite."
+    )
+    CATEGORY = "latentgrid"
+    RETURN_TYPES = ("CONDITIONING",)
+    RETURN_NAMES = ("CONDITIONING",)
+    OUTPUT_TOOLTIPS = ("The conditioning of the file, with its metadata (pooled_output, reference_latents, ...).",)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """ComfyUI's description of the inputs."""
+        return {"required": {"path": _path_input(CONDITIONING_SUFFIXES)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, path: str | None) -> bool | str:
+        """True, or what is wrong with the file at ``path``; None stands for a path that another node will give."""
+        return _validate(read_conditioning, path)
+
+    @classmethod
+    def IS_CHANGED(cls, path: str | None) -> str | float:
+        """See :func:`fingerprint`."""
+        return fingerprint(path)
+
+    def load(self, path: str) -> tuple[Conditioning]:
+        """The conditioning ``[[tensor, metadata], ...]`` of the file; raises TensorFileError."""
+        return (read_recent(read_conditioning, locate(path)),)
+
+
+class LatentgridLoadLatent:
+    """LATENT from a file."""
+
+    DESCRIPTION = (
+        "Loads a latent from a file and checks it before any model is loaded: its shape [batch, channels, height, "
+        "width] or [batch, channels, frames, height, width], its dtype, and that no value is NaN or infinite."
+    )
+    CATEGORY = "latentgrid"
+    RETURN_TYPES = ("LATENT",)
+    RETURN_NAMES = ("LATENT",)
+    OUTPUT_TOOLTIPS = ("The latent of the file, with what else it holds (noise_mask, ...).",)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """ComfyUI's description of the inputs."""
+        return {"required": {"path": _path_input(LATENT_SUFFIXES)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, path: str | None) -> bool | str:
+        """True, or what is wrong with the file at ``path``; None stands for a path that another node will give."""
+        return _validate(read_latent, path)
+
+    @classmethod
+    def IS_CHANGED(cls, path: str | None) -> str | float:
+        """See :func:`fingerprint`."""
+        return fingerprint(path)
+
+    def load(self, path: str) -> tuple[Latent]:
+        """The latent ``{"samples": tensor, ...}`` of the file; raises TensorFileError."""
+        return (read_recent(read_latent, locate(path)),)
+
+
+def locate(path: str) -> Path:
+    """The resolved file that ``path`` names, which may be missing.
+
+    ``~`` is the home folder. A relative path counts from the working directory, and if nothing is there, from
+    ComfyUI's input directory. Raises TensorFileError for a text that is no path at all.
+    """
+    if not path.strip():
+        raise TensorFileError(f"path is empty. Give the path of a file ({', '.join(LATENT_SUFFIXES)}).")
+    try:
+        places = _list_places(Path(path).expanduser())
+        found = [place for place in places if place.exists()] or [place for place in places if find_nearby(place)]
+        return (found or places)[0].resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TensorFileError(f"{path!r} is not a path that can be used ({error}). Give the path of a file.") from error
+
+
+def fingerprint(path: str | None) -> str | float:
+    """A text that is the same as long as the file at ``path`` is: its resolved path, size and time of change.
+
+    A missing file gives a text that says so. Without a path (it is a link, so the file is not known yet) it is NaN,
+    by which ComfyUI runs the node every time.
+    """
+    if path is None:
+        return float("NaN")
+    try:
+        return ":".join(map(str, _stat(locate(path))))
+    except (OSError, ValueError):
+        return f"missing: {path}"
+
+
+def read_recent(read: Callable[[Path], T], path: Path) -> T:
+    """``read(path)``, or what it gave lately if the file is still the same.
+
+    Each call returns dicts and lists of its own around the same tensors, which ComfyUI's nodes do not change.
+    Raises what ``read`` raises; a failure is not remembered.
+    """
+    try:
+        key = (read, *_stat(path))
+    except OSError:
+        return read(path)  # which says what is wrong
+    value = _recent.get(key)
+    if value is None:
+        value = read(path)
+        _remember(key, value)
+    return rebuild(value, _keep)
+
+
+def _remember(key: tuple[Any, ...], value: Any) -> None:
+    with _recent_lock:
+        for old in [old for old in _recent if old[:2] == key[:2]]:  # the same file before it was changed
+            del _recent[old]
+        while len(_recent) >= RECENT_LIMIT:
+            del _recent[next(iter(_recent))]
+        _recent[key] = value
+
+
+def _keep(tensor: torch.Tensor, where: str) -> torch.Tensor:
+    return tensor
+
+
+def _stat(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+def _list_places(path: Path) -> list[Path]:
+    folder = None if path.is_absolute() else _find_input_directory()
+    return [path.absolute(), folder / path] if folder else [path.absolute()]
+
+
+def _find_input_directory() -> Path | None:
+    try:
+        import folder_paths  # ComfyUI's own; there is none where the nodes are used without it
+    except ImportError:
+        return None
+    return Path(folder_paths.get_input_directory())
+
+
+def _path_input(suffixes: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+    tooltip = (
+        f"A file ({', '.join(suffixes)}). Absolute, or relative to the working directory or else to ComfyUI's input "
+        "directory; ~ is the home folder."
+    )
+    return ("STRING", {"default": "", "tooltip": tooltip})
+
+
+def _validate(read: Callable[[Path], Any], path: str | None) -> bool | str:
+    if path is None:
+        return True
+    try:
+        read_recent(read, locate(path))
+    except TensorFileError as error:
+        return str(error)
+    return True

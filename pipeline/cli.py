@@ -1,0 +1,135 @@
+"""The command line: `python run.py [overrides]` and `python -m pipeline <command>`.
+
+Errors are shown here and nowhere else: a user's mistake in plain words and without a traceback, exit status 1.
+`HYDRA_FULL_ERROR=1` shows the traceback. What a node raised stands with its traceback in run.log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from dotenv import load_dotenv
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config import CONF, compose_config, read_config, register_resolvers
+from pipeline.errors import ConfigError, PipelineError
+
+log = logging.getLogger(__name__)
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: like Ctrl-C, it must end the run and the sweep, and no `except Exception` may catch it."""
+
+
+def run_command() -> None:
+    """`python run.py`: run what conf/ and the overrides declare, once or as a Hydra multirun."""
+    load_dotenv(CONF.parent / ".env")
+    register_resolvers()
+    wants_traceback = os.environ.get(FULL_ERROR, "0") == "1"
+    os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, and they are shown below
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _run_job()
+    except KeyboardInterrupt as error:
+        status, word = (143, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
+        print(f"{word}; the run is recorded as KILLED if it had begun", file=sys.stderr)
+        sys.exit(status)
+    except (PipelineError, HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        _fail(error)
+
+
+def _terminate(signum: int, frame: Any) -> NoReturn:
+    raise Terminated
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def _run_job(config: DictConfig) -> None:
+    from pipeline.console import format_summary
+    from pipeline.runner import run_config
+
+    settings = HydraConfig.get()
+    try:
+        result = run_config(config, Path(settings.runtime.output_dir), settings)
+    except PipelineError as error:
+        log.error("%s", error, exc_info=not isinstance(error, ConfigError))
+        raise
+    except Exception:
+        log.exception("this is a fault of latentgrid, please report it")
+        raise
+    if result.folder:
+        log.info("%s", format_summary(result, config.tracking.uri))
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Show what has not been shown by the job itself, and end with exit status 1."""
+    if not isinstance(error, PipelineError):
+        print(_explain(error), file=sys.stderr)
+    sys.exit(1)
+
+
+def _explain(error: Exception) -> str:
+    """All wrong overrides in our words, or Hydra's message if they are fine one by one."""
+    from hydra._internal.utils import get_args_parser
+
+    from pipeline.overrides import find_override_problems
+
+    problems = find_override_problems(get_args_parser().parse_args().overrides)
+    return str(ConfigError(problems)) if problems else str(error)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """`python -m pipeline <command>`."""
+    load_dotenv(CONF.parent / ".env")
+    parser = argparse.ArgumentParser("python -m pipeline", description="Commands around `python run.py`.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    comfyui = commands.add_parser("comfyui", help="show which ComfyUI would be used, installing it if need be")
+    comfyui.add_argument("--path", action="store_true", help="print the folder of ComfyUI and nothing else")
+    comfyui.add_argument("overrides", nargs="*", help="as for run.py, for example comfyui.version=0.24.1")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    try:
+        show_comfyui(args.overrides, args.path)
+    except (PipelineError, HydraException) as error:
+        if os.environ.get(FULL_ERROR, "0") == "1":
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+def show_comfyui(overrides: Sequence[str], path_only: bool) -> None:
+    """Print the folder of the ComfyUI that the config finds, or all that is known of it."""
+    from pipeline.engine.comfyui.locate import find_comfyui
+
+    settings = read_config(compose_config(overrides)).comfyui
+    installation = find_comfyui(settings.path, settings.version)
+    if path_only:
+        print(installation.path)
+        return
+    from pipeline.engine.comfyui.start import start_comfyui
+
+    comfyui = start_comfyui(settings)
+    import torch
+
+    print(f"path     {installation.path} ({installation.source})")
+    print(f"version  {installation.version}")
+    print(f"torch    {torch.__version__}")
+    print(f"device   {comfyui.device}, dynamic VRAM {'on' if comfyui.dynamic_vram else 'off'}")
+    for name, folders in sorted(comfyui.model_folders.items()):
+        for folder in filter(os.path.isdir, folders):
+            print(f"models   {name}: {folder}")

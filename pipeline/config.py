@@ -1,0 +1,159 @@
+"""From a composed Hydra config to what a run needs: settings, a graph, and the list of what is wrong so far.
+
+A top-level mapping with `_node_` is a node; any other top-level mapping is a settings section; the rest (`seed`)
+are variables for interpolation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.engine.comfyui.settings import ComfyUISettings
+from pipeline.errors import Problem, did_you_mean
+from pipeline.graph.model import Graph
+from pipeline.graph.reader import MISSING, is_node, read_graph
+from pipeline.record.tracker import TrackingSettings
+from pipeline.tiny_model import tiny_folder
+
+CONF = Path(__file__).parents[1] / "conf"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The `run` section of the config.
+
+    outputs: nodes whose outputs are kept, besides ComfyUI's output nodes.
+    name: name of the run in MLflow; null: made of the overrides.
+    save_pt: also write latents as .pt files.
+    dry_run: check everything and run nothing.
+    """
+
+    outputs: list[str] = field(default_factory=list)
+    name: str | None = None
+    save_pt: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A config, read. `values` is the whole config with interpolations resolved, `problems` what is wrong so far."""
+
+    values: Mapping[str, Any]
+    graph: Graph
+    comfyui: ComfyUISettings
+    run: RunSettings
+    tracking: TrackingSettings
+    problems: tuple[Problem, ...]
+
+    @property
+    def has_wrong_settings(self) -> bool:
+        """Whether a settings section is wrong, so that there is no use in starting ComfyUI to look for more."""
+        return any(
+            problem.code == "unknown_section" or problem.where.partition(".")[0] in SECTIONS
+            for problem in self.problems
+        )
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The top-level values that are neither nodes nor settings, such as `seed`."""
+        return {name: value for name, value in self.values.items() if not isinstance(value, Mapping)}
+
+
+SECTIONS: dict[str, type] = {"comfyui": ComfyUISettings, "run": RunSettings, "tracking": TrackingSettings}
+
+
+def register_resolvers() -> None:
+    """Make `${latentgrid.tiny:FILE}`, the path of an input of the tiny model, known to OmegaConf. Idempotent."""
+    OmegaConf.register_new_resolver("latentgrid.tiny", lambda name: str(tiny_folder() / name), replace=True)
+
+
+def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose conf/config.yaml with command line overrides; the result also has the `hydra` node."""
+    from hydra import compose, initialize_config_dir
+
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
+
+
+def read_config(config: DictConfig | Mapping[str, Any]) -> RunConfig:
+    """Read a composed config. Faults are listed in `problems`, not raised."""
+    problems: list[Problem] = []
+    values = _resolve(config, problems)
+    for name, section in values.items():
+        if isinstance(section, Mapping) and not is_node(section) and name not in SECTIONS:
+            near = did_you_mean(name, [*SECTIONS, *values])
+            message = f"is neither a node (it has no _node_) nor a settings section{near}"
+            problems.append(Problem("unknown_section", name, message))
+    settings: dict[str, Any] = {
+        name: _read_section(name, cls, values.get(name), problems) for name, cls in SECTIONS.items()
+    }
+    graph = read_graph(values, problems)
+    return RunConfig(values=values, graph=graph, problems=tuple(problems), **settings)
+
+
+def _resolve(config: DictConfig | Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """Plain containers with interpolations resolved; a value that cannot be resolved is a problem and left out."""
+    register_resolvers()
+    tree = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
+    return {str(name): _resolve_value(tree, [str(name)], problems) for name in tree if name != "hydra"}
+
+
+def _resolve_value(tree: DictConfig, path: list[str], problems: list[Problem]) -> Any:
+    parent = OmegaConf.select(tree, ".".join(path[:-1])) if path[:-1] else tree
+    try:
+        if OmegaConf.is_missing(parent, path[-1]):
+            return MISSING
+        value = parent[path[-1]]
+    except OmegaConfBaseException as error:
+        where = ".".join(path)
+        problems.append(Problem("bad_interpolation", where, str(error).splitlines()[0]))
+        return None
+    if OmegaConf.is_dict(value):
+        return {str(key): _resolve_value(tree, [*path, str(key)], problems) for key in value}
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_list(value) else value
+
+
+def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]) -> T:
+    """Read a section into its dataclass, checking names and types; wrong values are reported and left out."""
+    given: dict[str, Any] = {}
+    schema = OmegaConf.structured(cls)
+    OmegaConf.set_readonly(schema, False)  # as the dataclasses are frozen
+    known = [one.name for one in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key, value in (section if isinstance(section, Mapping) else {}).items():
+        where = f"{name}.{key}"
+        if key not in known:
+            problems.append(
+                Problem("unknown_setting", where, f"is no setting{did_you_mean(key, known) or _list(known)}")
+            )
+        elif value == MISSING:
+            problems.append(Problem("required_input_missing", where, f"is required. Give it as {where}=VALUE"))
+        else:
+            try:
+                schema[key] = value
+                given[key] = OmegaConf.to_container(schema)[key]  # type: ignore[index]
+            except OmegaConfBaseException as error:
+                problems.append(Problem("invalid_input_type", where, f"{_explain(error)}, got {value!r}"))
+    return cls(**given)
+
+
+def _explain(error: OmegaConfBaseException) -> str:
+    """What OmegaConf expects, in our words: its message names Python types."""
+    text = str(error).splitlines()[0]
+    for kind, rule in {"Boolean": "true or false", "List": "a list", "Dict": "a mapping", "str": "a text"}.items():
+        if kind.lower() in text.lower():
+            return f"must be {rule}"
+    return text
+
+
+def _list(names: Sequence[str]) -> str:
+    return f". The settings are {', '.join(names)}"

@@ -1,0 +1,118 @@
+"""What a person at a terminal sees: log lines, progress bars, the plan of a dry run, the summary of a run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline.events import Event, NodeFinished, NodeProgress, NodeStarted, RunStarted
+from pipeline.graph.check import CheckedGraph
+from pipeline.graph.model import Link
+
+if TYPE_CHECKING:
+    from pipeline.runner import RunResult
+
+log = logging.getLogger(__name__)
+
+QUIET_SECONDS = 5.0  # without a terminal, at most one line about progress in that time
+
+
+class ConsoleFilter(logging.Filter):
+    """Lets through what latentgrid says, and only warnings of everything else."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name.startswith("pipeline")
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes to standard error without tearing a progress bar apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            from tqdm import tqdm
+
+            tqdm.write(record.getMessage(), file=sys.stderr)  # a traceback goes to run.log only
+        except Exception:
+            self.handleError(record)
+
+
+class Progress:
+    """Shows a run's events: a bar of sampling steps in a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._said = time.monotonic()
+        self._in_terminal = sys.stderr.isatty()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RunStarted() if event.cached:
+                log.info("from the cache: %s", ", ".join(event.cached))
+            case NodeStarted():
+                log.info("%s: %s ...", event.node, event.class_type)
+            case NodeProgress():
+                self._show_step(event)
+            case NodeFinished():
+                self.close()
+                log.info("%s: %.2f s", event.node, event.seconds)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _show_step(self, event: NodeProgress) -> None:
+        if self._in_terminal:
+            self._draw_bar(event)
+        elif time.monotonic() - self._said > QUIET_SECONDS:
+            self._said = time.monotonic()
+            log.info("%s: step %d of %d", event.node, event.value, event.total)
+
+    def _draw_bar(self, event: NodeProgress) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=event.total, desc=event.node, unit="step", leave=False, dynamic_ncols=True)
+        self._bar.update(event.value - self._bar.n)
+
+
+def format_summary(result: RunResult, tracking_uri: str | None) -> str:
+    """What a run left, and where."""
+    lines = [f"{path.suffix[1:]:<9}{path}" for path in result.files if path.stem in result.latents]
+    if result.mlflow and tracking_uri:
+        place = f"/#/experiments/{result.mlflow.experiment_id}/runs/{result.mlflow.run_id}"
+        served = tracking_uri.startswith("http")
+        address = (
+            f"{tracking_uri.rstrip('/')}{place}" if served else f"http://127.0.0.1:5000{place}   (after `make ui`)"
+        )
+        lines.append(f"{'MLflow':<9}{address}")
+    lines.append(
+        f"{'done':<9}{len(result.executed)} nodes ran, {len(result.cached)} were known, {result.seconds:.2f} s"
+    )
+    return "\n".join(lines)
+
+
+def format_plan(checked: CheckedGraph, origins: Mapping[str, str]) -> str:
+    """The order of a checked graph, and each input with its value and where that comes from, as a table."""
+    lines = []
+    for place, name in enumerate(checked.order, start=1):
+        node = checked.graph[name]
+        kept = "  (kept)" if name in checked.targets else ""
+        lines.append(f"{place}. {name}: {node.class_type}{kept}")
+        for key, value in node.inputs.items():
+            path = f"{name}.{key}"
+            origin = "default of the node" if path in checked.filled else origins.get(path, "")
+            lines.append(f"     {key:<16} {format_value(value, checked):<44} {origin}".rstrip())
+    return "\n".join(lines)
+
+
+def format_value(value: Any, checked: CheckedGraph) -> str:
+    """An input as it is written in a config; a link shows the name of its output."""
+    if isinstance(value, Link):
+        assert isinstance(value.output, int)
+        return f"[{value.node}, {checked.signatures[value.node].outputs[value.output].name}]"
+    return str(value)

@@ -1,0 +1,181 @@
+"""From a class_type to its class and signature, importing only the modules that define what a graph wants.
+
+ComfyUI's server imports all of its 130 node modules and every custom pack when it starts; a graph needs a few.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pipeline.engine.comfyui.start import ComfyUI
+from pipeline.errors import Problem, did_you_mean
+from pipeline.graph.model import Graph, Link, Node
+from pipeline.graph.signature import Signature, read_inputs, read_outputs
+
+log = logging.getLogger(__name__)
+
+# The node packs of this project. nodes/ and pipeline/ lie side by side in a checkout and know nothing of each other.
+OWN_PACKS = Path(__file__).parents[3] / "nodes"
+
+
+class Catalog:
+    """The node classes of a running ComfyUI. Looking up a class_type may import the module that defines it."""
+
+    def __init__(self, comfyui: ComfyUI):
+        self._comfyui = comfyui
+        self._loaded: set[Path] = set()
+
+    @classmethod
+    async def open(cls, comfyui: ComfyUI) -> Catalog:
+        """The catalog of a ComfyUI whose public API (which V3 nodes import) is registered."""
+        await comfyui.nodes.init_public_apis()
+        return cls(comfyui)
+
+    @property
+    def classes(self) -> Mapping[str, type]:
+        """The classes imported so far, by class_type."""
+        return self._comfyui.nodes.NODE_CLASS_MAPPINGS
+
+    async def read_signatures(self, graph: Graph, problems: list[Problem]) -> dict[str, Signature]:
+        """Signatures by node name; a class_type that nothing defines is appended to `problems`."""
+        await self._load({node.class_type for node in graph.values()})
+        known = {name: node for name, node in graph.items() if node.class_type in self.classes}
+        problems.extend(self._explain_unknown(node) for name, node in graph.items() if name not in known)
+        return {name: self._read_signature(node) for name, node in known.items()}
+
+    async def _load(self, wanted: set[str]) -> None:
+        for load_more in (self._load_extras, self._load_packs, self._load_everything):
+            missing = wanted - self.classes.keys()
+            if missing:
+                await load_more(missing)
+
+    async def _load_extras(self, wanted: set[str]) -> None:
+        """Import ComfyUI's own modules whose text names a wanted class_type."""
+        for path, text in self._extras.items():
+            if any(f'"{name}"' in text or f"'{name}'" in text for name in wanted):
+                await self._load_module(path, "comfy_extras")
+
+    @functools.cached_property
+    def _extras(self) -> dict[Path, str]:
+        """The text of ComfyUI's node modules. nodes_post_processing needs nodes_latent before it, hence the order."""
+        folder = self._comfyui.installation.path / "comfy_extras"
+        first = folder / "nodes_latent.py"
+        paths = [first, *sorted(path for path in folder.glob("nodes_*.py") if path != first)]
+        return {path: path.read_text(encoding="utf-8") for path in paths}
+
+    async def _load_packs(self, wanted: set[str]) -> None:
+        for path in self._find_packs():
+            if wanted <= self.classes.keys():
+                return
+            await self._load_module(path, "custom_nodes")
+
+    def _find_packs(self) -> Iterator[Path]:
+        """Packs named in the config (a pack, or a folder of packs), then our own, then those of ComfyUI's folders."""
+        named = [Path(name).expanduser().resolve() for name in self._comfyui.settings.custom_nodes]
+        for path in named:
+            if path.is_file() or (path / "__init__.py").is_file():
+                yield path
+        folders = [path for path in named if path.is_dir() and not (path / "__init__.py").is_file()]
+        for folder in [*folders, OWN_PACKS, *map(Path, self._comfyui.folder_paths.get_folder_paths("custom_nodes"))]:
+            if folder.is_dir():
+                yield from sorted(path for path in folder.iterdir() if _is_pack(path))
+
+    async def _load_everything(self, wanted: set[str]) -> None:
+        """Import all of ComfyUI's own modules: a class_type is unknown, and the message should know all names."""
+        for path in self._extras:
+            await self._load_module(path, "comfy_extras")
+
+    async def _load_module(self, path: Path, parent: str) -> None:
+        if path in self._loaded:
+            return
+        self._loaded.add(path)
+        nodes: ModuleType = self._comfyui.nodes
+        before = set(nodes.NODE_CLASS_MAPPINGS)
+        if not await nodes.load_custom_node(str(path), ignore=before, module_parent=parent):
+            log.warning("%s could not be imported by ComfyUI; its nodes are missing", path)
+
+    def _explain_unknown(self, node: Node) -> Problem:
+        near = did_you_mean(node.class_type, self.classes)
+        version = self._comfyui.installation.version
+        message = f"{node.class_type!r} is not a node of ComfyUI {version} nor of a loaded pack"
+        hint = near or ". Name the pack that has it: comfyui.custom_nodes=[FOLDER]"
+        return Problem("missing_node_type", f"{node.name}._node_", message + hint)
+
+    def _read_signature(self, node: Node) -> Signature:
+        cls = self.classes[node.class_type]
+        with self._listed_folders() as folders:
+            declared = self.declare_inputs(cls, node)
+        judged, judges_all = self._find_judged(cls)
+        outputs = read_outputs(cls.RETURN_TYPES, getattr(cls, "RETURN_NAMES", None))  # type: ignore[attr-defined]
+        inputs = read_inputs(declared, folders)
+        return Signature(
+            class_type=node.class_type,
+            inputs=inputs,
+            outputs=outputs,
+            is_output_node=bool(getattr(cls, "OUTPUT_NODE", False)),
+            checks_itself=frozenset(inputs) | judged if judges_all else judged,
+            takes_any_input=bool(getattr(cls, "ACCEPT_ALL_INPUTS", False)) or judges_all,
+        )
+
+    def declare_inputs(self, cls: Any, node: Node) -> dict[str, dict[str, Any]]:
+        """The class's INPUT_TYPES; for a V3 class with dynamic inputs, as they follow from the inputs given."""
+        declared = cls.INPUT_TYPES()
+        if is_v3(cls):
+            from comfy_api.latest import _io
+
+            given = {name: [v.node, v.output] if isinstance(v, Link) else v for name, v in node.inputs.items()}
+            declared, _, _ = _io.get_finalized_class_inputs(declared, given)
+        return declared
+
+    def _find_judged(self, cls: Any) -> tuple[frozenset[str], bool]:
+        """The inputs that the class's own validation takes, and whether it takes all of them (**kwargs)."""
+        function = find_validator(cls)
+        if function is None:
+            return frozenset(), False
+        spec = inspect.getfullargspec(function)
+        return frozenset(spec.args) - {"cls", "self", "s"}, spec.varkw is not None
+
+    @contextmanager
+    def _listed_folders(self) -> Iterator[dict[str, list[str]]]:
+        """Note which model folders a class lists while it declares its inputs, and what they hold."""
+        module: Any = self._comfyui.folder_paths
+        listed: dict[str, list[str]] = {}
+        original = module.get_filename_list
+
+        def get_filename_list(folder_name: str) -> list[str]:
+            files = original(folder_name)
+            listed[module.map_legacy(folder_name)] = list(files)
+            return files
+
+        module.get_filename_list = get_filename_list
+        try:
+            yield listed
+        finally:
+            module.get_filename_list = original
+
+
+def _is_pack(path: Path) -> bool:
+    return (path / "__init__.py").is_file() if path.is_dir() else path.suffix == ".py"
+
+
+def is_v3(cls: type) -> bool:
+    """Whether a node class is of ComfyUI's V3 generation (io.ComfyNode)."""
+    from comfy_api.internal import _ComfyNodeInternal
+
+    return issubclass(cls, _ComfyNodeInternal)
+
+
+def find_validator(cls: Any) -> Any:
+    """The class's own validation: VALIDATE_INPUTS of V1, an overridden validate_inputs of V3, or None."""
+    if is_v3(cls):
+        from comfy_api.internal import first_real_override
+
+        return first_real_override(cls, "validate_inputs")
+    return getattr(cls, "VALIDATE_INPUTS", None)

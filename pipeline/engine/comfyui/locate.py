@@ -1,0 +1,129 @@
+"""Find the ComfyUI to run: one that the user names, one that comfy-cli knows, or else a pinned copy of our own."""
+
+from __future__ import annotations
+
+import configparser
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.engine.comfyui.install import DEFAULT_VERSION, install_release
+from pipeline.errors import ComfyUIError
+
+log = logging.getLogger(__name__)
+
+_VERSION_FILE = "comfyui_version.py"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A ComfyUI on this machine: its root folder, its version, and where we learned of it."""
+
+    path: Path
+    version: str
+    source: str
+
+
+def find_comfyui(path: str | None = None, version: str | None = None) -> Installation:
+    """Return the ComfyUI to run. `path` and `version` are the config's `comfyui.path` and `comfyui.version`.
+
+    The order: `path`; the pinned copy of `version`, if one is given; COMFYUI_PATH; comfy-cli's default workspace; the
+    pinned copy of DEFAULT_VERSION. Pinned copies are installed on first use. What the user names is never passed over:
+    raises ComfyUIError if `path` or COMFYUI_PATH is no ComfyUI, if `version` is not that of `path`, and if a pinned
+    copy cannot be installed.
+    """
+    if path:
+        return _require_version(_named(path, "comfyui.path"), version)
+    if version:
+        return _pinned(version)
+    if named := os.environ.get("COMFYUI_PATH"):
+        return _named(named, "COMFYUI_PATH")
+    return _default_workspace() or _pinned(DEFAULT_VERSION)
+
+
+def read_version(path: Path) -> str:
+    """Return the version that the ComfyUI in folder `path` says it has, without importing anything of it.
+
+    Raises ComfyUIError if `path` holds no readable comfyui_version.py.
+    """
+    file = path / _VERSION_FILE
+    try:
+        found = re.search(r"""^__version__\s*=\s*["']([^"']+)["']""", file.read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ComfyUIError(f"comfyui: the version of ComfyUI cannot be read, got {str(file)!r}: {error}") from error
+    if found is None:
+        raise ComfyUIError(f"comfyui: the version of ComfyUI cannot be read, got {str(file)!r} without a __version__")
+    return found.group(1)
+
+
+def _pinned(version: str) -> Installation:
+    return Installation(install_release(version), version, "pinned copy")
+
+
+def _named(text: str, source: str) -> Installation:
+    """Return the ComfyUI in the folder that the user named by the setting `source`; raises if there is none."""
+    path = Path(text).expanduser().resolve()
+    if not _is_comfyui(path):
+        near = next((f"; did you mean {str(other)!r}?" for other in _near(path) if _is_comfyui(other)), ".")
+        raise ComfyUIError(
+            f"{source}: is not a ComfyUI folder, got {text!r} ({_lack(path)}){near} "
+            "Give the folder that holds ComfyUI's main.py, or leave it empty for the pinned copy"
+        )
+    return Installation(path, read_version(path), source)
+
+
+def _is_comfyui(path: Path) -> bool:
+    return (path / _VERSION_FILE).is_file()
+
+
+def _near(path: Path) -> Iterable[Path]:
+    """Yield the folders that people mean when they name `path`: the clone inside it, or the folder around a file."""
+    yield path / "ComfyUI"
+    yield path.parent
+
+
+def _lack(path: Path) -> str:
+    if not path.exists():
+        return "it does not exist"
+    return f"it has no {_VERSION_FILE}" if path.is_dir() else "it is a file"
+
+
+def _require_version(found: Installation, version: str | None) -> Installation:
+    if version and found.version != version:
+        raise ComfyUIError(
+            f"comfyui.version: is not the version of the ComfyUI at comfyui.path, got {version!r}, "
+            f"but {str(found.path)!r} is {found.version!r}. Give that version, or leave one of the two empty"
+        )
+    return found
+
+
+def _default_workspace() -> Installation | None:
+    """Return what `comfy set-default` chose; None if nothing was chosen or what was chosen is gone."""
+    text = _read_workspace(_comfy_cli_config())
+    if not text:
+        return None
+    path = Path(text)
+    if not _is_comfyui(path):
+        log.warning("passing over comfy-cli's default workspace %r: %s", text, _lack(path))
+        return None
+    return Installation(path, read_version(path), "comfy-cli workspace")
+
+
+def _comfy_cli_config() -> Path:
+    """Return where comfy-cli keeps its settings; it asks neither XDG_CONFIG_HOME nor APPDATA (its constants.py)."""
+    folders = {"win32": "AppData/Local", "darwin": "Library/Application Support"}
+    return Path.home() / folders.get(sys.platform, ".config") / "comfy-cli" / "config.ini"
+
+
+def _read_workspace(config_file: Path) -> str | None:
+    settings = configparser.ConfigParser()
+    try:
+        settings.read(config_file)
+        return settings.get("DEFAULT", "default_workspace", fallback=None)
+    except (configparser.Error, UnicodeDecodeError) as error:
+        log.warning("passing over comfy-cli's settings in %s: %s", config_file, error)
+        return None

@@ -1,0 +1,48 @@
+"""A picture of a latent by the latent format's own RGB factors: no VAE is needed, and none is loaded.
+
+The factors are ComfyUI's, as its live previews use them: for each latent format a linear map from latent channels
+to RGB in [-1, 1], fitted to what the VAE would decode.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def draw_latent(samples: Any, latent_format: Any) -> np.ndarray | None:
+    """Draw latents [batch, channels, (frames,) height, width] as one picture, uint8 [height*8, width*8, 3].
+
+    Each latent pixel becomes a square of the format's downscale ratio (8 for most). A batch is tiled into a grid;
+    of a video the first frame is shown. None if the format has no factors, or not for this number of channels.
+    """
+    import torch
+
+    factors = getattr(latent_format, "latent_rgb_factors", None)
+    if factors is None or not isinstance(samples, torch.Tensor) or samples.shape[1] != len(factors):
+        return None
+    latents = latent_format.process_in(samples.detach().to("cpu", torch.float32))
+    latents = latents[:, :, 0] if latents.ndim == 5 else latents
+    bias = getattr(latent_format, "latent_rgb_factors_bias", None)
+    rgb = torch.nn.functional.linear(
+        latents.movedim(1, -1), torch.tensor(factors).T, None if bias is None else torch.tensor(bias)
+    )
+    pixels = ((rgb + 1) / 2).nan_to_num().clamp(0, 1).mul(255).to(torch.uint8).numpy()
+    ratio = getattr(latent_format, "spacial_downscale_ratio", 8)
+    return _tile(pixels).repeat(ratio, axis=0).repeat(ratio, axis=1)
+
+
+def _tile(pictures: np.ndarray) -> np.ndarray:
+    """Lay pictures [count, height, width, 3] out in a grid that is about square, row by row."""
+    count, height, width, channels = pictures.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    grid = np.zeros((rows * columns, height, width, channels), pictures.dtype)
+    grid[:count] = pictures
+    return (
+        grid.reshape(rows, columns, height, width, channels)
+        .swapaxes(1, 2)
+        .reshape(rows * height, columns * width, channels)
+    )

@@ -1,0 +1,246 @@
+"""Starting ComfyUI inside this process: its options, its import, its folders; what its main.py does and no more.
+
+ComfyUI's main.py itself is never imported (it takes over argv, logging and signals). The order here is that of
+main.py, because much is read at import: options and environment first, then torch, then ComfyUI's modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pipeline.engine.comfyui.locate import Installation, find_comfyui
+from pipeline.engine.comfyui.server_stand_in import install_server_stand_in
+from pipeline.engine.comfyui.settings import ComfyUISettings
+from pipeline.errors import ComfyUIError, ConfigError, Problem, did_you_mean
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ComfyUI:
+    """The ComfyUI that runs in this process, with the modules that the engine calls."""
+
+    installation: Installation
+    settings: ComfyUISettings
+    nodes: ModuleType
+    execution: ModuleType
+    folder_paths: ModuleType
+    model_management: ModuleType
+    dynamic_vram: bool
+
+    @property
+    def model_folders(self) -> dict[str, list[str]]:
+        """The folders searched for models, by ComfyUI's names for them (`loras`, `diffusion_models`, ...)."""
+        return {name: list(paths) for name, (paths, _) in self.folder_paths.folder_names_and_paths.items()}
+
+    @property
+    def device(self) -> str:
+        """The device that ComfyUI computes on, as torch names it."""
+        return str(self.model_management.get_torch_device())
+
+
+_running: ComfyUI | None = None
+
+
+def start_comfyui(settings: ComfyUISettings) -> ComfyUI:
+    """Start ComfyUI, or return the one that runs already.
+
+    Raises ComfyUIError (also if one with other settings runs already), ConfigError for wrong settings.
+    """
+    global _running
+    if _running is None:
+        _running = _start(settings)
+    elif _running.settings != settings:
+        raise ComfyUIError(_explain_change(_running.settings, settings))
+    return _running
+
+
+def _explain_change(before: ComfyUISettings, after: ComfyUISettings) -> str:
+    changed = [name for name in vars(after) if getattr(before, name) != getattr(after, name)]
+    told = ", ".join(f"{name} was {getattr(before, name)!r}, now {getattr(after, name)!r}" for name in changed)
+    return f"comfyui: one process runs one ComfyUI, and it was started with other settings ({told}). Use a new process"
+
+
+def _start(settings: ComfyUISettings) -> ComfyUI:
+    installation = find_comfyui(settings.path, settings.version)
+    log.info("ComfyUI %s (%s): %s", installation.version, installation.source, installation.path)
+    _check_module_names(installation.path)
+    sys.path.insert(0, str(installation.path))
+    with _root_logger_kept():
+        try:
+            return _import_comfyui(installation, settings)
+        except ImportError as error:
+            message = f"ComfyUI {installation.version} cannot be imported: {error}"
+            raise ComfyUIError(f"{message}. Run `make setup`, or install its requirements.txt") from error
+
+
+def _import_comfyui(installation: Installation, settings: ComfyUISettings) -> ComfyUI:
+    args = _set_options(settings)
+    _prepare_environment(args, settings)
+    _choose_device(args, settings)
+    import nodes
+
+    install_server_stand_in()
+    dynamic_vram = _enable_dynamic_vram(args)
+    import comfy.model_management
+    import comfy.utils
+    import execution
+    import folder_paths
+
+    comfy.utils.set_progress_bar_enabled(False)  # the samplers' own bars; their steps reach us as events ...
+    comfy.utils.PROGRESS_THROTTLE_MIN_INTERVAL = 0  # ... every step, not only one each tenth of a second
+    comfy.utils.PROGRESS_THROTTLE_MIN_PERCENT = 0
+    _add_model_folders(folder_paths, installation.path, settings.models)
+    return ComfyUI(
+        installation,
+        settings,
+        nodes,
+        execution,
+        folder_paths,
+        comfy.model_management,
+        dynamic_vram,
+    )
+
+
+def _check_module_names(path: Path) -> None:
+    """ComfyUI's top-level modules have common names; one that is loaded from elsewhere would be used instead."""
+    for name in ("nodes", "execution", "folder_paths", "comfy", "utils", "app", "server", "latent_preview"):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file and not Path(file).resolve().is_relative_to(path.resolve()):
+            raise ComfyUIError(f"ComfyUI needs the module name {name!r}, but {file} has it. Rename that module")
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """ComfyUI logs while it is imported, and the first log of an unset root logger would add a handler to it."""
+    placeholder = logging.NullHandler()
+    logging.root.addHandler(placeholder)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(placeholder)
+
+
+def _set_options(settings: ComfyUISettings) -> Any:
+    """Set ComfyUI's command line options from the settings; it parses no argv unless told to."""
+    args = importlib.import_module("comfy.cli_args").args
+    unknown = [name for name in settings.args if not hasattr(args, name)]
+    if unknown:
+        raise ConfigError(
+            Problem(
+                "unknown_input", f"comfyui.args.{name}", f"ComfyUI has no such option{did_you_mean(name, vars(args))}"
+            )
+            for name in unknown
+        )
+    for name, value in settings.args.items():
+        setattr(args, name, value)
+    args.deterministic = args.deterministic or settings.reproducible
+    if settings.reproducible or settings.dynamic_vram is False:
+        args.disable_dynamic_vram = True
+    elif settings.dynamic_vram and hasattr(args, "enable_dynamic_vram"):
+        args.enable_dynamic_vram = True
+    return args
+
+
+def _prepare_environment(args: Any, settings: ComfyUISettings) -> None:
+    """What main.py does before torch is imported: the GPU's index, cuBLAS, dynamic VRAM, the CUDA allocator."""
+    if args.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if index := re.fullmatch(r"cuda:(\d+)", settings.device):
+        os.environ["CUDA_VISIBLE_DEVICES"] = index[1]
+    elif settings.device == "cpu":
+        args.cpu = True
+    elif settings.device != "auto":
+        message = f"must be auto, cpu or cuda:N, got {settings.device!r}"
+        raise ConfigError([Problem("value_not_in_list", "comfyui.device", message)])
+    if not args.cpu:
+        _init_aimdo(args)
+        importlib.import_module("cuda_malloc")
+
+
+def _init_aimdo(args: Any) -> None:
+    if not importlib.import_module("comfy.cli_args").enables_dynamic_vram():
+        return
+    control = importlib.import_module("comfy_aimdo.control")
+    headroom = None if args.reserve_vram is None else int(args.reserve_vram * 1024**3)
+    try:
+        control.init(simple_vram_headroom=headroom, nvml_pressure=not getattr(args, "disable_nvml_pressure", True))
+    except TypeError:  # comfy-aimdo before 0.4.11 takes fewer arguments
+        control.init()
+
+
+def _choose_device(args: Any, settings: ComfyUISettings) -> None:
+    """Without an accelerator ComfyUI must be told so before comfy.model_management asks torch for one."""
+    import torch
+
+    if args.cpu or torch.accelerator.is_available():
+        return
+    if settings.device != "auto":
+        message = f"torch sees no such GPU, got {settings.device!r}. Use auto or cpu"
+        raise ConfigError([Problem("value_not_in_list", "comfyui.device", message)])
+    args.cpu = True
+
+
+def _enable_dynamic_vram(args: Any) -> bool:
+    """What main.py does after the imports; returns whether dynamic VRAM is on."""
+    management = importlib.import_module("comfy.model_management")
+    wanted = importlib.import_module("comfy.cli_args").enables_dynamic_vram()
+    forced = getattr(args, "enable_dynamic_vram", False)
+    if not forced and not (wanted and management.is_nvidia() and not management.is_wsl()):
+        return False
+    if not _init_aimdo_devices(args, management):
+        log.warning("comfyui.dynamic_vram: comfy-aimdo does not work here, so ComfyUI runs without dynamic VRAM")
+        return False
+    patcher: Any = importlib.import_module("comfy.model_patcher")
+    patcher.CoreModelPatcher = patcher.ModelPatcherDynamic
+    memory: Any = importlib.import_module("comfy.memory_management")
+    memory.aimdo_enabled = True
+    return True
+
+
+def _init_aimdo_devices(args: Any, management: ModuleType) -> bool:
+    control = importlib.import_module("comfy_aimdo.control")
+    if not hasattr(management, "get_all_torch_devices"):  # ComfyUI before 0.20 uses one GPU
+        return bool(control.init_device(management.get_torch_device().index))
+    headroom = int(getattr(args, "vram_headroom", 0) * 1024**3)
+    devices = [device.index for device in management.get_all_torch_devices()]
+    try:
+        started = control.init_devices((index, headroom) for index in devices)
+    except TypeError:  # comfy-aimdo before 0.4.10 takes indices only
+        started = control.init_devices(iter(devices))
+    return bool(started)
+
+
+def _add_model_folders(folder_paths: ModuleType, comfyui: Path, folders: list[str]) -> None:
+    """Add the folders of the config in front of ComfyUI's own, then those of its extra_model_paths.yaml."""
+    roots = [Path(folder).expanduser().resolve() for folder in folders]
+    wrong = [(index, root) for index, root in enumerate(roots) if not root.is_dir()]
+    if wrong:
+        raise ConfigError(
+            Problem("value_not_in_list", f"comfyui.models[{index}]", f"is not a folder, got '{root}'")
+            for index, root in wrong
+        )
+    for root in reversed(roots):
+        add_model_folder(folder_paths, root, first=True)
+    extra = comfyui / "extra_model_paths.yaml"
+    if extra.is_file():
+        importlib.import_module("utils.extra_config").load_extra_path_config(str(extra))
+
+
+def add_model_folder(folder_paths: ModuleType, root: Path, first: bool) -> None:
+    """Search `root`, laid out like ComfyUI's models/, before or after the folders known so far. Idempotent."""
+    for name, (paths, _) in list(folder_paths.folder_names_and_paths.items()):
+        own = [Path(path) for path in paths if Path(path).is_relative_to(folder_paths.models_dir)]
+        for path in reversed(own) if first else own:
+            added = str(root / path.relative_to(folder_paths.models_dir))
+            folder_paths.add_model_folder_path(name, added, is_default=first)

@@ -1,0 +1,78 @@
+"""Bypass: a bypassed node passes its inputs through by type, by the rule of ComfyUI's own bypass mode.
+
+The rule (ComfyUI front end, ExecutableNodeDTO): a link that asks a bypassed node for output slot s of type O, to
+feed an input of type T, gets what feeds the node's input slot k, where
+k = s if T is a wildcard and slot s exists, else 0;
+k = s if slot s is compatible with O and with T; else the first slot of type exactly T;
+else the first slot compatible with both; else there is none. Beyond a bypassed node, T is the type of its slot k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.graph.model import Graph, Link, Node
+from pipeline.graph.signature import InputSpec, Signature
+
+WILDCARDS = ("*", "")
+
+
+def resolve_bypass(graph: Graph, signatures: Mapping[str, Signature]) -> Graph:
+    """Take the bypassed nodes out and let their readers read what they would have passed through.
+
+    `graph` has links by output index. An input for which nothing passes through is absent in the result. Nodes
+    without a signature are left as they are.
+    """
+    nodes = {}
+    for name, node in graph.items():
+        if node.bypassed:
+            continue
+        inputs = {}
+        for key, value in node.inputs.items():
+            kind = _input_type(signatures.get(name), key)
+            found = _follow(graph, signatures, value, kind) if isinstance(value, Link) else value
+            if found is not None:
+                inputs[key] = found
+        nodes[name] = Node(name, node.class_type, inputs)
+    return Graph(nodes)
+
+
+def _follow(graph: Graph, signatures: Mapping[str, Signature], value: Any, wanted: str) -> Any:
+    """Walk up through bypassed nodes to the link or constant behind them; None if a node passes nothing on."""
+    seen: set[str] = set()
+    while isinstance(value, Link) and graph[value.node].bypassed:
+        node, signature = graph[value.node], signatures.get(value.node)
+        if node.name in seen or signature is None or not isinstance(value.output, int):
+            return None
+        seen.add(node.name)
+        slot = _pick_slot(signature, value.output, wanted)
+        if slot is None:
+            return None
+        value, wanted = node.inputs.get(slot.name), slot.type
+    return value
+
+
+def _pick_slot(signature: Signature, output: int, wanted: str) -> InputSpec | None:
+    slots, given = signature.slots, signature.outputs[output].type
+    if not slots:
+        return None
+    same = slots[output] if output < len(slots) else None
+    if wanted in WILDCARDS:
+        return same or slots[0]
+    if same and _compatible(same.type, given) and _compatible(same.type, wanted):
+        return same
+    exact = [slot for slot in slots if slot.type == wanted]
+    both = [slot for slot in slots if _compatible(slot.type, given) and _compatible(slot.type, wanted)]
+    return next(iter(exact + both), None)
+
+
+def _compatible(left: str, right: str) -> bool:
+    if left in WILDCARDS or right in WILDCARDS:
+        return True
+    return bool(set(left.lower().split(",")) & set(right.lower().split(",")))
+
+
+def _input_type(signature: Signature | None, name: str) -> str:
+    spec = signature.inputs.get(name) if signature else None
+    return spec.type if spec else "*"

@@ -1,0 +1,182 @@
+"""From a graph as written to a graph that can run, or to the list of everything that is wrong with it.
+
+The rules are those of ComfyUI's validate_prompt, with two differences: every fault is reported, not the first of
+each input or output, and nothing is ignored or silently changed (an unknown input, a fraction given to an INT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import ConfigError, CycleError, Problem, did_you_mean
+from pipeline.graph.bypass import resolve_bypass
+from pipeline.graph.model import Graph, Link, Node
+from pipeline.graph.order import cull, sort_nodes
+from pipeline.graph.signature import InputSpec, Signature, types_match
+from pipeline.graph.values import check_value
+
+
+@dataclass(frozen=True)
+class CheckedGraph:
+    """A graph that can run: bypass resolved, culled, links by index, constants converted, defaults filled in.
+
+    `signatures` are those of its nodes, `order` is the order of execution, `targets` the nodes whose outputs are
+    wanted, `filled` the dotted paths of the inputs that were not given and took the node's own default.
+    """
+
+    graph: Graph
+    signatures: Mapping[str, Signature]
+    order: tuple[str, ...]
+    targets: tuple[str, ...]
+    filled: frozenset[str] = frozenset()
+
+
+def check_graph(
+    graph: Graph,
+    signatures: Mapping[str, Signature],
+    wanted: Sequence[str] = (),
+    problems: Sequence[Problem] = (),
+    judge: Callable[[Node], list[Problem]] = lambda node: [],
+) -> CheckedGraph:
+    """Resolve and check `graph`.
+
+    `signatures` has an entry for each node (by node name) whose class_type is known. `wanted` names nodes whose
+    outputs are kept, besides ComfyUI's output nodes. `problems` is what was found before. `judge` asks a node's
+    class for what it finds wrong itself; it is given the nodes that have no other problem.
+    Raises ConfigError with all problems, old and new; CycleError if a cycle is the only one.
+    """
+    check = _Check(signatures, list(problems))
+    linked = check.resolve_outputs(graph)
+    targets = check.find_targets(linked, wanted)
+    flat = cull(resolve_bypass(linked, signatures), targets)
+    checked = Graph({name: check.check_node(node, linked) for name, node in flat.items()})
+    for node in checked.values():
+        if node.name in signatures and not check.has_problem(node):
+            check.problems.extend(judge(node))
+    try:
+        order = sort_nodes(flat)
+    except CycleError as error:
+        if not check.problems:
+            raise
+        check.problems.extend(error.problems)
+    if check.problems:
+        raise ConfigError(check.problems)
+    known = {name: signatures[name] for name in order}
+    return CheckedGraph(checked, known, order, targets, frozenset(check.filled))
+
+
+@dataclass
+class _Check:
+    """The check of one graph: what is known of its nodes, and what was found so far."""
+
+    signatures: Mapping[str, Signature]
+    problems: list[Problem]
+    dropped: set[str] = field(default_factory=set)  # inputs left out because of a fault reported elsewhere
+    filled: set[str] = field(default_factory=set)
+
+    def add(self, code: str, where: str, message: str) -> None:
+        self.problems.append(Problem(code, where, message))
+
+    def has_problem(self, node: Node) -> bool:
+        return any(problem.where.startswith(f"{node.name}.") for problem in self.problems)
+
+    def resolve_outputs(self, graph: Graph) -> Graph:
+        """Turn the output of every link into its index; leave out the links that lead to no output."""
+        return Graph({name: self._resolve_links(node) for name, node in graph.items()})
+
+    def _resolve_links(self, node: Node) -> Node:
+        inputs = dict(node.inputs)
+        for name, link in node.links:
+            where, signature = f"{node.name}.{name}", self.signatures.get(link.node)
+            index = signature.find_output(link.output) if signature else None
+            if index is not None:
+                inputs[name] = Link(link.node, index)
+                continue
+            del inputs[name]
+            self.dropped.add(where)
+            if signature:
+                self.add("bad_linked_input", where, _explain_output(link, signature))
+        return Node(node.name, node.class_type, inputs, node.bypassed)
+
+    def find_targets(self, graph: Graph, wanted: Sequence[str]) -> tuple[str, ...]:
+        """The wanted nodes and ComfyUI's output nodes, in declared order, without bypassed ones."""
+        for name in wanted:
+            if name not in graph:
+                message = f"{name!r} is not a node of the graph{did_you_mean(name, graph)}"
+                self.add("prompt_no_outputs", "run.outputs", message)
+            elif graph[name].bypassed:
+                self.add("prompt_no_outputs", "run.outputs", f"{name!r} is bypassed, so it has no output to keep")
+        ends = {name for name, signature in self.signatures.items() if signature.is_output_node}
+        targets = tuple(name for name in graph if name in ends.union(wanted) and not graph[name].bypassed)
+        if not targets and not wanted:
+            message = "is empty and the graph has no output node. Name the nodes to keep: run.outputs=[NODE]"
+            self.add("prompt_no_outputs", "run.outputs", message)
+        return targets
+
+    def check_node(self, node: Node, linked: Graph) -> Node:
+        """Check every input of `node`; `linked` is the graph before bypass, to explain what a bypass took away."""
+        signature = self.signatures.get(node.name)
+        if signature is None:
+            return node
+        inputs = {}
+        for name, spec in signature.inputs.items():
+            if name in node.inputs:
+                inputs[name] = self._check_input(node, signature, spec)
+            elif not spec.required and "default" in spec.options:
+                inputs[name] = spec.options["default"]
+                self.filled.add(f"{node.name}.{name}")
+            elif spec.required:
+                self._report_missing(node, spec, linked[node.name].inputs.get(name))
+        return Node(node.name, node.class_type, {**inputs, **dict(self._find_undeclared(node, signature))})
+
+    def _find_undeclared(self, node: Node, signature: Signature) -> Iterator[tuple[str, Any]]:
+        for name in (name for name in node.inputs if name not in signature.inputs):
+            if not signature.takes_any_input:
+                near = did_you_mean(name, signature.inputs) or f". Its inputs are {', '.join(signature.inputs)}"
+                message = f"{node.class_type} has no input {name!r}{near}"
+                self.add("unknown_input", f"{node.name}.{name}", message)
+            yield name, node.inputs[name]
+
+    def _check_input(self, node: Node, signature: Signature, spec: InputSpec) -> Any:
+        value = node.inputs[spec.name]
+        if isinstance(value, Link):
+            self._check_type(node, signature, spec, value)
+            return value
+        where, judged = f"{node.name}.{spec.name}", spec.name in signature.checks_itself
+        value, problem = check_value(where, node.class_type, spec, value, judged)
+        if problem:
+            self.problems.append(problem)
+        return value
+
+    def _check_type(self, node: Node, signature: Signature, spec: InputSpec, link: Link) -> None:
+        assert isinstance(link.output, int)  # resolve_outputs saw to it
+        output = self.signatures[link.node].outputs[link.output]
+        if "input_types" not in signature.checks_itself and not types_match(output.type, spec.type):
+            message = f"needs {spec.type}, but [{link.node}, {output.name}] is {output.type}"
+            self.add("return_type_mismatch", f"{node.name}.{spec.name}", message)
+
+    def _report_missing(self, node: Node, spec: InputSpec, before_bypass: Any) -> None:
+        where = f"{node.name}.{spec.name}"
+        if where in self.dropped or any(problem.where == where for problem in self.problems):
+            return
+        if isinstance(before_bypass, Link):
+            message = f"needs {spec.type}, but {before_bypass.node!r} is bypassed and has none to pass through"
+        elif spec.is_widget:
+            message = f"is required and not given. Give it as {where}=VALUE"
+        else:
+            message = f"is required and not given. Link it: {where}=[NODE,{spec.type}]"
+        self.add("required_input_missing", where, message)
+
+
+def _explain_output(link: Link, signature: Signature) -> str:
+    names = [output.name for output in signature.outputs]
+    types = [output.type for output in signature.outputs]
+    text = f"{signature.class_type} ({link.node}) has no output {link.output!r}"
+    if not names:
+        return f"{signature.class_type} ({link.node}) has no output at all"
+    if types.count(str(link.output)) > 1:
+        text = f"{signature.class_type} ({link.node}) has more than one output of type {link.output}"
+    near = did_you_mean(link.output, [*names, *types]) if isinstance(link.output, str) else ""
+    return text + (near or f". Its outputs are {', '.join(f'{i}: {name}' for i, name in enumerate(names))}")

@@ -1,0 +1,124 @@
+"""What a node class accepts and gives: read from ComfyUI's INPUT_TYPES dictionaries, as plain data.
+
+V1 classes declare that dictionary themselves, V3 classes derive it from their schema; both look the same here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+COMBO = "COMBO"
+
+# The types that ComfyUI's front end shows as a widget, that is, that a constant can fill.
+WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", COMBO})
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One declared input. `choices` and `folder` (the model folder whose files they are) belong to a COMBO."""
+
+    name: str
+    type: str
+    required: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[Any, ...] | None = None
+    folder: str | None = None
+
+    @property
+    def is_widget(self) -> bool:
+        """Whether a constant can fill it; a socket takes a link only."""
+        return self.type in WIDGET_TYPES and not self.options.get("forceInput", False)
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One output: its name as the GUI shows it, and its type."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs of a class_type.
+
+    `checks_itself` names the inputs that the class's own VALIDATE_INPUTS judges, which ComfyUI then leaves to it;
+    `takes_any_input` is true for a class that accepts undeclared inputs.
+    """
+
+    class_type: str
+    inputs: Mapping[str, InputSpec]
+    outputs: tuple[OutputSpec, ...]
+    is_output_node: bool = False
+    checks_itself: Collection[str] = frozenset()
+    takes_any_input: bool = False
+
+    @property
+    def slots(self) -> list[InputSpec]:
+        """Inputs in the order of the GUI's slots, which decides a bypass: sockets first, then widgets."""
+        return sorted(self.inputs.values(), key=lambda spec: spec.is_widget)
+
+    def find_output(self, wanted: str | int) -> int | None:
+        """Index of an output by index, by name, or by a type that just one output has; None if there is none."""
+        if isinstance(wanted, int):
+            return wanted if 0 <= wanted < len(self.outputs) else None
+        for attribute in ("name", "type"):
+            found = [index for index, output in enumerate(self.outputs) if getattr(output, attribute) == wanted]
+            if len(found) == 1:
+                return found[0]
+        return None
+
+
+def read_inputs(
+    input_types: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Sequence[Any]] | None = None
+) -> dict[str, InputSpec]:
+    """Read the `required` and `optional` parts of an INPUT_TYPES dictionary.
+
+    `folders` gives the files of each model folder that the class listed while it made the dictionary; a COMBO
+    whose choices are just those files belongs to that folder.
+    """
+    return {
+        name: _read_input(name, declared, part == "required", folders or {})
+        for part in ("required", "optional")
+        for name, declared in input_types.get(part, {}).items()
+    }
+
+
+def read_outputs(types: Sequence[Any], names: Sequence[str] | None) -> tuple[OutputSpec, ...]:
+    """Pair RETURN_TYPES with RETURN_NAMES; an output without a name is named after its type."""
+    kinds = [COMBO if isinstance(kind, list | tuple) else kind for kind in types]
+    given = list(names or [])
+    return tuple(
+        OutputSpec(given[index] if index < len(given) and given[index] else kind, kind)
+        for index, kind in enumerate(kinds)
+    )
+
+
+def _read_input(name: str, declared: Any, required: bool, folders: Mapping[str, Sequence[Any]]) -> InputSpec:
+    kind, options = declared[0], (declared[1] if len(declared) > 1 else {})
+    choices = None
+    if isinstance(kind, list | tuple):
+        kind, choices = COMBO, tuple(kind)
+    elif kind == COMBO:
+        choices = tuple(options.get("options") or ())
+    folder = next((folder for folder, files in folders.items() if choices is not None and [*choices] == [*files]), None)
+    return InputSpec(name, kind, required, options or {}, choices, folder)
+
+
+def types_match(received: str, wanted: str) -> bool:
+    """ComfyUI's rule for a link: equal, either is `*`, or comma-separated unions that share a type.
+
+    Compares by `!=` first, because custom nodes make wildcard types by overriding `__ne__` of str.
+    """
+    if not received != wanted:  # noqa: SIM202
+        return True
+    if not isinstance(received, str) or not isinstance(wanted, str):
+        return False
+    left, right = _union(received), _union(wanted)
+    return bool({"*", "COMFY_MATCHTYPE_V3"} & (left | right)) or bool(left & right)
+
+
+def _union(kind: str) -> set[str]:
+    return {part.strip() for part in kind.split(",")}

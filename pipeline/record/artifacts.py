@@ -1,0 +1,97 @@
+"""The files of a run's output folder. Only this module knows their names and how they are written.
+
+    config.yaml       the composed config
+    prompt.json       the graph that ran, in ComfyUI's API format
+    <node>.latent     a kept LATENT: safetensors, as ComfyUI's SaveLatent writes it and LoadLatent reads it
+    <node>.pt         the same as {"samples": tensor}, on request
+    <node>.png        a preview of it
+    run.log           the log (written by Hydra's logging)
+
+The .latent and the .png embed the graph as ComfyUI's savers do, so dropping either onto ComfyUI's canvas opens it.
+Every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+CONFIG = "config.yaml"
+PROMPT = "prompt.json"
+
+
+def open_folder(folder: Path) -> Path:
+    """Make the output folder, and make sure that it can be written. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _written_whole(folder / "probe") as path:
+            path.touch()
+        (folder / "probe").unlink()
+    except OSError as error:
+        raise OutputError(f"hydra.run.dir: cannot be written, got '{folder}': {error.strerror}") from error
+    return folder
+
+
+def write_text(folder: Path, name: str, text: str) -> Path:
+    """Write a text file."""
+    with _written_whole(folder / name) as path:
+        path.write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def write_prompt(folder: Path, prompt: Mapping[str, Any]) -> Path:
+    """Write the graph in ComfyUI's API format."""
+    return write_text(folder, PROMPT, json.dumps(prompt, indent=2) + "\n")
+
+
+def write_latent(folder: Path, node: str, samples: torch.Tensor, prompt: Mapping[str, Any]) -> Path:
+    """Write samples [batch, channels, (frames,) height, width] as ComfyUI's SaveLatent does (nodes.py)."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {"latent_tensor": samples.detach().cpu().contiguous(), "latent_format_version_0": torch.tensor([])}
+    with _written_whole(folder / f"{node}.latent") as path:
+        save_file(tensors, path, metadata={"prompt": json.dumps(prompt)})
+    return folder / f"{node}.latent"
+
+
+def write_pt(folder: Path, node: str, samples: torch.Tensor) -> Path:
+    """Write samples as a `.pt` file that holds {"samples": tensor}."""
+    import torch
+
+    with _written_whole(folder / f"{node}.pt") as path:
+        torch.save({"samples": samples.detach().cpu().clone()}, path)
+    return folder / f"{node}.pt"
+
+
+def write_picture(folder: Path, node: str, pixels: np.ndarray, prompt: Mapping[str, Any]) -> Path:
+    """Write pixels, uint8 [height, width, 3], as a PNG."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("prompt", json.dumps(prompt))
+    with _written_whole(folder / f"{node}.png") as path:
+        Image.fromarray(pixels).save(path, format="PNG", pnginfo=info, compress_level=4)
+    return folder / f"{node}.png"
+
+
+@contextmanager
+def _written_whole(target: Path) -> Iterator[Path]:
+    """A path beside `target` to write to; it is renamed to `target` at the end, or removed after a failure."""
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield beside
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)

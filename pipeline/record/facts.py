@@ -1,0 +1,73 @@
+"""What is known of the machine, the versions and the code of a run: the tags of its record."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+
+def collect_facts() -> dict[str, str]:
+    """Versions of Python, torch, CUDA and cuDNN, the GPU, and the git commit; torch must be imported already."""
+    torch = sys.modules["torch"]
+    facts = {
+        "version.python": platform.python_version(),
+        "version.torch": torch.__version__,
+        "version.cuda": torch.version.cuda or "none",
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": "latentgrid",
+        **_read_git(Path(__file__).parents[2]),
+    }
+    if torch.cuda.is_available():
+        facts["version.cudnn"] = str(torch.backends.cudnn.version())
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+@functools.cache
+def _read_git(folder: Path) -> dict[str, str]:
+    """Commit of the code that runs, and whether its checkout was clean when this process first asked."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return {"git.commit": "unknown"}
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=normal")
+    return {"git.commit": commit, "git.clean": "false" if changed else "true", "mlflow.source.git.commit": commit}
+
+
+def _git(folder: Path, *command: str) -> str:
+    try:
+        done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def measure_peak_memory() -> dict[str, float]:
+    """Peak memory in GB (10^9 bytes): of the process since it began, of the GPU since `reset_peak_memory`."""
+    peaks = {"memory/process_peak_gb": _read_process_peak() / 1e9}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        peaks["memory/gpu_peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    return peaks
+
+
+def reset_peak_memory() -> None:
+    """Start a new measurement of the GPU's peak memory."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _read_process_peak() -> int:
+    """Largest resident size of the process so far, in bytes."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,147 @@
+"""The process that writes records to MLflow: the only importer of mlflow.
+
+Reads one JSON message a line from its standard input, in order, and answers on its standard output; the messages
+are those that `Tracker` sends. When the input ends while a run is still open, the process that ran it died, and
+the run is marked KILLED: a record never claims that something runs which does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import unquote
+
+SQLITE = "sqlite:///"
+PARAMS_A_BATCH = 100  # MLflow's limits for log_batch
+METRICS_A_BATCH = 1000
+PARAM_LENGTH = 6000
+
+
+class Writer:
+    """Carries the messages out."""
+
+    def __init__(self) -> None:
+        self._client: Any = None
+        self._experiment_id = ""
+        self._run_id: str | None = None
+        self._start: Callable[[], None] = lambda: None
+
+    def handle(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Carry out one message; returns the answer, if the message wants one."""
+        action: Callable[..., Any] = getattr(self, f"do_{message.pop('do')}")
+        return action(**message)
+
+    def do_open(self, uri: str, experiment: str | None) -> None:
+        """Connect to the store, making it and the experiment if need be."""
+        with _locked(uri):
+            from mlflow import MlflowClient
+            from mlflow.exceptions import MlflowException
+
+            self._client = MlflowClient(tracking_uri=uri)
+            name = experiment or "Default"
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                try:
+                    self._experiment_id = self._client.create_experiment(name, _artifact_location(uri))
+                except MlflowException:  # made by another process in this moment
+                    found = self._client.get_experiment_by_name(name)
+            if found is not None:
+                self._experiment_id = found.experiment_id
+
+    def do_start(self, name: str, params: dict[str, str], tags: dict[str, str], time: float) -> None:
+        run = self._client.create_run(self._experiment_id, start_time=_milliseconds(time), run_name=name, tags=tags)
+        self._run_id = run.info.run_id
+        from mlflow.entities import Param
+
+        entities = [Param(key, value[:PARAM_LENGTH]) for key, value in params.items()]
+        for batch in _batches(entities, PARAMS_A_BATCH):
+            self._client.log_batch(self._run_id, params=batch)
+
+    def do_log(self, metrics: list[list[Any]], tags: dict[str, str]) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        entities = [Metric(key, value, _milliseconds(time), step) for key, value, time, step in metrics]
+        labels = [RunTag(key, value) for key, value in tags.items()]
+        for index, batch in enumerate(_batches(entities, METRICS_A_BATCH) or [[]]):
+            self._client.log_batch(self._run_id, metrics=batch, tags=[] if index else labels)
+
+    def do_file(self, path: str, key: str | None) -> None:
+        self._client.log_artifact(self._run_id, path)
+        if key:
+            from PIL import Image
+
+            with Image.open(path) as picture:
+                self._client.log_image(self._run_id, picture.convert("RGB"), key=key, step=0)
+
+    def do_finish(self, status: str, time: float) -> dict[str, Any]:
+        self._client.set_terminated(self._run_id, status, _milliseconds(time))
+        answer = {"run_id": self._run_id, "experiment_id": self._experiment_id}
+        self._run_id = None
+        return {"finished": answer}
+
+    def close(self) -> None:
+        """Mark a run that is still open as KILLED."""
+        if self._run_id is not None:
+            self._client.set_tag(self._run_id, "error", "the process that ran it died without a word")
+            self._client.set_terminated(self._run_id, "KILLED", _milliseconds(time.time()))
+
+
+@contextlib.contextmanager
+def _locked(uri: str) -> Iterator[None]:
+    """Several processes that open a new SQLite store at once would race on its migrations."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    from filelock import FileLock
+
+    database = Path(unquote(uri.removeprefix(SQLITE).split("?")[0]))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock"):
+        yield
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Artifacts lie beside a SQLite store; a server decides for itself."""
+    if not uri.startswith(SQLITE):
+        return None
+    database = Path(unquote(uri.removeprefix(SQLITE).split("?")[0])).resolve()
+    return (database.parent / "mlartifacts").as_uri()
+
+
+def _batches(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def main(messages: TextIO, answers: TextIO) -> None:
+    """Carry out messages until they end; after a failure, say so and carry out no more."""
+    writer = Writer()
+    try:
+        for line in messages:
+            answer = writer.handle(json.loads(line))
+            if answer is not None:
+                print(json.dumps(answer), file=answers, flush=True)
+        writer.close()
+    except Exception as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=answers, flush=True)
+        raise
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that runs the nodes decides when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(5)  # sampling on the CPU goes first
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # whatever mlflow prints is no answer
+    main(sys.stdin, answers)

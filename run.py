@@ -1,0 +1,6 @@
+"""`python run.py [overrides]`: run the graph that conf/ declares. `python run.py --help` shows what can be set."""
+
+from pipeline.cli import run_command
+
+if __name__ == "__main__":
+    run_command()
