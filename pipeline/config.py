@@ -7,7 +7,7 @@ are variables for interpolation.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.engine.comfyui.settings import ComfyUISettings
+from pipeline.engine.comfyui.settings import ComfyUISettings, find_setting_problems
 from pipeline.errors import Problem, did_you_mean
 from pipeline.graph.model import Graph
 from pipeline.graph.reader import MISSING, is_node, read_graph
@@ -91,12 +91,13 @@ def read_config(config: DictConfig | Mapping[str, Any]) -> RunConfig:
     values = _resolve(config, problems)
     for name, section in values.items():
         if isinstance(section, Mapping) and not is_node(section) and name not in SECTIONS:
-            near = did_you_mean(name, [*SECTIONS, *values])
+            near = did_you_mean(name, SECTIONS)
             message = f"is neither a node (it has no _node_) nor a settings section{near}"
             problems.append(Problem("unknown_section", name, message))
     settings: dict[str, Any] = {
         name: _read_section(name, cls, values.get(name), problems) for name, cls in SECTIONS.items()
     }
+    problems.extend(find_setting_problems(settings["comfyui"]))
     graph = read_graph(values, problems)
     return RunConfig(values=values, graph=graph, problems=tuple(problems), **settings)
 
@@ -128,7 +129,7 @@ def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]
     given: dict[str, Any] = {}
     schema = OmegaConf.structured(cls)
     OmegaConf.set_readonly(schema, False)  # as the dataclasses are frozen
-    known = [one.name for one in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    known = {one.name: str(one.type) for one in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key, value in (section if isinstance(section, Mapping) else {}).items():
         where = f"{name}.{key}"
         if key not in known:
@@ -141,19 +142,16 @@ def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]
             try:
                 schema[key] = value
                 given[key] = OmegaConf.to_container(schema)[key]  # type: ignore[index]
-            except OmegaConfBaseException as error:
-                problems.append(Problem("invalid_input_type", where, f"{_explain(error)}, got {value!r}"))
+            except OmegaConfBaseException:
+                problems.append(Problem("invalid_input_type", where, f"must be {_name(known[key])}, got {value!r}"))
     return cls(**given)
 
 
-def _explain(error: OmegaConfBaseException) -> str:
-    """What OmegaConf expects, in our words: its message names Python types."""
-    text = str(error).splitlines()[0]
-    for kind, rule in {"Boolean": "true or false", "List": "a list", "Dict": "a mapping", "str": "a text"}.items():
-        if kind.lower() in text.lower():
-            return f"must be {rule}"
-    return text
+def _name(annotation: str) -> str:
+    """A dataclass field's type in the words of a config."""
+    kinds = {"bool": "true or false", "list": "a list", "dict": "a mapping", "str": "a text"}
+    return next((words for kind, words in kinds.items() if annotation.startswith(kind)), annotation)
 
 
-def _list(names: Sequence[str]) -> str:
+def _list(names: Iterable[str]) -> str:
     return f". The settings are {', '.join(names)}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SLOW_SECONDS = 0.1  # nodes quicker than that are not worth a second line
 QUIET_SECONDS = 5.0  # without a terminal, at most one line about progress in that time
 
 
@@ -57,7 +58,8 @@ class Progress:
                 self._show_step(event)
             case NodeFinished():
                 self.close()
-                log.info("%s: %.2f s", event.node, event.seconds)
+                if event.seconds >= SLOW_SECONDS:
+                    log.info("%s: done in %.2f s", event.node, event.seconds)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -98,15 +100,19 @@ def format_summary(result: RunResult, tracking_uri: str | None) -> str:
 
 def format_plan(checked: CheckedGraph, origins: Mapping[str, str]) -> str:
     """The order of a checked graph, and each input with its value and where that comes from, as a table."""
+    shown = {
+        f"{name}.{key}": format_value(value, checked)
+        for name, node in checked.graph.items()
+        for key, value in node.inputs.items()
+    }
+    left, right = max(map(len, shown), default=0), max(map(len, shown.values()), default=0)
     lines = []
     for place, name in enumerate(checked.order, start=1):
-        node = checked.graph[name]
         kept = "  (kept)" if name in checked.targets else ""
-        lines.append(f"{place}. {name}: {node.class_type}{kept}")
-        for key, value in node.inputs.items():
-            path = f"{name}.{key}"
+        lines.append(f"{place}. {name}: {checked.graph[name].class_type}{kept}")
+        for path in (f"{name}.{key}" for key in checked.graph[name].inputs):
             origin = "default of the node" if path in checked.filled else origins.get(path, "")
-            lines.append(f"     {key:<16} {format_value(value, checked):<44} {origin}".rstrip())
+            lines.append(f"   {path:<{left}}  {shown[path]:<{right}}  {origin}".rstrip())
     return "\n".join(lines)
 
 

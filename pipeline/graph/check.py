@@ -47,22 +47,20 @@ def check_graph(
     class for what it finds wrong itself; it is given the nodes that have no other problem.
     Raises ConfigError with all problems, old and new; CycleError if a cycle is the only one.
     """
-    check = _Check(signatures, list(problems))
+    check = _Check(signatures, judge, list(problems))
     linked = check.resolve_outputs(graph)
     targets = check.find_targets(linked, wanted)
-    flat = cull(resolve_bypass(linked, signatures), targets)
-    checked = Graph({name: check.check_node(node, linked) for name, node in flat.items()})
-    for node in checked.values():
-        if node.name in signatures and not check.has_problem(node):
-            check.problems.extend(judge(node))
-    try:
-        order = sort_nodes(flat)
-    except CycleError as error:
-        if not check.problems:
-            raise
-        check.problems.extend(error.problems)
-    if check.problems:
-        raise ConfigError(check.problems)
+    flat = resolve_bypass(linked, signatures)
+    needed = cull(flat, targets)
+    checked = Graph({name: check.check_node(node, linked) for name, node in needed.items()})
+    order = check.sort(needed)
+    if check.matters(needed, linked):
+        # A wrong link may be why a node looks unneeded, so now the others are checked as well.
+        for node in (node for name, node in flat.items() if name not in needed):
+            check.check_node(node, linked)
+        if order or not needed:
+            check.sort(flat)
+        raise check.make_error()
     known = {name: signatures[name] for name in order}
     return CheckedGraph(checked, known, order, targets, frozenset(check.filled))
 
@@ -72,6 +70,7 @@ class _Check:
     """The check of one graph: what is known of its nodes, and what was found so far."""
 
     signatures: Mapping[str, Signature]
+    judge: Callable[[Node], list[Problem]]
     problems: list[Problem]
     dropped: set[str] = field(default_factory=set)  # inputs left out because of a fault reported elsewhere
     filled: set[str] = field(default_factory=set)
@@ -80,7 +79,26 @@ class _Check:
         self.problems.append(Problem(code, where, message))
 
     def has_problem(self, node: Node) -> bool:
-        return any(problem.where.startswith(f"{node.name}.") for problem in self.problems)
+        return any(_node_of(problem) == node.name for problem in self.problems)
+
+    def matters(self, needed: Graph, graph: Graph) -> bool:
+        """Whether a problem stands in the way: one of a node that nothing needs does not."""
+        return any(_node_of(problem) in needed or _node_of(problem) not in graph for problem in self.problems)
+
+    def make_error(self) -> ConfigError:
+        """The error to raise, its problems in the order of the nodes."""
+        place = {name: index for index, name in enumerate(self.signatures)}
+        problems = sorted(self.problems, key=lambda problem: place.get(_node_of(problem), -1))
+        only_cycle = len(problems) == 1 and problems[0].code == "dependency_cycle"
+        return CycleError(problems[0].message.split(" -> ")) if only_cycle else ConfigError(problems)
+
+    def sort(self, graph: Graph) -> tuple[str, ...]:
+        """The order of execution; empty if there is a cycle."""
+        try:
+            return sort_nodes(graph)
+        except CycleError as error:
+            self.problems.extend(error.problems)
+            return ()
 
     def resolve_outputs(self, graph: Graph) -> Graph:
         """Turn the output of every link into its index; leave out the links that lead to no output."""
@@ -129,7 +147,10 @@ class _Check:
                 self.filled.add(f"{node.name}.{name}")
             elif spec.required:
                 self._report_missing(node, spec, linked[node.name].inputs.get(name))
-        return Node(node.name, node.class_type, {**inputs, **dict(self._find_undeclared(node, signature))})
+        checked = Node(node.name, node.class_type, {**inputs, **dict(self._find_undeclared(node, signature))})
+        if not self.has_problem(node):
+            self.problems.extend(self.judge(checked))
+        return checked
 
     def _find_undeclared(self, node: Node, signature: Signature) -> Iterator[tuple[str, Any]]:
         for name in (name for name in node.inputs if name not in signature.inputs):
@@ -168,6 +189,10 @@ class _Check:
         else:
             message = f"is required and not given. Link it: {where}=[NODE,{spec.type}]"
         self.add("required_input_missing", where, message)
+
+
+def _node_of(problem: Problem) -> str:
+    return problem.where.partition(".")[0]
 
 
 def _explain_output(link: Link, signature: Signature) -> str:

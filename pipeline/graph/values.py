@@ -48,11 +48,13 @@ def _to_int(value: Any) -> int:
 
 def _to_float(value: Any) -> float:
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
+        number = None if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        number = math.nan
+        number = None
+    if number is None:
+        raise ValueError("must be a number")
     if not math.isfinite(number):
-        raise ValueError("must be a finite number")
+        raise ValueError("must be finite")
     return number
 
 

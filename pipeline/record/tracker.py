@@ -54,7 +54,8 @@ class Tracker:
 
     def __init__(self, settings: TrackingSettings):
         self._settings = settings
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
+        self._has_runs = False
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (the writer's, as long as it lives)
         self._writer = subprocess.Popen(
             [sys.executable, "-m", WRITER],
             stdin=subprocess.PIPE,
@@ -72,6 +73,7 @@ class Tracker:
 
     def start(self, name: str, params: Mapping[str, str], tags: Mapping[str, str], started: float) -> None:
         """Begin a run; `started` is in seconds since the epoch. It stands RUNNING in MLflow until `finish`."""
+        self._has_runs = True
         self._send("start", name=name, params=dict(params), tags=dict(tags), time=started)
 
     def log(self, metrics: Sequence[tuple[str, float, float, int]] = (), tags: Mapping[str, str] | None = None) -> None:
@@ -103,8 +105,8 @@ class Tracker:
         atexit.unregister(self.close)
         if self._writer.stdin and not self._writer.stdin.closed:
             self._writer.stdin.close()
-        self._writer.wait()
-        self._log.close()
+        if self._has_runs:  # else it has nothing to say, and will end by itself once mlflow is imported
+            self._writer.wait()
 
     def _send(self, what: str, **content: Any) -> None:
         assert self._writer.stdin is not None
@@ -119,20 +121,19 @@ class Tracker:
         with self._writer.stdout as answers:
             for line in answers:
                 self._answers.put(json.loads(line))
-        self._answers.put({"error": "the process that writes to MLflow ended"})
+        self._answers.put({"error": f"the process that writes to it ended{self._read_log()}"})
 
     def _raise_if_failed(self, answer: Mapping[str, Any]) -> None:
         if "error" not in answer:
             return
         self._answers.put(dict(answer))  # every later call fails in the same way
         raise TrackingError(
-            f"tracking.uri: MLflow at {self._settings.uri!r} failed: {answer['error']}{self._read_log()}\n"
+            f"tracking.uri: MLflow at {self._settings.uri!r} failed: {answer['error']}\n"
             "Check tracking.uri, or run without a record: tracking=none"
         )
 
     def _read_log(self) -> str:
-        if self._writer.poll() in (0, None):
-            return ""
+        self._writer.wait()
         self._log.seek(0)
         return "\n" + self._log.read()[-2000:].decode(errors="replace")
 

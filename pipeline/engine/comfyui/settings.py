@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from pipeline.errors import Problem
 
 
 @dataclass(frozen=True)
@@ -28,3 +32,18 @@ class ComfyUISettings:
     dynamic_vram: bool | None = None
     reproducible: bool = False
     args: dict[str, Any] = field(default_factory=dict)
+
+
+def find_setting_problems(settings: ComfyUISettings) -> list[Problem]:
+    """What is wrong with the settings and can be told without starting ComfyUI."""
+    problems = []
+    if not re.fullmatch(r"auto|cpu|cuda:\d+", settings.device):
+        message = f"must be auto, cpu or cuda:N, got {settings.device!r}"
+        problems.append(Problem("value_not_in_list", "comfyui.device", message))
+    for name in ("models", "custom_nodes"):
+        for index, path in enumerate(getattr(settings, name)):
+            if not Path(path).expanduser().exists():
+                problems.append(
+                    Problem("value_not_in_list", f"comfyui.{name}[{index}]", f"does not exist, got {path!r}")
+                )
+    return problems

@@ -160,9 +160,6 @@ def _prepare_environment(args: Any, settings: ComfyUISettings) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = index[1]
     elif settings.device == "cpu":
         args.cpu = True
-    elif settings.device != "auto":
-        message = f"must be auto, cpu or cuda:N, got {settings.device!r}"
-        raise ConfigError([Problem("value_not_in_list", "comfyui.device", message)])
     if not args.cpu:
         _init_aimdo(args)
         importlib.import_module("cuda_malloc")
@@ -223,15 +220,8 @@ def _init_aimdo_devices(args: Any, management: ModuleType) -> bool:
 
 def _add_model_folders(folder_paths: ModuleType, comfyui: Path, folders: list[str]) -> None:
     """Add the folders of the config in front of ComfyUI's own, then those of its extra_model_paths.yaml."""
-    roots = [Path(folder).expanduser().resolve() for folder in folders]
-    wrong = [(index, root) for index, root in enumerate(roots) if not root.is_dir()]
-    if wrong:
-        raise ConfigError(
-            Problem("value_not_in_list", f"comfyui.models[{index}]", f"is not a folder, got '{root}'")
-            for index, root in wrong
-        )
-    for root in reversed(roots):
-        add_model_folder(folder_paths, root, first=True)
+    for folder in reversed(folders):
+        add_model_folder(folder_paths, Path(folder).expanduser().resolve(), first=True)
     extra = comfyui / "extra_model_paths.yaml"
     if extra.is_file():
         importlib.import_module("utils.extra_config").load_extra_path_config(str(extra))

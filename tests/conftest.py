@@ -1,0 +1,26 @@
+"""Fixtures for all tests: the real ComfyUI, one session of it for the whole run, and the tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def comfyui_path() -> Path:
+    """The folder of the ComfyUI that the tests run on: what a plain `python run.py` would use."""
+    from pipeline.engine.comfyui.locate import find_comfyui
+
+    return find_comfyui().path
+
+
+@pytest.fixture(scope="session")
+def session():
+    """The session that `run` uses, with the tiny Qwen-Image model; one process runs one ComfyUI."""
+    from pipeline.config import compose_config, read_config
+    from pipeline.runner import open_session
+
+    return open_session(read_config(compose_config()))
