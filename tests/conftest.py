@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# One process runs one ComfyUI with one set of settings, so every run in this process has these overrides.
+PROBES = [f"comfyui.custom_nodes=[{ROOT / 'tests' / 'packs'}]"]
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +23,14 @@ def comfyui_path() -> Path:
 
 @pytest.fixture(scope="session")
 def session():
-    """The session that `run` uses, with the tiny Qwen-Image model; one process runs one ComfyUI."""
+    """The session that `run` uses, with the tiny Qwen-Image model and the nodes of tests/packs/probe."""
     from pipeline.config import compose_config, read_config
     from pipeline.runner import open_session
 
-    return open_session(read_config(compose_config()))
+    return open_session(read_config(compose_config(PROBES)))
+
+
+@pytest.fixture
+def environment(tmp_path) -> dict[str, str]:
+    """The environment for a run in a process of its own."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import time
-from collections.abc import Coroutine, Iterator, Sequence
+import weakref
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.engine.comfyui.call import NodeCaller
 from pipeline.engine.comfyui.catalog import Catalog
 from pipeline.engine.comfyui.start import ComfyUI, add_model_folder
+from pipeline.engine.comfyui.surroundings import MemoryKeeper, progress_heard
 from pipeline.engine.executor import Execution, Executor
-from pipeline.errors import NodeError, Problem
-from pipeline.events import Listener, NodeProgress
+from pipeline.errors import Problem
+from pipeline.events import Listener
 from pipeline.graph.check import CheckedGraph, check_graph
 from pipeline.graph.model import Graph, Node
 
 T = TypeVar("T")
-
-COLLECT_EVERY = 10.0  # seconds between garbage collections, as in ComfyUI's own worker
 
 
 class Session:
@@ -35,34 +32,32 @@ class Session:
         """`comfyui` is what `start_comfyui` gave."""
         self.comfyui = comfyui
         self._loop = asyncio.new_event_loop()  # one lasting loop: primitives of async nodes stay bound to it
-        self._run_coroutine(self._open_catalog())
-        self._executor = Executor(self.comfyui.folder_paths.get_full_path)
+        weakref.finalize(self, self._loop.close)
+        self._catalog = self._wait_for(Catalog.open(comfyui))
+        self._executor = Executor(comfyui.folder_paths.get_full_path)
+        self._memory = MemoryKeeper(comfyui)
         self._objects: dict[tuple[str, str], Any] = {}
-        self._collected = time.monotonic()
-
-    async def _open_catalog(self) -> None:
-        self._catalog = await Catalog.open(self.comfyui)
 
     def check(self, graph: Graph, wanted: Sequence[str] = (), problems: Sequence[Problem] = ()) -> CheckedGraph:
         """Check a graph against the node classes of this ComfyUI; see `check_graph`. No model is loaded."""
         found = list(problems)
-        signatures = self._run_coroutine(self._catalog.read_signatures(graph, found))
+        signatures = self._wait_for(self._catalog.read_signatures(graph, found))
         return check_graph(graph, signatures, wanted, found, judge=self._judge)
 
     def _judge(self, node: Node) -> list[Problem]:
         caller = NodeCaller(self.comfyui, Graph({node.name: node}), {})
-        return self._run_coroutine(caller.find_problems(node))
+        return self._wait_for(caller.find_problems(node))
 
     def run(self, checked: CheckedGraph, listen: Listener = lambda event: None) -> Execution:
         """Run a checked graph; events go to `listen`. Raises NodeError. The outputs are inference tensors."""
         self._forget_objects(checked)
         caller = NodeCaller(self.comfyui, checked.graph, self._objects)
-        return self._run_coroutine(self._run(checked, caller, listen))
+        return self._wait_for(self._run(checked, caller, listen))
 
     async def _run(self, checked: CheckedGraph, caller: NodeCaller, listen: Listener) -> Execution:
         import torch
 
-        with torch.inference_mode(), self._progress(caller, listen), self._memory_kept(caller):
+        with torch.inference_mode(), progress_heard(self.comfyui, caller, listen), self._memory.around_run(caller):
             return await self._executor.run(checked, caller, listen)
 
     def add_models(self, folder: Path) -> None:
@@ -78,7 +73,7 @@ class Session:
         self._executor.clear()
         self._objects.clear()
         self.comfyui.model_management.unload_all_models()
-        self._collect_garbage()
+        self._memory.collect()
 
     def _forget_objects(self, checked: CheckedGraph) -> None:
         """Node objects hold state (a LoRA file, say); those of nodes that are gone would hold it for ever."""
@@ -86,54 +81,7 @@ class Session:
         for key in self._objects.keys() - kept:
             del self._objects[key]
 
-    @contextmanager
-    def _progress(self, caller: NodeCaller, listen: Listener) -> Iterator[None]:
-        """Turn ComfyUI's progress calls into events."""
-        import comfy.utils
-        from comfy_execution.progress import reset_progress_state
-        from comfy_execution.utils import get_executing_context
-
-        def hook(value: float, total: float, preview: Any = None, **_: Any) -> None:
-            self.comfyui.model_management.throw_exception_if_processing_interrupted()
-            context = get_executing_context()
-            if context is not None:
-                listen(NodeProgress(context.node_id, int(value), int(total)))
-
-        reset_progress_state("latentgrid", caller.prompt)
-        comfy.utils.set_progress_bar_global_hook(hook)
-        try:
-            yield
-        finally:
-            comfy.utils.set_progress_bar_global_hook(None)
-
-    @contextmanager
-    def _memory_kept(self, caller: NodeCaller) -> Iterator[None]:
-        """What ComfyUI's server does about memory around a prompt."""
-        import comfy.model_patcher
-
-        management = self.comfyui.model_management
-        management.cleanup_models_gc()
-        tracker = getattr(comfy.model_patcher, "PromptModelTracker", None)  # since ComfyUI 0.30
-        in_use = tracker() if tracker else None
-        caller.mark_in_use = in_use.add if in_use else caller.mark_in_use
-        try:
-            yield
-        except NodeError as error:
-            if management.is_oom(error.__cause__):
-                management.unload_all_models()
-            raise
-        finally:
-            if in_use:
-                in_use.end()
-            if time.monotonic() - self._collected > COLLECT_EVERY:
-                self._collect_garbage()
-
-    def _collect_garbage(self) -> None:
-        gc.collect()
-        self.comfyui.model_management.soft_empty_cache()
-        self._collected = time.monotonic()
-
-    def _run_coroutine(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def _wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run on the session's loop; from inside another running loop (a notebook), in a thread of its own."""
         try:
             asyncio.get_running_loop()

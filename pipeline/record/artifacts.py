@@ -57,11 +57,12 @@ def write_prompt(folder: Path, prompt: Mapping[str, Any]) -> Path:
 def write_latent(folder: Path, node: str, samples: torch.Tensor, prompt: Mapping[str, Any]) -> Path:
     """Write samples [batch, channels, (frames,) height, width] as ComfyUI's SaveLatent does (nodes.py)."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {"latent_tensor": samples.detach().cpu().contiguous(), "latent_format_version_0": torch.tensor([])}
     with _written_whole(folder / f"{node}.latent") as path:
-        save_file(tensors, path, metadata={"prompt": json.dumps(prompt)})
+        # Not save_file, whose files only their owner may read: the decoder next door may be another user.
+        path.write_bytes(save(tensors, metadata={"prompt": json.dumps(prompt)}))
     return folder / f"{node}.latent"
 
 

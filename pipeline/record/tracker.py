@@ -67,7 +67,8 @@ class Tracker:
             start_new_session=True,  # Ctrl-C in the terminal is for us; the writer ends when we have told it all
         )
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        threading.Thread(target=self._listen, name="latentgrid-tracker", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="latentgrid-tracker", daemon=True)
+        self._listener.start()
         atexit.register(self.close)
         self._send("open", uri=settings.uri, experiment=settings.experiment_name)
 
@@ -106,7 +107,7 @@ class Tracker:
         if self._writer.stdin and not self._writer.stdin.closed:
             self._writer.stdin.close()
         if self._has_runs:  # else it has nothing to say, and will end by itself once mlflow is imported
-            self._writer.wait()
+            self._listener.join()
 
     def _send(self, what: str, **content: Any) -> None:
         assert self._writer.stdin is not None
@@ -118,10 +119,11 @@ class Tracker:
 
     def _listen(self) -> None:
         assert self._writer.stdout is not None
-        with self._writer.stdout as answers:
+        with self._writer.stdout as answers, self._log:
             for line in answers:
                 self._answers.put(json.loads(line))
-        self._answers.put({"error": f"the process that writes to it ended{self._read_log()}"})
+            self._writer.wait()
+            self._answers.put({"error": f"the process that writes to it ended{self._read_log()}"})
 
     def _raise_if_failed(self, answer: Mapping[str, Any]) -> None:
         if "error" not in answer:
@@ -133,7 +135,6 @@ class Tracker:
         )
 
     def _read_log(self) -> str:
-        self._writer.wait()
         self._log.seek(0)
         return "\n" + self._log.read()[-2000:].decode(errors="replace")
 

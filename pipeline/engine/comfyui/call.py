@@ -43,8 +43,9 @@ class NodeCaller:
         self._objects = objects
         # A prompt of its own: ComfyUI memoises in it, and nodes may change it.
         self.prompt = DynamicPrompt(write_api_format(graph))
+        self.prompt_id = "latentgrid"
         self.mark_in_use: Callable[[Any], None] = lambda outputs: None
-        self._changes = self._execution.IsChangedCache("latentgrid", self.prompt, None)
+        self._changes = self._execution.IsChangedCache(self.prompt_id, self.prompt, None)
 
     async def call(self, node: Node, sources: Mapping[str, NodeOutputs]) -> NodeOutputs:
         """Call the node's function; `sources` holds the outputs of the nodes it is linked to."""
@@ -56,7 +57,7 @@ class NodeCaller:
             self.mark_in_use(source.outputs)
         try:
             returned, ui, expands, pending = await self._execution.get_output_data(
-                "latentgrid", node.name, target, values, v3_data=v3_data
+                self.prompt_id, node.name, target, values, v3_data=v3_data
             )
         finally:
             _reset_dynamic_vram()
@@ -88,7 +89,7 @@ class NodeCaller:
         if not values:
             return []
         results = await self._execution._async_map_node_over_list(
-            "latentgrid", node.name, cls, values, function.__name__, v3_data=v3_data
+            self.prompt_id, node.name, cls, values, function.__name__, v3_data=v3_data
         )
         results = await self._execution.resolve_map_node_over_list_results(results)
         where = f"{node.name}.{next(iter(values))}" if len(values) == 1 else node.name

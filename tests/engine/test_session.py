@@ -1,0 +1,233 @@
+"""Checking and running graphs on the real ComfyUI, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ComfyUIError, ConfigError, NodeError
+from pipeline.events import NodeFinished, NodeProgress, NodeStarted, RunStarted
+from pipeline.graph.model import Graph, Link, Node
+from pipeline.graph.reader import read_graph
+
+
+def make_graph(**nodes) -> Graph:
+    """A graph from `name=("ClassType", {inputs})`, links as lists."""
+    problems = []
+    graph = read_graph({name: {"_node_": cls, **inputs} for name, (cls, inputs) in nodes.items()}, problems)
+    assert not problems
+    return graph
+
+
+def evaluate(session, target: str, **nodes):
+    """Run and return the only value of the first output of `target`."""
+    execution = session.run(session.check(make_graph(**nodes), [target]))
+    return execution.outputs[target].outputs[0]
+
+
+@pytest.fixture
+def calls(session):
+    session.check(make_graph(a=("ProbeAdd", {"a": 1, "b": 1})), ["a"])
+    (pack,) = [module for name, module in sys.modules.items() if name.endswith("packs/probe")]
+    session.clear()
+    pack.CALLS.clear()
+    return pack.CALLS
+
+
+@pytest.mark.parametrize("class_type", ["ProbeAdd", "ProbeAsync"])
+def test_v1_nodes_run(session, class_type):
+    assert evaluate(session, "x", x=(class_type, {"a": 2, "b": 3})) == [5]
+
+
+@pytest.mark.parametrize("class_type", ["ProbeV3", "ProbeV3Async"])
+def test_v3_nodes_run_and_get_the_default_of_an_optional_input(session, class_type):
+    assert evaluate(session, "x", x=(class_type, {"value": 4})) == [8]
+    assert evaluate(session, "x", x=(class_type, {"value": 4, "factor": 3})) == [12]
+
+
+def test_a_list_output_calls_the_next_node_for_each_entry(session):
+    nodes = {
+        "spread": ("ProbeSpread", {"count": 3}),
+        "add": ("ProbeAdd", {"a": ["spread", 0], "b": 10}),
+        "gather": ("ProbeGather", {"values": ["add", "sum"]}),
+    }
+    execution = session.run(session.check(make_graph(**nodes), ["add"]))
+    assert execution.outputs["add"].outputs == [[10, 11, 12]]
+    assert execution.outputs["gather"].outputs == [[33]]
+    assert execution.outputs["gather"].ui == {"values": [10, 11, 12]}
+
+
+def test_output_nodes_are_targets_without_being_named(session):
+    checked = session.check(
+        make_graph(
+            s=("ProbeSpread", {"count": 2}), g=("ProbeGather", {"values": ["s", 0]}), x=("ProbeAdd", {"a": 1, "b": 1})
+        )
+    )
+    assert checked.targets == ("g",)
+    assert checked.order == ("s", "g")
+
+
+def test_nothing_runs_twice(session, calls):
+    first = session.check(make_graph(a=("ProbeAdd", {"a": 1, "b": 2}), x=("ProbeV3", {"value": ["a", 0]})), ["x"])
+    assert session.run(first).executed == ("a", "x")
+    again = session.run(first)
+    assert (again.executed, again.cached) == ((), ("a", "x"))
+    changed = session.check(
+        make_graph(a=("ProbeAdd", {"a": 1, "b": 2}), x=("ProbeV3", {"value": ["a", 0], "factor": 5})), ["x"]
+    )
+    assert session.run(changed).executed == ("x",)
+    assert calls == ["ProbeAdd", "ProbeV3", "ProbeV3"]
+
+
+def test_a_node_of_the_same_content_is_known_under_another_name(session, calls):
+    session.run(session.check(make_graph(a=("ProbeAdd", {"a": 1, "b": 2})), ["a"]))
+    execution = session.run(session.check(make_graph(other=("ProbeAdd", {"a": 1, "b": 2})), ["other"]))
+    assert execution.cached == ("other",)
+    twins = session.check(make_graph(p=("ProbeAdd", {"a": 5, "b": 5}), q=("ProbeAdd", {"a": 5, "b": 5})), ["p", "q"])
+    execution = session.run(twins)
+    assert (execution.executed, execution.cached) == (("p",), ("q",))
+
+
+def test_outputs_that_the_next_graph_does_not_use_are_released(session, calls):
+    session.run(session.check(make_graph(a=("ProbeAdd", {"a": 1, "b": 2})), ["a"]))
+    session.run(session.check(make_graph(b=("ProbeAdd", {"a": 7, "b": 7})), ["b"]))
+    session.run(session.check(make_graph(a=("ProbeAdd", {"a": 1, "b": 2})), ["a"]))
+    assert calls == ["ProbeAdd"] * 3
+
+
+def test_a_node_that_says_it_changed_always_runs(session, calls):
+    checked = session.check(make_graph(a=("ProbeChanging", {"a": 1, "b": 2})), ["a"])
+    session.run(checked)
+    assert session.run(checked).executed == ("a",)
+
+
+def test_a_replaced_model_file_is_noticed(session, tmp_path):
+    from safetensors.torch import load_file
+
+    name = "replaced.safetensors"
+    folder = Path(session.comfyui.model_folders["loras"][0])
+    folder.mkdir(parents=True, exist_ok=True)
+    source = session.comfyui.folder_paths.get_full_path("loras", "tiny_qwen_image_lora.safetensors")
+    (folder / name).write_bytes(Path(source).read_bytes())
+    try:
+        nodes = {
+            "unet": ("UNETLoader", {"unet_name": "tiny_qwen_image_fp8_e4m3fn.safetensors", "weight_dtype": "default"}),
+            "lora": ("LoraLoaderModelOnly", {"model": ["unet", 0], "lora_name": name, "strength_model": 1.0}),
+        }
+        checked = session.check(make_graph(**nodes), ["lora"])
+        assert "lora" in session.run(checked).executed
+        assert session.run(checked).executed == ()
+        assert load_file(folder / name)
+        os.utime(folder / name, ns=(1, 1))
+        assert session.run(checked).executed == ("lora",)
+    finally:
+        (folder / name).unlink()
+
+
+def test_events_tell_what_happens_in_order(session, calls):
+    heard = []
+    checked = session.check(make_graph(a=("ProbeAdd", {"a": 1, "b": 2}), x=("ProbeV3", {"value": ["a", 0]})), ["x"])
+    session.run(checked, heard.append)
+    assert heard[0] == RunStarted(order=("a", "x"), cached=())
+    assert [type(event) for event in heard[1:]] == [NodeStarted, NodeFinished] * 2
+    assert [event.node for event in heard[1:]] == ["a", "a", "x", "x"]
+    heard.clear()
+    session.run(checked, heard.append)
+    assert heard == [RunStarted(order=("a", "x"), cached=("a", "x"))]
+
+
+def test_every_sampling_step_is_an_event(session, sampling_nodes):
+    heard = []
+    session.run(session.check(sampling_nodes(steps=3, seed=5), ["sampler"]), heard.append)
+    steps = [event for event in heard if isinstance(event, NodeProgress) and event.node == "sampler"]
+    assert [(event.value, event.total) for event in steps] == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_failing_node_is_named_with_its_inputs(session):
+    nodes = {"a": ("ProbeAdd", {"a": 1, "b": 2}), "bad": ("ProbeFail", {"value": ["a", 0], "text": "hello"})}
+    with pytest.raises(NodeError, match=r"^bad: ProbeFail failed: RuntimeError: this probe always fails") as caught:
+        session.run(session.check(make_graph(**nodes), ["bad"]))
+    assert caught.value.inputs == {"value": "3", "text": "'hello'"}
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert evaluate(session, "a", a=("ProbeAdd", {"a": 1, "b": 2})) == [3]  # the session goes on working
+
+
+def test_the_class_judges_its_own_inputs(session):
+    assert session.check(make_graph(x=("ProbeJudge", {"a": 12, "b": 0})), ["x"])  # above max, which it overrules
+    with pytest.raises(ConfigError) as caught:
+        session.check(make_graph(x=("ProbeJudge", {"a": 3, "b": 0}), y=("ProbeAdd", {"a": 1, "b": 500})), ["x", "y"])
+    assert [str(problem) for problem in caught.value.problems] == [
+        "x.a: must be even",
+        "y.b: must be at most 100, got 500",
+    ]
+    assert [problem.code for problem in caught.value.problems] == ["custom_validation_failed", "value_bigger_than_max"]
+
+
+def test_an_unknown_class_type_gets_a_did_you_mean(session):
+    with pytest.raises(ConfigError, match=r"x\._node_: 'KSamplr' is not a node .*; did you mean 'KSampler'\?"):
+        session.check(make_graph(x=("KSamplr", {})), ["x"])
+
+
+def test_a_node_of_comfy_extras_is_found_by_its_name(session):
+    execution = session.run(
+        session.check(make_graph(x=("StringConcatenate", {"string_a": "a", "string_b": "b", "delimiter": "-"})), ["x"])
+    )
+    assert execution.outputs["x"].outputs == [["a-b"]]
+
+
+def test_missing_models_are_named_with_their_folder(session, sampling_nodes):
+    graph = sampling_nodes()
+    lora = graph["lora"]
+    changed = Graph(
+        {
+            **graph,
+            "lora": Node("lora", lora.class_type, {**lora.inputs, "lora_name": "tiny_qwen_image_lor.safetensors"}),
+        }
+    )
+    with pytest.raises(ConfigError) as caught:
+        session.check(changed, ["sampler"])
+    assert str(caught.value) == (
+        "lora.lora_name: 'tiny_qwen_image_lor.safetensors' is not in models/loras; "
+        "did you mean 'tiny_qwen_image_lora.safetensors'?"
+    )
+
+
+def test_a_session_works_inside_a_running_loop(session):
+    async def notebook():
+        return evaluate(session, "x", x=("ProbeAsync", {"a": 20, "b": 3}))
+
+    assert asyncio.run(notebook()) == [23]
+
+
+def test_a_process_runs_one_comfyui_only(session):
+    from dataclasses import replace
+
+    from pipeline.engine.comfyui.start import start_comfyui
+
+    with pytest.raises(ComfyUIError, match=r"device was 'auto', now 'cpu'.*Use a new process"):
+        start_comfyui(replace(session.comfyui.settings, device="cpu"))
+
+
+def test_starting_comfyui_leaves_the_root_logger_alone(environment, comfyui_path):
+    import subprocess
+
+    code = (
+        "import logging; from pipeline.engine.comfyui.start import start_comfyui;"
+        "from pipeline.engine.comfyui.settings import ComfyUISettings;"
+        f"start_comfyui(ComfyUISettings(path={str(comfyui_path)!r}));"
+        "import sys; assert not logging.root.handlers, logging.root.handlers;"
+        "assert 'server' in sys.modules and 'aiohttp' not in sys.modules;"
+        "assert 'main' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_links_of_a_checked_graph_are_indices(session, sampling_nodes):
+    checked = session.check(sampling_nodes(), ["sampler"])
+    links = [link for node in checked.graph.values() for _, link in node.links]
+    assert Link("cfg_norm", 0) in links
+    assert all(isinstance(link.output, int) for link in links)

@@ -1,0 +1,136 @@
+"""Nodes that let the tests see how nodes are called: both generations, async, lists, failures, fingerprints."""
+
+import asyncio
+
+from comfy_api.latest import io
+
+CALLS: list[str] = []
+
+
+class ProbeAdd:
+    """Adds two whole numbers. V1; counts its calls."""
+
+    RETURN_TYPES = ("INT",)
+    RETURN_NAMES = ("sum",)
+    FUNCTION = "add"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"a": ("INT", {"default": 0}), "b": ("INT", {"default": 0, "min": 0, "max": 100})}}
+
+    def add(self, a, b):
+        CALLS.append("ProbeAdd")
+        return (a + b,)
+
+
+class ProbeAsync(ProbeAdd):
+    """The same, but its function waits."""
+
+    async def add(self, a, b):
+        await asyncio.sleep(0.01)
+        CALLS.append("ProbeAsync")
+        return (a + b,)
+
+
+class ProbeFail:
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "fail"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": ("INT",), "text": ("STRING", {"default": ""})}}
+
+    def fail(self, value, text):
+        raise RuntimeError("this probe always fails")
+
+
+class ProbeChanging(ProbeAdd):
+    """Says that it has changed, every time."""
+
+    @classmethod
+    def IS_CHANGED(cls, **inputs):
+        return float("nan")
+
+
+class ProbeJudge(ProbeAdd):
+    """Judges its own input `a`, which may then be out of any range."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"a": ("INT", {"max": 10}), "b": ("INT", {"default": 0})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, a):
+        return True if a % 2 == 0 else "must be even"
+
+
+class ProbeSpread:
+    """Gives a list, so that the next node is called once for each entry."""
+
+    RETURN_TYPES = ("INT",)
+    OUTPUT_IS_LIST = (True,)
+    FUNCTION = "spread"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"count": ("INT",)}}
+
+    def spread(self, count):
+        return (list(range(count)),)
+
+
+class ProbeGather:
+    """Takes a whole list, and shows it as an output node."""
+
+    INPUT_IS_LIST = True
+    OUTPUT_NODE = True
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "gather"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"values": ("INT", {"forceInput": True})}}
+
+    def gather(self, values):
+        return {"ui": {"values": list(values)}, "result": (sum(values),)}
+
+
+class ProbeV3(io.ComfyNode):
+    """Multiplies; V3, with an optional input."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeV3",
+            category="probe",
+            inputs=[io.Int.Input("value"), io.Int.Input("factor", default=2, optional=True)],
+            outputs=[io.Int.Output(display_name="product")],
+        )
+
+    @classmethod
+    def execute(cls, value, factor=2) -> io.NodeOutput:
+        CALLS.append("ProbeV3")
+        return io.NodeOutput(value * factor)
+
+
+class ProbeV3Async(ProbeV3):
+    @classmethod
+    def define_schema(cls):
+        schema = super().define_schema()
+        schema.node_id = "ProbeV3Async"
+        return schema
+
+    @classmethod
+    async def execute(cls, value, factor=2) -> io.NodeOutput:
+        await asyncio.sleep(0.01)
+        return io.NodeOutput(value * factor)
+
+
+V1 = (ProbeAdd, ProbeAsync, ProbeFail, ProbeChanging, ProbeJudge, ProbeSpread, ProbeGather)
+NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (*V1, ProbeV3, ProbeV3Async)}
+ProbeV3.GET_SCHEMA()
+ProbeV3Async.GET_SCHEMA()

@@ -1,0 +1,211 @@
+"""The command line in processes of its own: what a user types, and what scripts rely on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+HEAVY = re.compile(r"\| +(torch|mlflow|comfy|nodes)$", re.MULTILINE)
+
+
+@pytest.fixture
+def run_py(tmp_path, environment):
+    """Runs run.py in an empty folder."""
+
+    def call(*overrides: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *options, str(ROOT / "run.py"), *overrides]
+        return subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=300)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("overrides", "status"),
+    [
+        (["--help"], 0),
+        (["--cfg", "job"], 0),
+        (["sampler.stepz=8"], 1),
+        (["sampler=eulr"], 1),
+        (["run.dry_run=maybe"], 1),
+        (["comfyui.path=/nowhere"], 1),
+    ],
+)
+def test_what_needs_no_comfyui_imports_nothing_heavy(run_py, overrides, status):
+    done = run_py(*overrides, options=("-X", "importtime"))
+    assert done.returncode == status
+    assert re.search(r"\| +hydra$", done.stderr, re.MULTILINE)  # the imports are listed
+    assert not HEAVY.findall(done.stderr)
+
+
+def test_help_shows_groups_and_examples(run_py):
+    shown = run_py("--help").stdout
+    for text in ("sampler.steps=4,8 seed=1,2,3", "experiment: ", "lora: ", "steps: 4", "python -m pipeline comfyui"):
+        assert text in shown
+
+
+def test_all_wrong_overrides_are_named_at_once(run_py):
+    done = run_py("sampler.stepz=8", "lora=lightning", "auraflow.shft=1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "lora: 'lightning' is not a choice of this group; did you mean 'qwen_image_lightning_4steps'?",
+        "sampler.stepz: is not in the config; did you mean 'sampler.steps'?",
+        "auraflow.shft: is not in the config; did you mean 'auraflow.shift'?",
+    ]
+
+
+def test_all_wrong_settings_are_named_at_once(run_py):
+    done = run_py("run.dry_run=maybe", "comfyui.device=gpu", "+trackin.uri=x", "comfyui.models=[/nowhere]")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[:4] == [
+        "trackin: is neither a node (it has no _node_) nor a settings section; did you mean 'tracking'?",
+        "run.dry_run: must be true or false, got 'maybe'",
+        "comfyui.device: must be auto, cpu or cuda:N, got 'gpu'",
+        "comfyui.models[0]: does not exist, got '/nowhere'",
+    ]
+
+
+def test_all_problems_of_the_graph_are_named_at_once_without_a_traceback(run_py, tmp_path):
+    (tmp_path / "broken.pt").write_bytes(b"not a tensor")
+    done = run_py(
+        "sampler.steps=0",
+        "sampler.scheduler=karas",
+        "sampler.model=[positive,CONDITIONING]",
+        "sampler.cfg=nan",
+        "lora.lora_name=tiny_qwen_lora.sft",
+        "auraflow.shift=abc",
+        "cfg_norm.model=[auraflw,MODEL]",
+        "positive.path=missing.pt",
+        "latent.path=broken.pt",
+        "+sampler.stepz=3",
+        "+extra._node_=KSamplr",
+        "tracking.uri=sqlite:///store/mlflow.db",
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for line in (
+        "lora.lora_name: 'tiny_qwen_lora.sft' is not in models/loras; did you mean 'tiny_qwen_image_lora.safetensors'?",
+        "auraflow.shift: must be a number, got 'abc'",
+        "cfg_norm.model: [auraflw, MODEL] names no node of the graph; did you mean 'auraflow'?",
+        "sampler.model: needs MODEL, but [positive, CONDITIONING] is CONDITIONING",
+        "sampler.steps: must be at least 1, got 0",
+        "sampler.cfg: must be finite, got nan",
+        "sampler.scheduler: 'karas' is not a scheduler of KSampler; did you mean 'karras'?",
+        "sampler.stepz: KSampler has no input 'stepz'; did you mean 'steps'?",
+    ):
+        assert line in done.stderr.splitlines()
+    assert re.search(r"^positive\.path: .*missing\.pt: does not exist", done.stderr, re.MULTILINE)
+    assert re.search(r"^latent\.path: .*broken\.pt: ", done.stderr, re.MULTILINE)
+    assert re.search(r"^extra\._node_: 'KSamplr' is not a node .*did you mean 'KSampler'\?", done.stderr, re.MULTILINE)
+    assert not list(tmp_path.glob("outputs/**/*.latent"))
+
+
+def test_the_full_error_is_shown_on_request(run_py, environment):
+    environment["HYDRA_FULL_ERROR"] = "1"
+    assert "Traceback" in run_py("comfyui.path=/nowhere").stderr
+
+
+def test_a_run_leaves_a_latent_a_picture_and_a_record(run_py, tmp_path):
+    done = run_py("sampler.steps=2", "seed=3")
+    assert done.returncode == 0, done.stderr
+    (latent,) = [*tmp_path.glob("outputs/runs/*/*/*.latent"), *tmp_path.glob("outputs/**/*.safetensors")]
+    assert latent.name == "sampler.latent"
+    assert f"latent   {latent}" in done.stderr
+    assert f"png      {latent.with_suffix('.png')}" in done.stderr
+    (run_id,) = re.findall(r"MLflow   http://127\.0\.0\.1:5000/#/experiments/\d+/runs/(\w+)", done.stderr)
+    record = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db").get_run(run_id)
+    assert record.info.status == "FINISHED"
+    assert record.data.params["sampler.steps"] == "2"
+    assert record.info.artifact_uri.startswith((tmp_path / "outputs" / "mlartifacts").as_uri())
+    assert "[pipeline" in (latent.parent / "run.log").read_text()
+
+
+def test_a_multirun_loads_the_model_once_and_survives_a_failing_job(run_py, tmp_path):
+    done = run_py("-m", "sampler.steps=1,2", "sampler.denoise=1.0,5.0", "tracking=none")
+    assert done.returncode == 1
+    assert done.stderr.count("unet: UNETLoader ...") == 1
+    assert done.stderr.count("sampler.denoise: must be at most 1.0, got 5.0") == 2
+    finished = sorted(path.parent.name for path in tmp_path.glob("outputs/sweeps/*/*/*/sampler.latent"))
+    assert finished == ["0", "2"]
+
+
+def sampling_process(tmp_path: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A run of many steps that has begun to sample."""
+    command = [sys.executable, str(ROOT / "run.py"), "sampler.steps=1000"]
+    with (tmp_path / "stderr").open("wb") as stderr:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stderr, start_new_session=True)
+    while "sampler: step" not in (tmp_path / "stderr").read_text():
+        assert process.poll() is None, (tmp_path / "stderr").read_text()
+        time.sleep(0.2)
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "error"),
+    [
+        (signal.SIGTERM, 143, "Terminated"),
+        (signal.SIGINT, 130, "KeyboardInterrupt"),
+        (signal.SIGKILL, -9, "the process that ran it died without a word"),
+    ],
+)
+def test_a_run_ended_by_a_signal_is_recorded_as_killed(tmp_path, environment, number, status, error):
+    process = sampling_process(tmp_path, environment)
+    os.kill(process.pid, number)
+    assert process.wait(timeout=60) == status
+    record = wait_for_end(tmp_path)
+    assert record.info.status == "KILLED"
+    assert record.data.tags["error"].startswith(error)
+    left = {path.name for path in tmp_path.glob("outputs/runs/*/*/*")}
+    assert left == {".hydra", "config.yaml", "prompt.json", "run.log"}
+    assert "Traceback" not in (tmp_path / "stderr").read_text()
+
+
+def wait_for_end(folder: Path):
+    client = MlflowClient(f"sqlite:///{folder}/outputs/mlflow.db")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        (run,) = client.search_runs([client.get_experiment_by_name("latentgrid").experiment_id])
+        if run.info.status != "RUNNING":
+            return run
+        time.sleep(0.2)
+    raise AssertionError("the run is RUNNING for ever")
+
+
+def test_runs_of_two_processes_are_equal_bit_for_bit(run_py, tmp_path):
+    def sample():
+        before = set(tmp_path.glob("outputs/runs/*/*/sampler.latent"))
+        done = run_py("sampler.steps=1", "tracking=none")
+        assert done.returncode == 0, done.stderr
+        (made,) = set(tmp_path.glob("outputs/runs/*/*/sampler.latent")) - before
+        return load_file(made)["latent_tensor"]
+
+    assert sample().equal(sample())
+
+
+def test_python_m_pipeline_comfyui(tmp_path, environment, comfyui_path):
+    command = [sys.executable, "-m", "pipeline", "comfyui"]
+    path = subprocess.run(
+        [*command, "--path"], cwd=tmp_path, env=environment, text=True, capture_output=True, check=True
+    )
+    assert path.stdout == f"{comfyui_path}\n"
+    shown = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, check=True).stdout
+    assert re.search(r"^version  \d+\.\d+\.\d+$", shown, re.MULTILINE)
+    assert re.search(r"^torch    2\.11\.0", shown, re.MULTILINE)
+    assert re.search(r"^device   \w+", shown, re.MULTILINE)
+    assert f"models   loras: {comfyui_path}/models/loras" in shown.splitlines()
+
+
+def test_python_m_pipeline_names_what_is_wrong(tmp_path, environment):
+    command = [sys.executable, "-m", "pipeline", "comfyui", "comfyui.version=0.29"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("comfyui.version: '0.29' is not a ComfyUI that latentgrid can install; did you mean")

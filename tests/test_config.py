@@ -1,0 +1,468 @@
+"""conf/ and what is read from it: every choice composes, and every fault of a config is listed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.config import CONF, RunConfig, compose_config, read_config
+from pipeline.engine.comfyui.settings import ComfyUISettings
+from pipeline.graph.model import Link
+from pipeline.record.tracker import TrackingSettings
+from pipeline.tiny_model import tiny_folder
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
+CHOICES = [file.removesuffix(".yaml") for file in FILES if "/" in file and not file.startswith("hydra/")]
+LIGHTNING = "experiment=qwen_image_edit_2509_lightning"
+
+
+@functools.cache
+def compose(*overrides: str) -> DictConfig:
+    return compose_config(overrides)
+
+
+def read(values: dict[Any, Any]) -> RunConfig:
+    return read_config(OmegaConf.create(values))
+
+
+def find_problems(values: dict[Any, Any]) -> list[tuple[str, str]]:
+    return [(problem.code, str(problem)) for problem in read(values).problems]
+
+
+# The files
+
+
+def test_the_repository_has_these_groups() -> None:
+    groups = {choice.partition("/")[0] for choice in CHOICES}
+    assert groups == {"unet", "lora", "auraflow", "cfg_norm", "sampler", "inputs", "tracking", "experiment"}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_reads_without_a_fault_but_what_the_user_must_give(choice: str) -> None:
+    group, _, name = choice.partition("/")
+    config = compose(f"{group}={name}")
+    read = read_config(config)
+    assert {problem.code for problem in read.problems} <= {"required_input_missing"}
+    assert {problem.where.partition(".")[2] for problem in read.problems} <= {"path"}
+    assert {"unet", "lora", "auraflow", "cfg_norm", "sampler", "positive", "negative", "latent"} <= set(read.graph)
+    assert config.hydra.runtime.choices[group] == name
+
+
+def list_nodes(file: str) -> dict[str, dict[str, Any]]:
+    """The nodes that a file declares, by name."""
+    content = yaml.safe_load((CONF / file).read_text())
+    sections = {file.partition("/")[0]: content, **content}
+    return {name: one for name, one in sections.items() if isinstance(one, dict) and "_node_" in one}
+
+
+NODE_FILES = [file for file in FILES if list_nodes(file)]
+
+
+def test_the_node_files_are_found() -> None:
+    assert {file.partition("/")[0] for file in NODE_FILES} == {
+        "unet",
+        "lora",
+        "auraflow",
+        "cfg_norm",
+        "sampler",
+        "inputs",
+    }
+    assert set(list_nodes("inputs/files.yaml")) == {"positive", "negative", "latent"}
+
+
+@pytest.mark.parametrize("file", NODE_FILES)
+def test_a_node_file_lists_its_bypass_and_needs_no_hydra(file: str) -> None:
+    for node in list_nodes(file).values():
+        assert node["_bypass_"] is False
+        assert list(node)[:2] == ["_node_", "_bypass_"]
+    assert "${hydra" not in (CONF / file).read_text()
+
+
+def test_a_group_bears_the_name_of_the_node_it_gives() -> None:
+    for file in NODE_FILES:
+        group = file.partition("/")[0]
+        assert list(list_nodes(file)) == [group] or group == "inputs"
+
+
+def test_choices_of_one_group_have_the_same_inputs() -> None:
+    """So that an override that suits one suits the others."""
+    by_node: dict[str, set[tuple[str, ...]]] = {}
+    for file in NODE_FILES:
+        for name, node in list_nodes(file).items():
+            by_node.setdefault(name, set()).add(tuple(node))
+    assert {name: len(kinds) for name, kinds in by_node.items()} == dict.fromkeys(by_node, 1)
+
+
+def test_config_yaml_comes_first_so_that_experiments_win() -> None:
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
+    assert defaults[0] == "_self_"
+    groups = [next(iter(entry)) for entry in defaults[1:]]
+    assert groups.index("experiment") > max(groups.index(group) for group in ("unet", "lora", "sampler", "inputs"))
+    assert {group for group in groups if "/" not in group} == {choice.partition("/")[0] for choice in CHOICES}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("experiment/")])
+def test_an_experiment_begins_with_the_command_that_runs_it(file: str) -> None:
+    package, command = (CONF / file).read_text().splitlines()[:2]
+    assert package == "# @package _global_"
+    assert command.startswith(f"# python run.py experiment={Path(file).stem}")
+    placeholders = {"[MODELS]": "[]", "P.pt": "p.pt", "N.pt": "n.pt", "L.pt": "l.pt"}
+    overrides = command.removeprefix("# python run.py ").split()
+    for old, new in placeholders.items():
+        overrides = [override.replace(old, new) for override in overrides]
+    assert read_config(compose(*overrides)).problems == ()
+
+
+def test_the_values_of_the_lightning_experiment() -> None:
+    graph = read_config(compose(LIGHTNING, "positive.path=p.pt", "negative.path=n.pt", "latent.path=l.pt")).graph
+    assert {name: (node.class_type, dict(node.inputs)) for name, node in graph.items()} == {
+        "unet": (
+            "UNETLoader",
+            {"unet_name": "qwen_image_edit_2509_fp8_e4m3fn.safetensors", "weight_dtype": "default"},
+        ),
+        "lora": (
+            "LoraLoaderModelOnly",
+            {
+                "model": Link("unet", "MODEL"),
+                "lora_name": "Qwen-Image-Lightning-4steps-V2.0.safetensors",
+                "strength_model": 1.0,
+            },
+        ),
+        "auraflow": ("ModelSamplingAuraFlow", {"model": Link("lora", "MODEL"), "shift": 3.0}),
+        "cfg_norm": ("CFGNorm", {"model": Link("auraflow", "MODEL"), "strength": 1.0}),
+        "sampler": (
+            "KSampler",
+            {
+                "model": Link("cfg_norm", "MODEL"),
+                "positive": Link("positive", "CONDITIONING"),
+                "negative": Link("negative", "CONDITIONING"),
+                "latent_image": Link("latent", "LATENT"),
+                "seed": 42,
+                "steps": 4,
+                "cfg": 1.0,
+                "sampler_name": "euler",
+                "scheduler": "simple",
+                "denoise": 1.0,
+            },
+        ),
+        "positive": ("LatentgridLoadConditioning", {"path": "p.pt"}),
+        "negative": ("LatentgridLoadConditioning", {"path": "n.pt"}),
+        "latent": ("LatentgridLoadLatent", {"path": "l.pt"}),
+    }
+    assert not any(node.bypassed for node in graph.values())
+
+
+def test_the_lightning_experiment_asks_for_its_inputs() -> None:
+    assert [str(problem) for problem in read_config(compose(LIGHTNING)).problems] == [
+        f"{name}.path: is required and not given. Give it as {name}.path=VALUE"
+        for name in ("positive", "negative", "latent")
+    ]
+
+
+def test_by_default_the_tiny_model_runs() -> None:
+    read = read_config(compose())
+    assert read.problems == ()
+    assert read.graph["unet"].inputs["unet_name"] == "tiny_qwen_image_fp8_e4m3fn.safetensors"
+    assert read.graph["latent"].inputs["path"] == str(tiny_folder() / "latent.pt")
+    assert read.run.outputs == ["sampler"]
+    assert read.variables == {"seed": 42}
+    assert read.graph == read_config(compose("experiment=tiny")).graph
+
+
+# Overrides
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "value"),
+    [
+        (["lora._bypass_=true"], "lora._bypass_", True),
+        (["auraflow.shift=2.5"], "auraflow.shift", 2.5),
+        (["positive.path=x.pt"], "positive.path", "x.pt"),
+        (["sampler.sampler_name=dpmpp_2m"], "sampler.sampler_name", "dpmpp_2m"),
+        (["seed=7"], "sampler.seed", 7),
+        (["sampler.seed=7"], "sampler.seed", 7),
+        (["tracking=none"], "tracking.uri", None),
+        (["tracking=none"], "tracking.experiment_name", None),
+        ([], "tracking.uri", "sqlite:///outputs/mlflow.db"),
+        (["tracking.uri=http://localhost:5000"], "tracking.uri", "http://localhost:5000"),
+        ([LIGHTNING, "sampler.steps=8"], "sampler.steps", 8),  # the command line wins
+        ([LIGHTNING, "lora=tiny"], "lora.lora_name", "tiny_qwen_image_lora.safetensors"),
+        ([LIGHTNING, "seed=7"], "sampler.seed", 7),
+        (["inputs=files", "latent.path=x.latent"], "latent.path", "x.latent"),
+        (["comfyui.models=[/models]"], "comfyui.models", ["/models"]),
+        (["run.outputs=[sampler,lora]"], "run.outputs", ["sampler", "lora"]),
+        (["sampler.model=[lora,0]"], "sampler.model", ["lora", 0]),
+    ],
+)
+def test_an_override_lands_where_its_path_says(overrides: list[str], path: str, value: Any) -> None:
+    section, _, key = path.partition(".")
+    assert read_config(compose(*overrides)).values[section][key] == value
+
+
+def test_a_bypass_from_the_command_line_reaches_the_graph() -> None:
+    graph = read_config(compose("lora._bypass_=true")).graph
+    assert [name for name, node in graph.items() if node.bypassed] == ["lora"]
+    assert "_bypass_" not in graph["lora"].inputs
+
+
+def test_a_second_lora_is_a_second_node() -> None:
+    overrides = ["+lora@lora2=qwen_image_lightning_4steps", "lora2.model=[lora,MODEL]", "auraflow.model=[lora2,MODEL]"]
+    graph = read_config(compose(*overrides)).graph
+    assert graph["lora2"].inputs["model"] == Link("lora", "MODEL")
+    assert graph["auraflow"].inputs["model"] == Link("lora2", "MODEL")
+
+
+@pytest.mark.parametrize("override", ["sampler.stpes=8", "unet.foo=1", "run.output=[a]", "comfyui.modles=[]", "sed=1"])
+def test_a_typo_is_refused_by_the_struct_of_the_config(override: str) -> None:
+    with pytest.raises(HydraException, match="Could not override"):
+        compose_config([override])
+
+
+# Reading
+
+
+def test_settings_are_read_into_their_dataclasses() -> None:
+    read_ = read(
+        {
+            "comfyui": {"version": "0.24.1", "device": "cpu", "dynamic_vram": False, "args": {"reserve_vram": 2.0}},
+            "run": {"outputs": ["a"], "save_pt": True, "name": 7},
+            "tracking": {"uri": "x"},
+        }
+    )
+    assert read_.problems == ()
+    assert read_.comfyui == ComfyUISettings(
+        version="0.24.1", device="cpu", dynamic_vram=False, args={"reserve_vram": 2.0}
+    )
+    assert (read_.run.outputs, read_.run.name, read_.run.save_pt, read_.run.dry_run) == (["a"], "7", True, False)
+    assert read_.tracking == TrackingSettings(uri="x")
+    assert not read_.has_wrong_settings
+
+
+@pytest.mark.parametrize("values", [{}, {"seed": 1}, {"comfyui": None, "run": {}, "tracking": None}])
+def test_settings_that_are_not_given_have_their_defaults(values: dict[str, Any]) -> None:
+    read_ = read(values)
+    assert (read_.comfyui, read_.tracking, read_.problems) == (ComfyUISettings(), TrackingSettings(), ())
+
+
+def test_a_plain_dictionary_is_a_config_too_and_hydras_own_node_is_no_section() -> None:
+    read_ = read_config({"s": {"_node_": "K", "steps": "${n}"}, "n": 4, "hydra": {"run": {"dir": "x"}}})
+    assert read_.problems == ()
+    assert dict(read_.graph["s"].inputs) == {"steps": 4}
+    assert dict(read_.values) == {"s": {"_node_": "K", "steps": 4}, "n": 4}
+    assert read_.variables == {"n": 4}
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "message", "stops"),
+    [
+        (
+            {"trackng": {"uri": "x"}},
+            "unknown_section",
+            "trackng: is neither a node (it has no _node_) nor a settings section; did you mean 'tracking'?",
+            True,
+        ),
+        (
+            {"zzz": {"model": ["s", 0]}},
+            "unknown_section",
+            "zzz: is neither a node (it has no _node_) nor a settings section",
+            True,
+        ),
+        ({"comfyui": {"modles": []}}, "unknown_setting", "comfyui.modles: is no setting; did you mean 'models'?", True),
+        (
+            {"run": {"zzz": 1}},
+            "unknown_setting",
+            "run.zzz: is no setting. The settings are outputs, name, save_pt, dry_run",
+            True,
+        ),
+        (
+            {"run": {"save_pt": "perhaps"}},
+            "invalid_input_type",
+            "run.save_pt: must be true or false, got 'perhaps'",
+            True,
+        ),
+        ({"run": {"outputs": "sampler"}}, "invalid_input_type", "run.outputs: must be a list, got 'sampler'", True),
+        ({"run": {"outputs": {"a": 1}}}, "invalid_input_type", "run.outputs: must be a list, got {'a': 1}", True),
+        ({"comfyui": {"args": 3}}, "invalid_input_type", "comfyui.args: must be a mapping, got 3", True),
+        ({"tracking": {"uri": ["x"]}}, "invalid_input_type", "tracking.uri: must be a text, got ['x']", True),
+        (
+            {"comfyui": {"device": "gpu"}},
+            "value_not_in_list",
+            "comfyui.device: must be auto, cpu or cuda:N, got 'gpu'",
+            True,
+        ),
+        (
+            {"comfyui": {"path": "???"}},
+            "required_input_missing",
+            "comfyui.path: is required. Give it as comfyui.path=VALUE",
+            True,
+        ),
+        (
+            {"comfyui": {"models": ["/no/such/folder"]}},
+            "value_not_in_list",
+            "comfyui.models[0]: does not exist, got '/no/such/folder'",
+            None,
+        ),
+        ({"run": {"_node_": "K"}}, "unknown_setting", None, True),  # a node cannot be called as a section
+        ({"run": {"name": "${nope}"}}, "bad_interpolation", "run.name: Interpolation key 'nope' not found", True),
+        (
+            {"s": {"_node_": "K", "x": "${nope}"}},
+            "bad_interpolation",
+            "s.x: Interpolation key 'nope' not found",
+            False,
+        ),
+        (
+            {"s": {"_node_": "K", "x": "${nope:1}"}},
+            "bad_interpolation",
+            "s.x: Unsupported interpolation type nope",
+            False,
+        ),
+        ({"a": "${nope}"}, "bad_interpolation", "a: Interpolation key 'nope' not found", False),
+        (
+            {"s": {"_node_": "K", "x": {"__value__": {"y": "${nope}"}}}},
+            "bad_interpolation",
+            "s.x.__value__.y: Interpolation key 'nope' not found",
+            False,
+        ),
+        (
+            {"s": {"_node_": "K", "x": "???"}},
+            "required_input_missing",
+            "s.x: is required and not given. Give it as s.x=VALUE",
+            False,
+        ),
+        ({"s": {"_node_": "K", "x": [1]}}, "bad_linked_input", None, False),
+    ],
+)
+def test_a_fault_is_listed(values: dict[str, Any], code: str, message: str | None, stops: bool | None) -> None:
+    read_ = read(values)
+    ((found, text),) = [(problem.code, str(problem)) for problem in read_.problems]
+    assert (found, text) == (code, message or text)
+    assert stops is None or read_.has_wrong_settings is stops
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"s": {"_node_": "K", "model": ["${nope}", "MODEL"]}}, "s.model"),
+        ({"s": {"_node_": "K", "x": {"__value__": [0, "${nope}"]}}}, "s.x"),
+        ({"run": {"outputs": ["${nope}"]}}, "run.outputs"),
+        ({"names": ["${nope}"]}, "names"),
+    ],
+)
+def test_an_interpolation_inside_a_list_that_leads_nowhere_is_listed_too(values: dict[str, Any], where: str) -> None:
+    (problem,) = read(values).problems
+    assert problem.code == "bad_interpolation"
+    assert problem.where.startswith(where)
+    assert "Interpolation key 'nope' not found" in problem.message
+
+
+@pytest.mark.parametrize("values", [{"run": 5}, {"tracking": "none"}, {"comfyui": ["/comfyui"]}])
+def test_a_settings_section_that_is_no_mapping_is_listed(values: dict[str, Any]) -> None:
+    (problem,) = read(values).problems
+    assert problem.where == next(iter(values))
+
+
+def test_all_faults_are_listed_and_the_rest_is_read() -> None:
+    read_ = read(
+        {
+            "run": {"outputs": ["s"], "save_pt": "perhaps", "zzz": 1},
+            "trackng": {"uri": 1},
+            "s": {"_node_": "K", "a": "${nope}", "b": ["gone", 0], "c": 3},
+        }
+    )
+    assert {problem.where for problem in read_.problems} == {"run.save_pt", "run.zzz", "trackng", "s.a", "s.b"}
+    assert len(read_.problems) == 5
+    assert (read_.run.outputs, read_.run.save_pt) == (["s"], False)
+    assert dict(read_.graph["s"].inputs) == {"c": 3}
+
+
+def test_interpolations_are_resolved_everywhere() -> None:
+    read_ = read(
+        {
+            "n": 4,
+            "name": "unet",
+            "curve": [0, "${n}"],
+            "unet": {"_node_": "U"},
+            "s": {
+                "_node_": "${kind}",
+                "_bypass_": "${flag}",
+                "steps": "${n}",
+                "text": "a ${name} of ${s.steps}",
+                "model": ["${name}", "MODEL"],
+                "curve": {"__value__": "${curve}"},
+                "box": {"__value__": {"x": "${n}", "of": ["${n}"]}},
+            },
+            "kind": "K",
+            "flag": True,
+        }
+    )
+    assert read_.problems == ()
+    assert (read_.graph["s"].class_type, read_.graph["s"].bypassed) == ("K", True)
+    assert dict(read_.graph["s"].inputs) == {
+        "steps": 4,
+        "text": "a unet of 4",
+        "model": Link("unet", "MODEL"),
+        "curve": [0, 4],
+        "box": {"x": 4, "of": [4]},
+    }
+    json.dumps(dict(read_.values))  # plain containers all through
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "read_as"),
+    [
+        ("format.bit_depth", "16-bit", "16-bit"),
+        ("images.image0", ["s", 0], Link("s", 0)),
+        ("format.curve", {"__value__": [0, 1]}, [0, 1]),
+    ],
+)
+def test_the_dotted_names_of_dynamic_inputs_are_names(key: str, value: Any, read_as: Any) -> None:
+    read_ = read({"s": {"_node_": "K", key: value}})
+    assert read_.problems == ()
+    assert dict(read_.graph["s"].inputs) == {key: read_as}
+
+
+def test_a_node_whose_name_yaml_read_as_a_number_is_read() -> None:
+    """The names of nodes that come from ComfyUI are such."""
+    read_ = read({3: {"_node_": "K", "steps": 4}})
+    assert read_.problems == ()
+    assert dict(read_.graph["3"].inputs) == {"steps": 4}
+
+
+# What is imported
+
+IMPORTS = """
+import importlib, pkgutil, sys
+import pipeline.graph
+
+def imported(names):
+    return sorted({name for name in sys.modules if name.partition(".")[0] in names})
+
+for module in pkgutil.iter_modules(pipeline.graph.__path__):
+    importlib.import_module(f"pipeline.graph.{module.name}")
+import pipeline.errors, pipeline.events
+print(imported({"hydra", "omegaconf", "yaml", "torch", "numpy", "mlflow"}))
+
+import pipeline.config, pipeline.overrides, pipeline.origins
+config = pipeline.config.compose_config(["sampler.steps=8"])
+read = pipeline.config.read_config(config)
+pipeline.overrides.find_override_problems(["sampler.stpes=8"])
+pipeline.origins.find_origins(config, config.hydra, ["sampler.seed"])
+print(imported({"torch", "numpy", "mlflow", "comfy", "comfy_api", "comfy_execution", "nodes", "execution", "folder_paths"}))
+print(read.graph["sampler"].inputs["steps"], pipeline.config.__file__)
+"""
+
+
+def test_the_graph_is_plain_python_and_a_config_is_read_without_torch_mlflow_or_comfyui() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[]", "[]", f"8 {ROOT / 'pipeline' / 'config.py'}"]
