@@ -23,49 +23,60 @@ def find(path: str, *overrides: str) -> str:
     return find_origins(config, config.hydra, [path])[path]
 
 
-EXPERIMENT = "experiment=qwen_image_edit_2509_lightning"
+DEFAULT: tuple[str, ...] = ()
+CHANGED = (
+    "seed=7",
+    "lora=qwen_image_lightning_4steps",
+    "tracking=none",
+    "tracking.experiment_name=x",
+    "sampler.steps=8",
+    "++sampler.cfg=8",
+    "+sampler.noise_mask=1",
+    "+comfyui.args.reserve_vram=2.0",
+    "+extra={a: {b: 1}}",
+    "+lora@lora2=tiny",
+)
+EXPERIMENT = ("experiment=qwen_image_edit_2509_lightning", "sampler.seed=7", "sampler.steps=8", "lora=tiny")
 
 
 @pytest.mark.parametrize(
     ("overrides", "path", "origin"),
     [
-        ([], "seed", "config.yaml"),
-        ([], "run.outputs", "config.yaml"),
-        ([], "lora.lora_name", "lora/tiny.yaml"),
-        ([], "tracking.uri", "tracking/mlflow.yaml"),
-        ([], "positive.path", "inputs/tiny.yaml"),
-        ([], "positive._node_", "inputs/files.yaml"),  # tiny.yaml includes it
-        ([], "sampler.seed", "sampler/euler.yaml -> seed: config.yaml"),
-        ([], "nothing.here", "config"),
-        (["seed=7"], "seed", "command line"),
-        (["seed=7"], "sampler.seed", "sampler/euler.yaml -> seed: command line"),
-        (["sampler.seed=7"], "sampler.seed", "command line"),
-        (["sampler.seed=7"], "sampler.steps", "sampler/euler.yaml"),
-        (["sampler.steps=8"], "sampler.steps", "command line"),
-        (["+sampler.noise_mask=1"], "sampler.noise_mask", "command line"),
-        (["++sampler.steps=8"], "sampler.steps", "command line"),
-        (["+comfyui.args.reserve_vram=2.0"], "comfyui.args.reserve_vram", "command line"),
-        (["+comfyui.args.reserve_vram=2.0"], "comfyui.args", "config.yaml"),
-        (["+extra={a: {b: 1}}"], "extra.a.b", "command line"),
-        (["+extra_more=1"], "extra", "config"),
-        (["tracking=none"], "tracking.uri", "tracking/none.yaml"),
-        (["tracking=none", "tracking.uri=x"], "tracking.uri", "command line"),
-        (["lora=qwen_image_lightning_4steps"], "lora.lora_name", "lora/qwen_image_lightning_4steps.yaml"),
-        (["lora=qwen_image_lightning_4steps"], "unet.unet_name", "unet/tiny.yaml"),
-        ([EXPERIMENT], "lora.lora_name", "lora/qwen_image_lightning_4steps.yaml"),
-        ([EXPERIMENT], "lora.strength_model", LIGHTNING),
-        ([EXPERIMENT], "auraflow.shift", LIGHTNING),
-        ([EXPERIMENT], "sampler.steps", LIGHTNING),
-        ([EXPERIMENT], "sampler.seed", "sampler/euler.yaml -> seed: config.yaml"),
-        ([EXPERIMENT], "cfg_norm.pre_cfg", "cfg_norm/default.yaml"),
-        ([EXPERIMENT], "positive.path", "inputs/files.yaml"),
-        ([EXPERIMENT, "sampler.steps=8"], "sampler.steps", "command line"),
-        ([EXPERIMENT, "sampler.steps=8"], "sampler.cfg", LIGHTNING),
-        ([EXPERIMENT, "lora=tiny"], "lora.lora_name", "lora/tiny.yaml"),
-        ([EXPERIMENT, "lora=tiny"], "lora.strength_model", LIGHTNING),
+        (DEFAULT, "seed", "config.yaml"),
+        (DEFAULT, "run.outputs", "config.yaml"),
+        (DEFAULT, "lora.lora_name", "lora/tiny.yaml"),
+        (DEFAULT, "tracking.uri", "tracking/mlflow.yaml"),
+        (DEFAULT, "positive.path", "inputs/tiny.yaml"),
+        (DEFAULT, "positive._node_", "inputs/files.yaml"),  # tiny.yaml includes it
+        (DEFAULT, "sampler.seed", "sampler/euler.yaml -> seed: config.yaml"),
+        (DEFAULT, "nothing.here", "config"),
+        (CHANGED, "seed", "command line"),
+        (CHANGED, "sampler.seed", "sampler/euler.yaml -> seed: command line"),
+        (CHANGED, "sampler.steps", "command line"),
+        (CHANGED, "sampler.cfg", "command line"),
+        (CHANGED, "sampler.noise_mask", "command line"),
+        (CHANGED, "sampler.scheduler", "sampler/euler.yaml"),
+        (CHANGED, "comfyui.args.reserve_vram", "command line"),
+        (CHANGED, "comfyui.args", "config.yaml"),
+        (CHANGED, "extra.a.b", "command line"),
+        (CHANGED, "ext", "config"),
+        (CHANGED, "tracking.uri", "tracking/none.yaml"),
+        (CHANGED, "tracking.experiment_name", "command line"),
+        (CHANGED, "lora.lora_name", "lora/qwen_image_lightning_4steps.yaml"),
+        (CHANGED, "unet.unet_name", "unet/tiny.yaml"),
+        (CHANGED, "lora2.strength_model", "lora/tiny.yaml"),
+        (EXPERIMENT, "auraflow.shift", LIGHTNING),
+        (EXPERIMENT, "lora.strength_model", LIGHTNING),
+        (EXPERIMENT, "lora.lora_name", "lora/tiny.yaml"),  # the command line chose another than the experiment
+        (EXPERIMENT, "unet.unet_name", "unet/qwen_image_edit_2509.yaml"),
+        (EXPERIMENT, "sampler.cfg", LIGHTNING),
+        (EXPERIMENT, "sampler.steps", "command line"),
+        (EXPERIMENT, "sampler.seed", "command line"),
+        (EXPERIMENT, "cfg_norm.pre_cfg", "cfg_norm/default.yaml"),
+        (EXPERIMENT, "positive.path", "inputs/files.yaml"),
     ],
 )
-def test_where_a_value_was_set_last(overrides: list[str], path: str, origin: str) -> None:
+def test_where_a_value_was_set_last(overrides: tuple[str, ...], path: str, origin: str) -> None:
     assert find(path, *overrides) == origin
 
 
@@ -73,18 +84,14 @@ def test_of_several_experiments_the_one_that_sets_the_value_is_named() -> None:
     assert find("auraflow.shift", "experiment=[tiny,qwen_image_edit_2509_lightning]") == LIGHTNING
 
 
-def test_a_group_chosen_a_second_time_under_another_name_is_found() -> None:
-    assert find("lora2.strength_model", "+lora@lora2=tiny") == "lora/tiny.yaml"
-
-
 def test_every_path_is_answered_in_the_order_asked() -> None:
-    paths = ["sampler.steps", "seed", "sampler.cfg"]
-    config = compose("seed=7")
+    paths = ["sampler.scheduler", "seed", "sampler.cfg"]
+    config = compose(*CHANGED)
     origins = find_origins(config, config.hydra, paths)
     assert list(origins.items()) == [
-        ("sampler.steps", "sampler/euler.yaml"),
+        ("sampler.scheduler", "sampler/euler.yaml"),
         ("seed", "command line"),
-        ("sampler.cfg", "sampler/euler.yaml"),
+        ("sampler.cfg", "command line"),
     ]
 
 

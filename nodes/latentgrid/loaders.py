@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from .tensor_checks import rebuild
 from .tensor_files import (
     CONDITIONING_SUFFIXES,
     LATENT_SUFFIXES,
@@ -16,7 +17,6 @@ from .tensor_files import (
     find_nearby,
     read_conditioning,
     read_latent,
-    rebuild,
 )
 
 T = TypeVar("T")

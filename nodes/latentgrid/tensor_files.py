@@ -12,13 +12,24 @@ import re
 import stat
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+
+from .tensor_checks import (
+    CONDITIONING_SHAPES,
+    LATENT_SHAPES,
+    Fault,
+    check_and_own,
+    check_shape,
+    describe,
+    describe_names,
+    rebuild,
+)
 
 Conditioning = list[list[Any]]
 """ComfyUI's CONDITIONING: ``[[tensor, metadata], ...]``."""
@@ -29,9 +40,6 @@ Latent = dict[str, Any]
 PICKLE_SUFFIXES = (".pt", ".pth")
 CONDITIONING_SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors", ".sft")
 LATENT_SUFFIXES = (*CONDITIONING_SUFFIXES, ".latent")
-
-CONDITIONING_SHAPES = {3: "[batch, tokens, channels]"}
-LATENT_SHAPES = {4: "[batch, channels, height, width]", 5: "[batch, channels, frames, height, width]"}
 
 SAVE_CONDITIONING = "Save a conditioning by torch.save([tensor, {...}], path)"
 SAVE_LATENT = 'Save a latent by torch.save({"samples": tensor}, path)'
@@ -45,10 +53,6 @@ DOTTED_NAME = r"[A-Za-z_]\w*(?:\.\w+)*"
 
 class TensorFileError(ValueError):
     """A file is no usable conditioning or latent. The message names the file, what is wrong and what would be right."""
-
-
-class _Fault(Exception):
-    """What is wrong inside a file, said before the file is named."""
 
 
 def read_conditioning(path: Path) -> Conditioning:
@@ -92,23 +96,8 @@ def read_latent(path: Path) -> Latent:
         else:
             name, tensors = _read_safetensors(path, ("latent_tensor", "samples"))
             latent = {"samples": _unscale(name, tensors), **tensors}
-        _check_shape(latent["samples"], "samples", LATENT_SHAPES)
-        return rebuild(latent, _check_and_own, "latent")
-
-
-def rebuild(value: Any, visit: Callable[[torch.Tensor, str], torch.Tensor], where: str = "") -> Any:
-    """Copy nested dicts, lists and tuples, putting ``visit(tensor, where)`` in the place of each tensor.
-
-    ``where`` leads to the tensor as Python would write it: ``metadata['reference_latents'][0]``. Other values are
-    passed on as they are.
-    """
-    if isinstance(value, torch.Tensor):
-        return visit(value, where)
-    if isinstance(value, dict):
-        return {key: rebuild(item, visit, f"{where}[{_describe_key(key)}]") for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(rebuild(item, visit, f"{where}[{i}]") for i, item in enumerate(value))
-    return value
+        check_shape(latent["samples"], "samples", LATENT_SHAPES)
+        return rebuild(latent, check_and_own, "latent")
 
 
 def find_nearby(path: Path) -> str | None:
@@ -126,7 +115,7 @@ def _naming(path: Path) -> Iterator[None]:
     """Turn a fault found inside into the TensorFileError that names the file."""
     try:
         yield
-    except _Fault as fault:
+    except Fault as fault:
         raise TensorFileError(f"{path}: {fault}") from fault.__cause__
     except RecursionError:
         raise TensorFileError(f"{path}: the metadata is nested too deeply or holds itself. Save it flat.") from None
@@ -143,19 +132,19 @@ def _check_file(path: Path, suffixes: Sequence[str]) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise _Fault(_describe_missing(path)) from None
+        raise Fault(_describe_missing(path)) from None
     except (OSError, ValueError) as error:
-        raise _Fault(f"cannot be opened ({error}).") from error
+        raise Fault(f"cannot be opened ({error}).") from error
     if stat.S_ISDIR(status.st_mode):
-        raise _Fault("is a folder. Give the path of a file in it.")
+        raise Fault("is a folder. Give the path of a file in it.")
     if path.suffix.lower() not in suffixes:
-        raise _Fault(f"has the extension {path.suffix!r}; it must be one of {', '.join(suffixes)}.")
+        raise Fault(f"has the extension {path.suffix!r}; it must be one of {', '.join(suffixes)}.")
     if not stat.S_ISREG(status.st_mode):
-        raise _Fault("is not an ordinary file.")
+        raise Fault("is not an ordinary file.")
     if status.st_size == 0:
-        raise _Fault("is empty (0 bytes). Save or copy it again.")
+        raise Fault("is empty (0 bytes). Save or copy it again.")
     if _read_head(path).startswith(b"version https://git-lfs"):
-        raise _Fault("is a Git LFS pointer, not the file itself. Run `git lfs pull`.")
+        raise Fault("is a Git LFS pointer, not the file itself. Run `git lfs pull`.")
 
 
 def _read_head(path: Path) -> bytes:
@@ -163,7 +152,7 @@ def _read_head(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(40)
     except OSError as error:
-        raise _Fault(f"cannot be opened ({error.strerror}).") from error
+        raise Fault(f"cannot be opened ({error.strerror}).") from error
 
 
 def _describe_missing(path: Path) -> str:
@@ -182,9 +171,9 @@ def _read_pickle(path: Path, save_right: str) -> Any:
             # No mmap: the file may be overwritten while its tensors are in use.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except pickle.UnpicklingError as error:
-        raise _Fault(_explain_refusal(path, str(error), save_right)) from None
+        raise Fault(_explain_refusal(path, str(error), save_right)) from None
     except Exception as error:  # damaged bytes can end in almost any exception
-        raise _Fault(f"cannot be read: {_explain_damage(error)} {save_right}.") from error
+        raise Fault(f"cannot be read: {_explain_damage(error)} {save_right}.") from error
 
 
 def _explain_refusal(path: Path, message: str, save_right: str) -> str:
@@ -235,10 +224,10 @@ def _read_safetensors(path: Path, wanted: Sequence[str]) -> tuple[str, dict[str,
             # Chosen first: a whole model given by mistake is refused without reading its gigabytes.
             chosen = _choose(names, wanted)
             return chosen, {name: file.get_tensor(name) for name in names}
-    except _Fault:
+    except Fault:
         raise
     except Exception as error:  # SafetensorError, and what torch raises for a dtype it does not know
-        raise _Fault(f"cannot be read as safetensors: {_explain_damage(error)}") from error
+        raise Fault(f"cannot be read as safetensors: {_explain_damage(error)}") from error
 
 
 def _choose(names: Sequence[str], wanted: Sequence[str]) -> str:
@@ -246,7 +235,7 @@ def _choose(names: Sequence[str], wanted: Sequence[str]) -> str:
     if len(found) == 1:
         return found[0]
     called = " or ".join(repr(name) for name in wanted)
-    raise _Fault(f"holds {_describe_names(names, 'tensor')}. Exactly one must be called {called}, or be the only one.")
+    raise Fault(f"holds {describe_names(names, 'tensor')}. Exactly one must be called {called}, or be the only one.")
 
 
 def _explain_damage(complaint: Exception | str) -> str:
@@ -265,7 +254,7 @@ def _find_pairs(value: Any) -> list[tuple[torch.Tensor, dict[str, Any]]]:
         return [(value[0], value[1])]
     if isinstance(value, (list, tuple)) and value and all(map(_is_pair, value)):
         return [(tensor, metadata) for tensor, metadata in value]
-    raise _Fault(f"holds {_describe(value)}; a conditioning is a tensor or [tensor, metadata]. {SAVE_CONDITIONING}.")
+    raise Fault(f"holds {describe(value)}; a conditioning is a tensor or [tensor, metadata]. {SAVE_CONDITIONING}.")
 
 
 def _is_pair(value: Any) -> bool:
@@ -279,7 +268,7 @@ def _find_samples(value: Any) -> Latent:
         return {"samples": value}
     if isinstance(value, dict) and isinstance(value.get("samples"), torch.Tensor):
         return value
-    raise _Fault(f'holds {_describe(value)}; a latent is a tensor or {{"samples": tensor}}. {SAVE_LATENT}.')
+    raise Fault(f'holds {describe(value)}; a latent is a tensor or {{"samples": tensor}}. {SAVE_LATENT}.')
 
 
 def _unscale(name: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -288,100 +277,14 @@ def _unscale(name: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     if name != "latent_tensor":
         return samples
     marked = tensors.pop(VERSION_MARK, None) is not None
-    _check_shape(samples, name, LATENT_SHAPES)
+    check_shape(samples, name, LATENT_SHAPES)
     return samples.float() * (1.0 if marked else UNMARKED_SCALE)
-
-
-def _describe(value: Any) -> str:
-    """A value in a few words, never its numbers."""
-    if isinstance(value, torch.Tensor):
-        dtype = _name_dtype(value)
-        return f"{'an' if dtype.startswith('int') else 'a'} {dtype} tensor of shape {list(value.shape)}"
-    if isinstance(value, dict):
-        return f"a dict of {_describe_names(list(value), 'key')}"
-    if isinstance(value, (list, tuple)):
-        shown = [type(item).__name__ for item in value[:3]] + ["..."] * (len(value) > 3)
-        return f"a {type(value).__name__} of {len(value)} ({', '.join(shown)})" if value else "an empty list"
-    return f"a {type(value).__name__}"
-
-
-def _describe_names(names: Sequence[Any], noun: str) -> str:
-    shown = [_describe_key(name) for name in names[:5]] + ["..."] * (len(names) > 5)
-    return f"{len(names)} {noun}{'s' * (len(names) != 1)}" + (f" ({', '.join(shown)})" if names else "")
-
-
-def _describe_key(key: Any) -> str:
-    return repr(key)[:60] if isinstance(key, (str, int)) else type(key).__name__
-
-
-def _name_dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-# The tensors
 
 
 def _check_pair(pair: tuple[torch.Tensor, dict[str, Any]], prefix: str) -> list[Any]:
     tensor, metadata = pair
     where = f"{prefix}the conditioning"
-    _check_shape(tensor, where, CONDITIONING_SHAPES)
+    check_shape(tensor, where, CONDITIONING_SHAPES)
     if not all(isinstance(key, str) for key in metadata):
-        raise _Fault(f"{prefix}metadata must have names as keys, got {_describe(metadata)}.")
-    return [_check_and_own(tensor, where), rebuild(metadata, _check_and_own, f"{prefix}metadata")]
-
-
-def _check_and_own(tensor: torch.Tensor, where: str) -> torch.Tensor:
-    _check_plain(tensor, where)
-    owned = _own(tensor)
-    _check_finite(owned, where)
-    return owned
-
-
-def _check_shape(tensor: torch.Tensor, where: str, shapes: dict[int, str]) -> None:
-    _check_plain(tensor, where)
-    right = " or ".join(f"{count}-D {axes}" for count, axes in shapes.items())
-    if not tensor.is_floating_point():
-        raise _Fault(f"{where} must be floating point, got {_describe(tensor)}. Right is a float tensor {right}.")
-    if tensor.dim() not in shapes:
-        hint = " Add the batch dimension by tensor.unsqueeze(0)." if tensor.dim() + 1 in shapes else ""
-        raise _Fault(f"{where} must be {right}, got {_describe(tensor)}.{hint}")
-    if 0 in tensor.shape:
-        raise _Fault(f"{where} has an empty dimension, got {_describe(tensor)}. Right is {right}, each at least 1.")
-
-
-def _check_plain(tensor: torch.Tensor, where: str) -> None:
-    """Refuse what is no array of numbers in memory: sparse, nested, quantized, packed and meta tensors."""
-    kind = _find_unusual(tensor)
-    if kind:
-        raise _Fault(f"{where} is a {kind} tensor. Save an ordinary dense one, in float32 or bfloat16.")
-
-
-def _find_unusual(tensor: torch.Tensor) -> str | None:
-    if tensor.is_nested or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-        return "nested" if tensor.is_nested else type(tensor).__name__
-    if tensor.layout is not torch.strided:
-        return f"sparse ({tensor.layout})"
-    if tensor.is_quantized or _name_dtype(tensor).startswith("float4"):  # two values in a byte
-        return f"quantized ({_name_dtype(tensor)})"
-    return f"{tensor.device.type} (without data)" if tensor.device.type != "cpu" else None
-
-
-def _own(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy in memory of its own: not the mapped file's, not a view that keeps a larger tensor alive."""
-    # ComfyUI runs nodes in inference mode; a tensor made there could not be changed in place outside of it.
-    with torch.inference_mode(False):
-        return tensor.detach().clone(memory_format=torch.contiguous_format)
-
-
-def _check_finite(tensor: torch.Tensor, where: str) -> None:
-    if not (tensor.is_floating_point() or tensor.is_complex()):
-        return
-    # torch has no isinf for most 8-bit floats; widening keeps every NaN and Inf.
-    values = tensor.float() if tensor.element_size() == 1 else tensor
-    if torch.isfinite(values).all():
-        return
-    nans, infs = int(torch.isnan(values).sum()), int(torch.isinf(values).sum())
-    raise _Fault(
-        f"{where} has {nans} NaN and {infs} Inf among its {values.numel()} values, got {_describe(tensor)}. "
-        "Make the file again from a model that does not overflow (bfloat16 or float32 instead of float16)."
-    )
+        raise Fault(f"{prefix}metadata must have names as keys, got {describe(metadata)}.")
+    return [check_and_own(tensor, where), rebuild(metadata, check_and_own, f"{prefix}metadata")]

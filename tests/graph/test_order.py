@@ -38,9 +38,7 @@ def graphs(draw: st.DrawFn, acyclic: bool = True) -> Graph:
     if acyclic:
         links = [(max(link), min(link)) for link in links if link[0] != link[1]]
     order = draw(st.permutations(range(count)))
-    return make_graph(
-        {f"n{node}": " ".join(f"n{source}" for reader, source in links if reader == node) for node in order}
-    )
+    return make_graph({f"n{one}": " ".join(f"n{source}" for reader, source in links if reader == one) for one in order})
 
 
 # Culling
@@ -68,7 +66,7 @@ def test_cull_keeps_what_the_targets_need_in_declared_order(targets: list[str], 
     assert all(culled[name] is graph[name] for name in culled)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(graphs(acyclic=False), st.data())
 def test_cull_keeps_exactly_the_ancestors(graph: Graph, data: st.DataObject) -> None:
     targets = data.draw(st.lists(st.sampled_from([*graph, "nowhere"]), max_size=3))
@@ -102,7 +100,7 @@ def test_the_order_of_some_graphs(reads: dict[str, str], order: str) -> None:
     assert sort_nodes(make_graph(reads)) == tuple(order.split())
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(graphs(), st.randoms(use_true_random=False))
 def test_the_order_of_any_graph(graph: Graph, shuffle: random.Random) -> None:
     order, place, sources = sort_nodes(graph), list(graph), read_sources(graph)
@@ -157,7 +155,7 @@ def test_a_cycle_is_named_from_its_first_declared_node_along_the_links(reads: di
     assert [problem.code for problem in caught.value.problems] == ["dependency_cycle"]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(graphs(acyclic=False))
 def test_there_is_an_error_just_if_there_is_a_cycle_and_it_names_one(graph: Graph) -> None:
     sources = read_sources(graph)
