@@ -7,6 +7,7 @@ are variables for interpolation.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,16 @@ def _resolve(config: DictConfig | Mapping[str, Any], problems: list[Problem]) ->
     """Plain containers with interpolations resolved; a value that cannot be resolved is a problem and left out."""
     register_resolvers()
     tree = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
-    return {str(name): _resolve_value(tree, [str(name)], problems) for name in tree if name != "hydra"}
+    return {str(name): _resolve_entry(tree, str(name), problems) for name in tree if name != "hydra"}
+
+
+def _resolve_entry(tree: DictConfig, name: str, problems: list[Problem]) -> Any:
+    """A top-level entry: at once if it is whole, else value by value, because OmegaConf names the first fault only."""
+    try:
+        value = tree[name]
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException:
+        return _resolve_value(tree, [name], problems)
 
 
 def _resolve_value(tree: DictConfig, path: list[str], problems: list[Problem]) -> Any:
@@ -127,8 +137,7 @@ def _resolve_value(tree: DictConfig, path: list[str], problems: list[Problem]) -
 def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]) -> T:
     """Read a section into its dataclass, checking names and types; wrong values are reported and left out."""
     given: dict[str, Any] = {}
-    schema = OmegaConf.structured(cls)
-    OmegaConf.set_readonly(schema, False)  # as the dataclasses are frozen
+    schema = _make_schema(cls)  # type: ignore[arg-type]
     known = {one.name: str(one.type) for one in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key, value in (section if isinstance(section, Mapping) else {}).items():
         where = f"{name}.{key}"
@@ -141,10 +150,19 @@ def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]
         else:
             try:
                 schema[key] = value
-                given[key] = OmegaConf.to_container(schema)[key]  # type: ignore[index]
+                stored = schema[key]
+                given[key] = OmegaConf.to_container(stored) if OmegaConf.is_config(stored) else stored
             except OmegaConfBaseException:
                 problems.append(Problem("invalid_input_type", where, f"must be {_name(known[key])}, got {value!r}"))
     return cls(**given)
+
+
+@functools.cache
+def _make_schema(cls: type) -> DictConfig:
+    """A config that takes only values of the right types under the names of a settings dataclass."""
+    schema: DictConfig = OmegaConf.structured(cls)
+    OmegaConf.set_readonly(schema, False)  # as the dataclasses are frozen
+    return schema
 
 
 def _name(annotation: str) -> str:

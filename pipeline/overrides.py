@@ -74,7 +74,8 @@ def _check_key(override: Override, config: DictConfig) -> Iterator[Problem]:
     if override.is_add() or override.is_force_add() or key.startswith("hydra.") or _has_key(config, key):
         return
     tree: Any = OmegaConf.to_container(config, resolve=False)
-    near = did_you_mean(key, _list_paths(tree))
+    takes_any = OmegaConf.select(config, key.rpartition(".")[0]) == {}  # such as comfyui.args
+    near = "" if takes_any else did_you_mean(key, _list_paths(tree))
     yield Problem("unknown_input", key, f"is not in the config{near or f'. To add it, write +{override.input_line}'}")
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.config import RunConfig, compose_config, read_config
 from pipeline.console import Progress, format_plan, format_value
@@ -78,10 +78,13 @@ def run(
     """
     if config is not None and overrides:
         raise ValueError("run: give a composed config or overrides, not both")
-    composed = compose_config(overrides) if config is None else config
-    hydra = composed.get("hydra") if isinstance(composed, DictConfig) else None
     now = datetime.now()
-    return run_config(composed, Path(folder or now.strftime("outputs/runs/%Y-%m-%d/%H-%M-%S-%f")), hydra)
+    hydra = None
+    if config is None:
+        config = compose_config(overrides)
+        with open_dict(config):
+            hydra = config.pop("hydra")
+    return run_config(config, Path(folder or now.strftime("outputs/runs/%Y-%m-%d/%H-%M-%S-%f")), hydra)
 
 
 def run_config(config: DictConfig | Mapping[str, Any], folder: Path, hydra: Any = None) -> RunResult:
@@ -204,7 +207,6 @@ def _collect_run_facts(
     config: DictConfig | Mapping[str, Any], hydra: Any, read: RunConfig, checked: CheckedGraph, session: Session
 ) -> RunFacts:
     overrides = list(hydra.overrides.task) if hydra is not None else []
-    plain = {key: value for key, value in config.items() if key != "hydra"}
     tags = {
         **collect_facts(),
         "version.comfyui": session.comfyui.installation.version,
@@ -214,11 +216,19 @@ def _collect_run_facts(
     }
     return RunFacts(
         name=read.run.name or " ".join(overrides),
-        config_yaml=OmegaConf.to_yaml(OmegaConf.create(plain)),
+        config_yaml=_write_yaml(config),
         prompt=write_api_format(checked.graph),
         params=_list_params(read, checked),
         tags=tags,
     )
+
+
+def _write_yaml(config: DictConfig | Mapping[str, Any]) -> str:
+    """The config as it was composed, interpolations and all, without Hydra's own settings."""
+    if not isinstance(config, DictConfig):
+        config = OmegaConf.create(dict(config))
+    keys: list[Any] = [key for key in config if key != "hydra"]
+    return OmegaConf.to_yaml(config if len(keys) == len(config) else OmegaConf.masked_copy(config, keys))
 
 
 def _list_params(read: RunConfig, checked: CheckedGraph) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
+import atexit
+import gc
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,11 +33,14 @@ class Session:
         """`comfyui` is what `start_comfyui` gave."""
         self.comfyui = comfyui
         self._loop = asyncio.new_event_loop()  # one lasting loop: primitives of async nodes stay bound to it
-        weakref.finalize(self, self._loop.close)
+        atexit.register(self.close)
         self._catalog = self._wait_for(Catalog.open(comfyui))
         self._executor = Executor(comfyui.folder_paths.get_full_path)
         self._memory = MemoryKeeper(comfyui)
         self._objects: dict[tuple[str, str], Any] = {}
+        self._model_folders: set[Path] = set()
+        # What the imports made stays for ever. Without looking through it, a collection takes a tenth of the time.
+        gc.freeze()
 
     def check(self, graph: Graph, wanted: Sequence[str] = (), problems: Sequence[Problem] = ()) -> CheckedGraph:
         """Check a graph against the node classes of this ComfyUI; see `check_graph`. No model is loaded."""
@@ -62,11 +66,20 @@ class Session:
 
     def add_models(self, folder: Path) -> None:
         """Also search `folder`, laid out like ComfyUI's models/, after all others. Idempotent."""
-        add_model_folder(self.comfyui.folder_paths, folder, first=False)
+        if folder not in self._model_folders:
+            add_model_folder(self.comfyui.folder_paths, folder, first=False)
+            self._model_folders.add(folder)
 
     def set_output_folder(self, folder: Path) -> None:
         """Where ComfyUI's own savers (SaveImage, SaveLatent, ...) write."""
         self.comfyui.folder_paths.set_output_directory(str(folder))
+
+    def close(self) -> None:
+        """Release all outputs; done at exit in any case, because models let go of later find torch half gone."""
+        atexit.unregister(self.close)
+        self._executor.clear()
+        self._objects.clear()
+        self._loop.close()
 
     def clear(self) -> None:
         """Release all outputs and unload all models."""

@@ -23,6 +23,9 @@ PARAMS_A_BATCH = 100  # MLflow's limits for log_batch
 METRICS_A_BATCH = 1000
 PARAM_LENGTH = 6000
 
+# Without it MLflow 3 guesses that an experiment is about generative text, and shows other pages.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
 
 class Writer:
     """Carries the messages out."""
@@ -49,7 +52,7 @@ class Writer:
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 try:
-                    self._experiment_id = self._client.create_experiment(name, _artifact_location(uri))
+                    self._experiment_id = self._client.create_experiment(name, _artifact_location(uri), EXPERIMENT_TAGS)
                 except MlflowException:  # made by another process in this moment
                     found = self._client.get_experiment_by_name(name)
             if found is not None:

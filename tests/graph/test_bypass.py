@@ -293,7 +293,7 @@ def bypassed_graphs(draw: st.DrawFn) -> tuple[Graph, dict[str, Signature]]:
     return make_graph(*nodes), signatures
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(bypassed_graphs())
 def test_any_graph_is_resolved_by_the_rule(made: tuple[Graph, dict[str, Signature]]) -> None:
     graph, signatures = made

@@ -82,6 +82,9 @@ def _start(settings: ComfyUISettings) -> ComfyUI:
         except ImportError as error:
             message = f"ComfyUI {installation.version} cannot be imported: {error}"
             raise ComfyUIError(f"{message}. Run `make setup`, or install its requirements.txt") from error
+        except SystemExit as error:  # its answer to an option whose package is missing
+            message = "ComfyUI does not start with these options; what it printed says why"
+            raise ComfyUIError(f"comfyui.args: {message}, got {settings.args}") from error
 
 
 def _import_comfyui(installation: Installation, settings: ComfyUISettings) -> ComfyUI:
