@@ -27,6 +27,8 @@ CONF = Path(__file__).parents[1] / "conf"
 
 T = TypeVar("T")
 
+UNRESOLVED = object()  # stands for a value that cannot be resolved, until it is left out
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -107,31 +109,34 @@ def _resolve(config: DictConfig | Mapping[str, Any], problems: list[Problem]) ->
     """Plain containers with interpolations resolved; a value that cannot be resolved is a problem and left out."""
     register_resolvers()
     tree = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
-    return {str(name): _resolve_entry(tree, str(name), problems) for name in tree if name != "hydra"}
+    entries = {str(name): _resolve_entry(tree, name, problems) for name in tree if name != "hydra"}
+    return {name: value for name, value in entries.items() if value is not UNRESOLVED}
 
 
-def _resolve_entry(tree: DictConfig, name: str, problems: list[Problem]) -> Any:
+def _resolve_entry(tree: DictConfig, name: Any, problems: list[Problem]) -> Any:
     """A top-level entry: at once if it is whole, else value by value, because OmegaConf names the first fault only."""
     try:
         value = tree[name]
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except OmegaConfBaseException:
-        return _resolve_value(tree, [name], problems)
+        return _resolve_value(tree, name, str(name), problems)
 
 
-def _resolve_value(tree: DictConfig, path: list[str], problems: list[Problem]) -> Any:
-    parent = OmegaConf.select(tree, ".".join(path[:-1])) if path[:-1] else tree
+def _resolve_value(parent: DictConfig, key: Any, where: str, problems: list[Problem]) -> Any:
     try:
-        if OmegaConf.is_missing(parent, path[-1]):
+        if OmegaConf.is_missing(parent, key):
             return MISSING
-        value = parent[path[-1]]
+        value = parent[key]
+        if OmegaConf.is_list(value):
+            return OmegaConf.to_container(value, resolve=True)
     except OmegaConfBaseException as error:
-        where = ".".join(path)
         problems.append(Problem("bad_interpolation", where, str(error).splitlines()[0]))
-        return None
-    if OmegaConf.is_dict(value):
-        return {str(key): _resolve_value(tree, [*path, str(key)], problems) for key in value}
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_list(value) else value
+        return UNRESOLVED
+    if not isinstance(value, DictConfig):
+        return value
+    entries = {str(name): _resolve_value(value, name, f"{where}.{name!s}", problems) for name in value}
+    resolved = {name: entry for name, entry in entries.items() if entry is not UNRESOLVED}
+    return resolved if resolved or not entries else UNRESOLVED
 
 
 def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]) -> T:
@@ -139,7 +144,10 @@ def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]
     given: dict[str, Any] = {}
     schema = _make_schema(cls)  # type: ignore[arg-type]
     known = {one.name: str(one.type) for one in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key, value in (section if isinstance(section, Mapping) else {}).items():
+    if section is not None and not isinstance(section, Mapping):
+        problems.append(Problem("invalid_input_type", name, f"must be a mapping of settings, got {section!r}"))
+        section = None
+    for key, value in (section or {}).items():
         where = f"{name}.{key}"
         if key not in known:
             problems.append(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class ConfigError(PipelineError):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sweeps send errors from process to process."""
+        return type(self), (self.problems,)
+
 
 class CycleError(ConfigError):
     """Nodes feed each other in a circle; `nodes` is the circle, its first node repeated at the end."""
@@ -54,23 +59,30 @@ class CycleError(ConfigError):
         self.nodes = tuple(nodes)
         super().__init__([Problem("dependency_cycle", "graph has a cycle", " -> ".join(self.nodes))])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.nodes,)
+
 
 class ComfyUIError(PipelineError):
     """ComfyUI cannot be found, installed or started; the message says what to do."""
 
 
 class NodeError(PipelineError):
-    """A node raised while it ran; the node's own exception is the `__cause__`.
+    """A node raised while it ran; the node's own exception is the `__cause__`, and `reason` its type and message.
 
     `inputs` holds a short text for each input, never a tensor.
     """
 
-    def __init__(self, node: str, class_type: str, inputs: Mapping[str, str], cause: BaseException):
+    def __init__(self, node: str, class_type: str, inputs: Mapping[str, str], cause: BaseException | str):
         self.node = node
         self.class_type = class_type
         self.inputs = dict(inputs)
+        self.reason = cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}"
         given = ", ".join(f"{name}={text}" for name, text in self.inputs.items())
-        super().__init__(f"{node}: {class_type} failed: {type(cause).__name__}: {cause}\n  inputs: {given}")
+        super().__init__(f"{node}: {class_type} failed: {self.reason}\n  inputs: {given}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.node, self.class_type, self.inputs, self.reason)
 
 
 class OutputError(PipelineError):

@@ -43,31 +43,43 @@ def _read_interpolation(config: DictConfig, path: str) -> str | None:
 
 
 def _find_overridden(hydra: Any) -> Iterator[str]:
-    """Keys of the overrides that set a value (those that choose a group are in the choices)."""
+    """Keys of the overrides that set a value, not those that choose from a group."""
+    return (override.key_or_group for override in _parse(hydra) if not _is_group(override.key_or_group))
+
+
+def _parse(hydra: Any) -> list[Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    choices = set(hydra.runtime.choices)
-    for override in OverridesParser.create().parse_overrides(list(hydra.overrides.task)):
-        if override.key_or_group not in choices:
-            yield override.key_or_group
+    return OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+
+
+def _is_group(key: str) -> bool:
+    return (CONF / key).is_dir()
 
 
 def _list_files(hydra: Any) -> Iterator[tuple[str, Any]]:
     """Files of conf/ that took part, the strongest first: experiments, then groups, then config.yaml."""
-    choices = {group: choice for group, choice in hydra.runtime.choices.items() if choice and "hydra/" not in group}
+    choices = {group: [choice] for group, choice in hydra.runtime.choices.items() if choice and "hydra/" not in group}
+    # Several choices of one group (experiment=[a,b]) are not among the choices that Hydra reports.
+    several = {
+        override.key_or_group: override.value() for override in _parse(hydra) if _is_group(override.key_or_group)
+    }
+    choices.update({group: chosen for group, chosen in several.items() if isinstance(chosen, list)})
     for group in sorted(choices, key=lambda group: group != "experiment"):
-        yield from _read_file(group, str(choices[group]))
+        for choice in reversed(choices[group]):
+            yield from _read_file(group, str(choice))
     yield "config.yaml", yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
 
 
 def _read_file(group: str, choice: str) -> Iterator[tuple[str, Any]]:
+    group, _, package = group.partition("@")  # lora@lora2: a group given under another name
     path = CONF / group / f"{choice}.yaml"
     if not path.is_file():
         return
     text = path.read_text(encoding="utf-8")
     content = yaml.safe_load(text) or {}
     included = [entry for entry in content.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
-    yield f"{group}/{choice}.yaml", content if "@package _global_" in text else {group: content}
+    yield f"{group}/{choice}.yaml", content if "@package _global_" in text else {package or group: content}
     for entry in included:
         yield from _read_file(group, entry)
 

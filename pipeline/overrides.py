@@ -11,9 +11,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pipeline.config import CONF, register_resolvers
 from pipeline.errors import Problem, did_you_mean
@@ -27,10 +27,10 @@ def find_override_problems(overrides: Sequence[str]) -> list[Problem]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         groups = [override for override in parsed if _list_choices(override.key_or_group)]
         wrong = [problem for override in groups for problem in _check_choice(override)]
-        chosen = [] if wrong else [text for override in groups if (text := _take_first(override))]
+        chosen = [] if wrong else [line for override in groups if (line := _take_first(override))]
         config = compose("config", overrides=chosen)
     values = [override for override in parsed if override not in groups]
-    return problems + wrong + [problem for override in values for problem in _check_key(override, config)]
+    return problems + wrong + [problem for override in values for problem in _check_value(override, config)]
 
 
 def _parse(overrides: Sequence[str], problems: list[Problem]) -> Iterator[Override]:
@@ -50,38 +50,58 @@ def _list_choices(group: str) -> list[str]:
 
 def _check_choice(override: Override) -> Iterator[Problem]:
     choices = _list_choices(override.key_or_group)
-    for choice in _list_values(override):
-        if isinstance(choice, str) and choice not in choices:
+    for choice in [] if override.is_delete() else _list_values(override):
+        if str(choice) not in choices:
+            shown = "null" if choice is None else repr(choice)
             near = did_you_mean(choice, choices) or f". Choose from {', '.join(choices)}"
-            yield Problem("value_not_in_list", override.key_or_group, f"{choice!r} is not a choice of this group{near}")
+            yield Problem("value_not_in_list", override.key_or_group, f"{shown} is not a choice of this group{near}")
 
 
 def _list_values(override: Override) -> list[Any]:
+    """The values of an override; none for a sweep whose values follow from something else (a glob, an interval)."""
     value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return list(value.list)
     if override.is_sweep_override():
-        return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
+        return []
     return value if isinstance(value, list) else [value]
 
 
 def _take_first(override: Override) -> str | None:
-    """The override with the first of its swept values, which is enough to know the keys."""
+    """The override as it was given, but of several values the first: that is enough to know the keys."""
+    if not override.is_sweep_override():
+        return override.input_line
     values = _list_values(override)
-    return f"{override.key_or_group}={values[0]}" if values and not override.is_delete() else None
+    return f"{str(override.input_line).partition('=')[0]}={values[0]}" if values else None
 
 
-def _check_key(override: Override, config: DictConfig) -> Iterator[Problem]:
-    key = override.key_or_group
-    if override.is_add() or override.is_force_add() or key.startswith("hydra.") or _has_key(config, key):
+def _check_value(override: Override, config: DictConfig) -> Iterator[Problem]:
+    key, value = override.key_or_group, override.value()
+    if override.is_add() or override.is_force_add() or key.startswith("hydra."):
         return
+    if not _has_key(config, key):
+        yield Problem("unknown_input", key, "is not in the config" + _say_what_to_do(override, config))
+    elif isinstance(value, dict):
+        section = OmegaConf.select(config, key)
+        for name in (name for name in value if isinstance(section, DictConfig) and name not in section):
+            message = f"has no key {name!r}. To add it, write +{key}.{name}={value[name]}"
+            yield Problem("unknown_input", key, message)
+
+
+def _say_what_to_do(override: Override, config: DictConfig) -> str:
     tree: Any = OmegaConf.to_container(config, resolve=False)
-    takes_any = OmegaConf.select(config, key.rpartition(".")[0]) == {}  # such as comfyui.args
-    near = "" if takes_any else did_you_mean(key, _list_paths(tree))
-    yield Problem("unknown_input", key, f"is not in the config{near or f'. To add it, write +{override.input_line}'}")
+    takes_any = OmegaConf.select(config, override.key_or_group.rpartition(".")[0]) == {}  # such as comfyui.args
+    near = "" if takes_any else did_you_mean(override.key_or_group, _list_paths(tree))
+    if near:
+        return near
+    return ", so it cannot be deleted" if override.is_delete() else f". To add it, write +{override.input_line}"
 
 
 def _has_key(config: DictConfig, key: str) -> bool:
     parent, _, last = key.rpartition(".")
     section = OmegaConf.select(config, parent) if parent else config
+    if isinstance(section, ListConfig):
+        return last.isdigit() and int(last) < len(section)
     return isinstance(section, DictConfig) and last in section
 
 

@@ -294,6 +294,13 @@ def test_settings_are_read_into_their_dataclasses() -> None:
     assert not read_.has_wrong_settings
 
 
+def test_one_config_leaves_nothing_behind_for_the_next() -> None:
+    first = read({"comfyui": {"args": {"a": 1}, "device": "cpu"}, "run": {"outputs": ["a"], "name": "x"}})
+    second = read({"comfyui": {"args": {"b": 2}}, "run": {"outputs": []}})
+    assert (first.comfyui.args, first.run.outputs, first.run.name) == ({"a": 1}, ["a"], "x")
+    assert (second.comfyui, second.run.outputs, second.run.name) == (ComfyUISettings(args={"b": 2}), [], None)
+
+
 @pytest.mark.parametrize("values", [{}, {"seed": 1}, {"comfyui": None, "run": {}, "tracking": None}])
 def test_settings_that_are_not_given_have_their_defaults(values: dict[str, Any]) -> None:
     read_ = read(values)

@@ -104,6 +104,7 @@ SCHEDULERS = ["simple", "sgm_uniform", "karras", "exponential", "normal"]
         ("xyz", SCHEDULERS, None),
         ("s", SCHEDULERS, None),  # too short to be contained
         ("in", ["linear", "x" * 20], None),
+        ("a_long_word_with_in_in_it", ["in"], None),
         ("", SCHEDULERS, None),
         ("karas", [], None),
         (4, [8, 40], "40"),

@@ -60,6 +60,7 @@ EXPERIMENT = ("experiment=qwen_image_edit_2509_lightning", "sampler.seed=7", "sa
         (CHANGED, "comfyui.args", "config.yaml"),
         (CHANGED, "extra.a.b", "command line"),
         (CHANGED, "ext", "config"),
+        (CHANGED, "seed_2", "config"),
         (CHANGED, "tracking.uri", "tracking/none.yaml"),
         (CHANGED, "tracking.experiment_name", "command line"),
         (CHANGED, "lora.lora_name", "lora/qwen_image_lightning_4steps.yaml"),

@@ -44,11 +44,16 @@ def test_what_cannot_be_read_and_keys_that_do_not_exist() -> None:
 
 
 def test_choices_that_do_not_exist_and_keys_as_of_the_default_choices() -> None:
-    assert find("sampler.stpes=8", "lora=tiny,nope,zzz", "sampler=eular", "hydra/launcher=zzz", "lora.model=[a,b]") == [
+    assert find(
+        "sampler.stpes=8", "lora=tiny,nope,zzz", "sampler=eular", "experiment=[tiny,qqq]", "lora.model=[a,b]"
+    ) == [
         ("value_not_in_list", f"lora: 'nope' is not a choice of this group. Choose from {CHOICES_OF_LORA}"),
         ("value_not_in_list", f"lora: 'zzz' is not a choice of this group. Choose from {CHOICES_OF_LORA}"),
         ("value_not_in_list", "sampler: 'eular' is not a choice of this group; did you mean 'euler'?"),
-        ("value_not_in_list", "hydra/launcher: 'zzz' is not a choice of this group. Choose from basic"),
+        (
+            "value_not_in_list",
+            "experiment: 'qqq' is not a choice of this group. Choose from qwen_image_edit_2509_lightning, tiny",
+        ),
         ("unknown_input", "sampler.stpes: is not in the config; did you mean 'sampler.steps'?"),
     ]
 

@@ -26,4 +26,4 @@ def write_api_format(graph: Graph) -> dict[str, dict[str, Any]]:
 def _write_value(value: Any) -> Any:
     if isinstance(value, Link):
         return [value.node, value.output]
-    return {VALUE: value} if isinstance(value, list) else value
+    return {VALUE: value} if isinstance(value, list | dict) else value

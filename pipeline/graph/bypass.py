@@ -39,40 +39,44 @@ def resolve_bypass(graph: Graph, signatures: Mapping[str, Signature]) -> Graph:
 
 
 def _follow(graph: Graph, signatures: Mapping[str, Signature], value: Any, wanted: str) -> Any:
-    """Walk up through bypassed nodes to the link or constant behind them; None if a node passes nothing on."""
+    """Walk up through bypassed nodes to the link or constant behind them; None if a node passes nothing on.
+
+    Stops at a bypassed node without a signature: what it would pass on is not known.
+    """
     seen: set[str] = set()
     while isinstance(value, Link) and graph[value.node].bypassed:
         node, signature = graph[value.node], signatures.get(value.node)
-        if node.name in seen or signature is None or not isinstance(value.output, int):
+        if signature is None:
+            return value
+        if node.name in seen or not isinstance(value.output, int):
             return None
         seen.add(node.name)
         slot = _pick_slot(signature, value.output, wanted)
         if slot is None:
             return None
-        value, wanted = node.inputs.get(slot.name), slot.type
+        value, wanted = node.inputs.get(slot.name), slot.slot_type
     return value
 
 
 def _pick_slot(signature: Signature, output: int, wanted: str) -> InputSpec | None:
-    slots, given = signature.slots, signature.outputs[output].type
+    slots, given = signature.slots, signature.outputs[output].slot_type
     if not slots:
         return None
     same = slots[output] if output < len(slots) else None
     if wanted in WILDCARDS:
         return same or slots[0]
-    if same and _compatible(same.type, given) and _compatible(same.type, wanted):
+    fitting = [slot for slot in slots if _compatible(slot.slot_type, given) and _compatible(slot.slot_type, wanted)]
+    if same in fitting:
         return same
-    exact = [slot for slot in slots if slot.type == wanted]
-    both = [slot for slot in slots if _compatible(slot.type, given) and _compatible(slot.type, wanted)]
-    return next(iter(exact + both), None)
+    exact = [slot for slot in slots if slot.slot_type == wanted]
+    return next(iter(exact + fitting), None)
 
 
 def _compatible(left: str, right: str) -> bool:
-    if left in WILDCARDS or right in WILDCARDS:
-        return True
-    return bool(set(left.lower().split(",")) & set(right.lower().split(",")))
+    lefts, rights = (set(kind.lower().split(",")) for kind in (left, right))
+    return bool(lefts & rights) or not {*WILDCARDS}.isdisjoint(lefts | rights)
 
 
 def _input_type(signature: Signature | None, name: str) -> str:
     spec = signature.inputs.get(name) if signature else None
-    return spec.type if spec else "*"
+    return spec.slot_type if spec else "*"

@@ -60,7 +60,7 @@ def check_graph(
             check.check_node(node, linked)
         if order or not needed:
             check.sort(flat)
-        raise check.make_error()
+        raise check.make_error(linked)
     known = {name: signatures[name] for name in order}
     return CheckedGraph(checked, known, order, targets, frozenset(check.filled))
 
@@ -72,7 +72,6 @@ class _Check:
     signatures: Mapping[str, Signature]
     judge: Callable[[Node], list[Problem]]
     problems: list[Problem]
-    dropped: set[str] = field(default_factory=set)  # inputs left out because of a fault reported elsewhere
     filled: set[str] = field(default_factory=set)
 
     def add(self, code: str, where: str, message: str) -> None:
@@ -83,11 +82,15 @@ class _Check:
 
     def matters(self, needed: Graph, graph: Graph) -> bool:
         """Whether a problem stands in the way: one of a node that nothing needs does not."""
-        return any(_node_of(problem) in needed or _node_of(problem) not in graph for problem in self.problems)
+        # A bypassed node of unknown class is read as well: nobody can tell what it would pass through.
+        read = {link.node for node in needed.values() for _, link in node.links}
+        return any(
+            _node_of(problem) in read.union(needed) or _node_of(problem) not in graph for problem in self.problems
+        )
 
-    def make_error(self) -> ConfigError:
+    def make_error(self, graph: Graph) -> ConfigError:
         """The error to raise, its problems in the order of the nodes."""
-        place = {name: index for index, name in enumerate(self.signatures)}
+        place = {name: index for index, name in enumerate(graph)}
         problems = sorted(self.problems, key=lambda problem: place.get(_node_of(problem), -1))
         only_cycle = len(problems) == 1 and problems[0].code == "dependency_cycle"
         return CycleError(problems[0].message.split(" -> ")) if only_cycle else ConfigError(problems)
@@ -101,21 +104,24 @@ class _Check:
             return ()
 
     def resolve_outputs(self, graph: Graph) -> Graph:
-        """Turn the output of every link into its index; leave out the links that lead to no output."""
+        """Turn the output of every link into its index; leave out the links that lead to no output.
+
+        A link to a node of unknown class stays as it is: that node is needed, and its class is the problem.
+        """
         return Graph({name: self._resolve_links(node) for name, node in graph.items()})
 
     def _resolve_links(self, node: Node) -> Node:
         inputs = dict(node.inputs)
         for name, link in node.links:
-            where, signature = f"{node.name}.{name}", self.signatures.get(link.node)
-            index = signature.find_output(link.output) if signature else None
-            if index is not None:
-                inputs[name] = Link(link.node, index)
+            signature = self.signatures.get(link.node)
+            if signature is None:
                 continue
-            del inputs[name]
-            self.dropped.add(where)
-            if signature:
-                self.add("bad_linked_input", where, _explain_output(link, signature))
+            index = signature.find_output(link.output)
+            if index is None:
+                del inputs[name]
+                self.add("bad_linked_input", f"{node.name}.{name}", _explain_output(link, signature))
+            else:
+                inputs[name] = Link(link.node, index)
         return Node(node.name, node.class_type, inputs, node.bypassed)
 
     def find_targets(self, graph: Graph, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -172,6 +178,8 @@ class _Check:
         return value
 
     def _check_type(self, node: Node, signature: Signature, spec: InputSpec, link: Link) -> None:
+        if link.node not in self.signatures:
+            return
         assert isinstance(link.output, int)  # resolve_outputs saw to it
         output = self.signatures[link.node].outputs[link.output]
         if "input_types" not in signature.checks_itself and not types_match(output.type, spec.type):
@@ -180,7 +188,7 @@ class _Check:
 
     def _report_missing(self, node: Node, spec: InputSpec, before_bypass: Any) -> None:
         where = f"{node.name}.{spec.name}"
-        if where in self.dropped or any(problem.where == where for problem in self.problems):
+        if any(problem.where == where for problem in self.problems):
             return
         if isinstance(before_bypass, Link):
             message = f"needs {spec.type}, but {before_bypass.node!r} is bypassed and has none to pass through"
@@ -201,7 +209,8 @@ def _explain_output(link: Link, signature: Signature) -> str:
     text = f"{signature.class_type} ({link.node}) has no output {link.output!r}"
     if not names:
         return f"{signature.class_type} ({link.node}) has no output at all"
-    if types.count(str(link.output)) > 1:
+    ambiguous = types.count(str(link.output)) > 1
+    if ambiguous:
         text = f"{signature.class_type} ({link.node}) has more than one output of type {link.output}"
-    near = did_you_mean(link.output, [*names, *types]) if isinstance(link.output, str) else ""
+    near = "" if ambiguous or isinstance(link.output, int) else did_you_mean(link.output, [*names, *types])
     return text + (near or f". Its outputs are {', '.join(f'{i}: {name}' for i, name in enumerate(names))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphlib
+import heapq
 from collections.abc import Iterable
 
 from pipeline.errors import CycleError
@@ -23,9 +24,9 @@ def cull(graph: Graph, targets: Iterable[str]) -> Graph:
 
 
 def sort_nodes(graph: Graph) -> tuple[str, ...]:
-    """Order the nodes so that each comes after what it reads; nodes that could swap keep their declared order.
+    """Order the nodes so that each comes after what it reads: of those that could be next, the one declared first.
 
-    Raises CycleError. Linear in nodes and links, but for the sorting of nodes that become ready together.
+    Raises CycleError. Linear in nodes and links, but for a heap of the nodes that are ready.
     """
     place = {name: index for index, name in enumerate(graph)}
     sorter = graphlib.TopologicalSorter(
@@ -35,11 +36,14 @@ def sort_nodes(graph: Graph) -> tuple[str, ...]:
         sorter.prepare()
     except graphlib.CycleError as error:
         raise CycleError(_start_at_first(error.args[1], place)) from None
-    order: list[str] = []
-    while sorter.is_active():
-        ready = sorted(sorter.get_ready(), key=place.__getitem__)
-        order.extend(ready)
-        sorter.done(*ready)
+    names, order, ready = list(graph), [], [place[name] for name in sorter.get_ready()]
+    heapq.heapify(ready)
+    while ready:
+        name = names[heapq.heappop(ready)]
+        order.append(name)
+        sorter.done(name)
+        for following in sorter.get_ready():
+            heapq.heappush(ready, place[following])
     return tuple(order)
 
 

@@ -69,7 +69,8 @@ def _find_fault(where: str, value: Any, names: Collection[str]) -> Problem | Non
     if isinstance(value, list):
         return _find_link_fault(where, value, names)
     if isinstance(value, Mapping) and set(value) != {VALUE}:
-        return Problem("invalid_input_type", where, f"must be a value, a link or {{{VALUE}: [...]}}, got {dict(value)}")
+        message = f"must be a value, a link or {{{VALUE}: [...]}}, got {dict(value)}"
+        return Problem("invalid_input_type", where, message)
     return None
 
 

@@ -12,7 +12,16 @@ from typing import Any
 COMBO = "COMBO"
 
 # The types that ComfyUI's front end shows as a widget, that is, that a constant can fill.
-WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", COMBO})
+WIDGET_TYPES = frozenset(
+    {
+        *("INT", "FLOAT", "STRING", "BOOLEAN", COMBO, "COLOR", "COLORS", "TEXTAREA", "MARKDOWN", "CURVE", "RANGE"),
+        *("BOUNDING_BOX", "BOUNDING_BOXES", "IMAGECOMPARE", "IMAGEUPLOAD", "GALLERIA", "PAINTER", "CHART"),
+        "COMFY_DYNAMICCOMBO_V3",
+    }
+)
+
+# The type of inputs and outputs that take each other's type; an input's template says which types are allowed.
+MATCH_TYPE = "COMFY_MATCHTYPE_V3"
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,14 @@ class InputSpec:
     @property
     def is_widget(self) -> bool:
         """Whether a constant can fill it; a socket takes a link only."""
-        return self.type in WIDGET_TYPES and not self.options.get("forceInput", False)
+        kind = self.options.get("widgetType", self.type)
+        return kind in WIDGET_TYPES and not self.options.get("forceInput", False)
+
+    @property
+    def slot_type(self) -> str:
+        """The type of its slot in the GUI: a match type shows the types that its template allows."""
+        template = self.options.get("template") or {}
+        return str(template.get("allowed_types", "*")) if self.type == MATCH_TYPE else self.type
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,11 @@ class OutputSpec:
 
     name: str
     type: str
+
+    @property
+    def slot_type(self) -> str:
+        """The type of its slot in the GUI: a match type takes any."""
+        return "*" if self.type == MATCH_TYPE else self.type
 
 
 @dataclass(frozen=True)
@@ -116,8 +137,10 @@ def types_match(received: str, wanted: str) -> bool:
         return True
     if not isinstance(received, str) or not isinstance(wanted, str):
         return False
+    if MATCH_TYPE in (received, wanted):
+        return True
     left, right = _union(received), _union(wanted)
-    return bool({"*", "COMFY_MATCHTYPE_V3"} & (left | right)) or bool(left & right)
+    return "*" in left | right or bool(left & right)
 
 
 def _union(kind: str) -> set[str]:

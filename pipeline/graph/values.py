@@ -51,8 +51,12 @@ def _to_float(value: Any) -> float:
         number = None if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = None
+    except OverflowError:
+        number = math.inf
     if number is None:
         raise ValueError("must be a number")
+    if isinstance(value, int) and number != value:
+        raise ValueError("must be a number that a float can hold")
     if not math.isfinite(number):
         raise ValueError("must be finite")
     return number

@@ -196,20 +196,34 @@ def test_a_constant_is_passed_on_too(constant: Any) -> None:
         (make_node("source", True), LORA),  # its MODEL is not given
         (make_node("source", True, model=Link("source", 0)), LORA),  # reads itself
         (make_node("source", True, model=Link("other", 0)), LORA),  # two bypassed nodes read each other
-        (make_node("source", True, model=Link("unet", 0)), None),  # class unknown
     ],
 )
-def test_where_nothing_passes_through_the_input_is_absent(node: Node, signature: Signature | None) -> None:
+def test_where_nothing_passes_through_the_input_is_absent(node: Node, signature: Signature) -> None:
     graph = make_graph(
         make_node("unet"),
         node,
         make_node("other", True, model=Link("source", 0)),
         make_node("reader", model=Link("source", 0), strength=1.0),
     )
-    signatures = {"unet": UNET, "other": LORA, "reader": LORA, **({"source": signature} if signature else {})}
+    signatures = {"unet": UNET, "other": LORA, "reader": LORA, "source": signature}
     result = resolve_bypass(graph, signatures)
     assert list(result) == ["unet", "reader"]
     assert result["reader"].inputs == {"strength": 1.0}
+
+
+@pytest.mark.parametrize("unknown", ["near", "far"])
+def test_the_way_ends_at_a_bypassed_node_of_an_unknown_class(unknown: str) -> None:
+    """What it would pass on is not known; the check reports the class."""
+    graph = make_graph(
+        make_node("unet"),
+        make_node("far", True, model=Link("unet", 0)),
+        make_node("near", True, model=Link("far", 0)),
+        make_node("reader", model=Link("near", 0), strength=1.0),
+    )
+    signatures = {name: LORA for name in ("far", "near", "reader") if name != unknown}
+    result = resolve_bypass(graph, {"unet": UNET, **signatures})
+    assert list(result) == ["unet", "reader"]
+    assert result["reader"].inputs == {"model": Link(unknown, 0), "strength": 1.0}
 
 
 def test_a_reader_or_an_input_that_is_not_known_takes_any_type() -> None:

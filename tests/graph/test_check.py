@@ -445,10 +445,18 @@ def test_a_needed_node_without_a_class_type_is_reported() -> None:
         check_config({"unet._node_": None})
 
 
-def test_a_bypass_is_not_blamed_for_an_unknown_class_before_it() -> None:
-    assert find_problems({"unet._node_": "UNETLoadre", "lora._bypass_": True}) == [
-        "unet._node_: 'UNETLoadre' is not a node"
-    ]
+@pytest.mark.parametrize("bypassed", [["lora"], ["lora", "cfg_norm"]])
+def test_a_bypass_is_not_blamed_for_an_unknown_class_before_it(bypassed: list[str]) -> None:
+    bypasses = {f"{name}._bypass_": True for name in bypassed}
+    assert find_problems({"unet._node_": "UNETLoadre", **bypasses}) == ["unet._node_: 'UNETLoadre' is not a node"]
+
+
+@pytest.mark.parametrize("bypassed", [["lora"], ["lora", "cfg_norm"]])
+def test_a_bypassed_node_of_an_unknown_class_is_reported_since_nobody_knows_what_it_passes_on(
+    bypassed: list[str],
+) -> None:
+    bypasses = {f"{name}._bypass_": True for name in bypassed}
+    assert find_problems({"lora._node_": "LoraLoadre", **bypasses}) == ["lora._node_: 'LoraLoadre' is not a node"]
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,7 @@ def test_a_long_chain_is_sorted_and_culled_in_linear_time_and_without_recursion(
         ({"sampler": "refine", "refine": "sampler"}, "sampler -> refine -> sampler"),
         ({"unet": "", "refine": "sampler unet", "sampler": "refine unet"}, "refine -> sampler -> refine"),
         ({"a": "a"}, "a -> a"),
+        ({"end": "b", "a": "b", "b": "a"}, "a -> b -> a"),
         ({"a": "c", "b": "a", "c": "b"}, "a -> b -> c -> a"),  # in the direction of the data
         ({"c": "b", "a": "c", "b": "a"}, "c -> a -> b -> c"),  # from the node declared first
         ({"start": "", "x": "start y", "y": "x", "end": "y"}, "x -> y -> x"),

@@ -160,7 +160,8 @@ LORA = InputSpec(
     choices=("Qwen-Image-Lightning-4steps-V2.0.safetensors", "anime.safetensors"),
     folder="loras",
 )
-MANY = InputSpec("many", "COMBO", choices=tuple(range(100, 114)))
+MANY = InputSpec("many", "COMBO", choices=tuple(range(100, 113)))
+TWELVE = InputSpec("twelve", "COMBO", choices=tuple(range(100, 112)))
 SEVERAL = InputSpec("several", "COMBO", options={"multiselect": True}, choices=("a", "b"))
 PUT = "Put the file there, or name your models folder: comfyui.models=[FOLDER]"
 
@@ -193,7 +194,14 @@ PUT = "Put the file there, or name your models folder: comfyui.models=[FOLDER]"
             7,
             "value_not_in_list",
             "sampler.many: 7 is not a many of KSampler. "
-            "Choose from 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111 and 2 more",
+            "Choose from 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111 and 1 more",
+        ),
+        (
+            TWELVE,
+            7,
+            "value_not_in_list",
+            "sampler.twelve: 7 is not a twelve of KSampler. "
+            "Choose from 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111",
         ),
         (
             SEVERAL,

@@ -47,7 +47,9 @@ class Catalog:
         """Signatures by node name; a class_type that nothing defines is appended to `problems`."""
         await self._load({node.class_type for node in graph.values()})
         known = {name: node for name, node in graph.items() if node.class_type in self.classes}
-        problems.extend(self._explain_unknown(node) for name, node in graph.items() if name not in known)
+        reported = {problem.where for problem in problems}
+        unknown = [node for name, node in graph.items() if name not in known and f"{name}._node_" not in reported]
+        problems.extend(map(self._explain_unknown, unknown))
         return {name: self._read_signature(node) for name, node in known.items()}
 
     async def _load(self, wanted: set[str]) -> None:
