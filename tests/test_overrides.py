@@ -87,7 +87,7 @@ def test_what_cannot_be_deleted_is_not_to_be_added() -> None:
             "hydra.run.dir=x",
         ],
         ["experiment=[tiny]", "~lora", "inputs=files"],
-        ["+lora@lora2=tiny", "lora2.strength_model=0.5", "run.outputs.0=lora"],
+        ["+lora@lora2=tiny", "lora2.strength_model=0.5", "run.outputs.0=lora", "sampler={steps: 8}"],
     ],
     ids=["values", "groups", "a second LoRA and an item of a list"],
 )
@@ -124,6 +124,8 @@ def test_sweeps_are_not_complained_about_and_hydra_is_left_as_it_was() -> None:
         ("lora=glob(*)", ["sampler.stpes"]),
         ("experiment=null", ["experiment", "sampler.stpes"]),  # Hydra takes no null for a group
         ("lora=null", ["lora", "sampler.stpes"]),
+        ("+experiment=tiny", ["experiment", "sampler.stpes"]),  # it is in the defaults already
+        ("++lora=tiny", ["lora", "sampler.stpes"]),  # no group can be forced
     ],
 )
 def test_whatever_else_is_given_a_typo_is_found(other: str, keys: list[str]) -> None:
