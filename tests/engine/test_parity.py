@@ -23,20 +23,30 @@ def reference(session):
     )
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, session):
+    """Where SaveLatent writes: it asks when it is made, and the reference executor makes it once."""
+    path = tmp_path_factory.mktemp("reference")
+    session.set_output_folder(path)
+    return path
+
+
 @pytest.fixture
-def comfyui_latent(session, reference, tmp_path):
+def comfyui_latent(session, reference, folder, request):
     """Runs a prompt by ComfyUI's PromptExecutor and returns the latent of its node `sampler`."""
     from safetensors.torch import load_file
 
     def run(prompt: dict) -> torch.Tensor:
-        session.set_output_folder(tmp_path)
-        inputs = {"samples": ["sampler", 0], "filename_prefix": f"{tmp_path.name}/reference"}
-        prompt = {**prompt, "save": {"class_type": "SaveLatent", "inputs": inputs}}
+        name = str(abs(hash(request.node.name)))
+        prompt = {
+            **prompt,
+            "save": {"class_type": "SaveLatent", "inputs": {"samples": ["sampler", 0], "filename_prefix": name}},
+        }
         valid, error, outputs, _ = asyncio.run(session.comfyui.execution.validate_prompt("reference", prompt, None))
         assert valid, error
         reference.execute(prompt, "reference", {}, outputs)
         assert reference.success
-        return load_file(tmp_path / tmp_path.name / "reference_00001_.latent")["latent_tensor"]
+        return load_file(folder / f"{name}_00001_.latent")["latent_tensor"]
 
     return run
 
