@@ -45,15 +45,16 @@ class Executor:
         keys = await self._make_keys(checked, caller)
         needed = self._find_needed(checked, keys)
         cached = tuple(name for name in checked.order if keys[name] in self._cache)
-        self._cache = {key: outputs for key, outputs in self._cache.items() if key in keys.values()}
+        wanted = set(keys.values())
+        self._cache = {key: outputs for key, outputs in self._cache.items() if key in wanted}
         listen(RunStarted(checked.order, cached))
-        executed = []
+        executed: dict[str, None] = {}  # a set that keeps its order
         for name in needed:
             # Two nodes of one content run once: the second finds the outputs of the first.
             if keys[name] not in self._cache:
                 sources = {link.node: self._cache[keys[link.node]] for _, link in checked.graph[name].links}
                 self._cache[keys[name]] = await self._run_node(checked.graph[name], sources, caller, listen)
-                executed.append(name)
+                executed[name] = None
         return Execution(
             outputs={name: self._cache[keys[name]] for name in checked.targets},
             executed=tuple(executed),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,9 +48,9 @@ class Session:
         signatures = self._wait_for(self._catalog.read_signatures(graph, found))
         return check_graph(graph, signatures, wanted, found, judge=self._judge)
 
-    def _judge(self, node: Node) -> list[Problem]:
+    def _judge(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
         caller = NodeCaller(self.comfyui, Graph({node.name: node}), {})
-        return self._wait_for(caller.find_problems(node))
+        return self._wait_for(caller.find_problems(node, received_types))
 
     def run(self, checked: CheckedGraph, listen: Listener = lambda event: None) -> Execution:
         """Run a checked graph; events go to `listen`. Raises NodeError. The outputs are inference tensors."""

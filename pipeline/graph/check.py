@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from pipeline.errors import ConfigError, CycleError, Problem, did_you_mean
 from pipeline.graph.bypass import resolve_bypass
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.order import cull, sort_nodes
-from pipeline.graph.signature import InputSpec, Signature, types_match
+from pipeline.graph.signature import InputSpec, OutputSpec, Signature, types_match
 from pipeline.graph.values import check_value
+
+# Asks a node's class for what it finds wrong itself, given the types of what is linked to its inputs.
+Judge: TypeAlias = Callable[[Node, Mapping[str, str]], list[Problem]]
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,13 @@ def check_graph(
     signatures: Mapping[str, Signature],
     wanted: Sequence[str] = (),
     problems: Sequence[Problem] = (),
-    judge: Callable[[Node], list[Problem]] = lambda node: [],
+    judge: Judge = lambda node, received_types: [],
 ) -> CheckedGraph:
     """Resolve and check `graph`.
 
     `signatures` has an entry for each node (by node name) whose class_type is known. `wanted` names nodes whose
-    outputs are kept, besides ComfyUI's output nodes. `problems` is what was found before. `judge` asks a node's
-    class for what it finds wrong itself; it is given the nodes that have no other problem.
+    outputs are kept, besides ComfyUI's output nodes. `problems` is what was found before. `judge` is given the
+    nodes that have no other problem.
     Raises ConfigError with all problems, old and new; CycleError if a cycle is the only one.
     """
     check = _Check(signatures, judge, list(problems))
@@ -70,7 +73,7 @@ class _Check:
     """The check of one graph: what is known of its nodes, and what was found so far."""
 
     signatures: Mapping[str, Signature]
-    judge: Callable[[Node], list[Problem]]
+    judge: Judge
     problems: list[Problem]
     filled: set[str] = field(default_factory=set)
 
@@ -155,7 +158,10 @@ class _Check:
                 self._report_missing(node, spec, linked[node.name].inputs.get(name))
         checked = Node(node.name, node.class_type, {**inputs, **dict(self._find_undeclared(node, signature))})
         if not self.has_problem(node):
-            self.problems.extend(self.judge(checked))
+            received = {
+                name: self._find_output(link).type for name, link in checked.links if link.node in self.signatures
+            }
+            self.problems.extend(self.judge(checked, received))
         return checked
 
     def _find_undeclared(self, node: Node, signature: Signature) -> Iterator[tuple[str, Any]]:
@@ -180,11 +186,14 @@ class _Check:
     def _check_type(self, node: Node, signature: Signature, spec: InputSpec, link: Link) -> None:
         if link.node not in self.signatures:
             return
-        assert isinstance(link.output, int)  # resolve_outputs saw to it
-        output = self.signatures[link.node].outputs[link.output]
+        output = self._find_output(link)
         if "input_types" not in signature.checks_itself and not types_match(output.type, spec.type):
             message = f"needs {spec.type}, but [{link.node}, {output.name}] is {output.type}"
             self.add("return_type_mismatch", f"{node.name}.{spec.name}", message)
+
+    def _find_output(self, link: Link) -> OutputSpec:
+        assert isinstance(link.output, int)  # resolve_outputs saw to it
+        return self.signatures[link.node].outputs[link.output]
 
     def _report_missing(self, node: Node, spec: InputSpec, before_bypass: Any) -> None:
         where = f"{node.name}.{spec.name}"

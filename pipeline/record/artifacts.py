@@ -13,10 +13,11 @@ Every file appears whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +35,7 @@ def open_folder(folder: Path) -> Path:
     """Make the output folder, and make sure that it can be written. Raises OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _written_whole(folder / "probe") as path:
-            path.touch()
-        (folder / "probe").unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OutputError(f"hydra.run.dir: cannot be written, got '{folder}': {error.strerror}") from error
     return folder
@@ -87,12 +86,18 @@ def write_picture(folder: Path, node: str, pixels: np.ndarray, prompt: Mapping[s
     return folder / f"{node}.png"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _written_whole(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to; it is renamed to `target` at the end, or removed after a failure."""
+    """A path beside `target` to write to; it is renamed to `target` at the end, or removed after a failure.
+
+    Raises OutputError for what the system refuses, a full disk for instance.
+    """
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield beside
         beside.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)

@@ -167,6 +167,25 @@ def test_the_class_judges_its_own_inputs(session):
     assert [problem.code for problem in caught.value.problems] == ["custom_validation_failed", "value_bigger_than_max"]
 
 
+def test_a_class_may_judge_the_types_of_its_links(session):
+    nodes = {"n": ("ProbeAdd", {"a": 1, "b": 1}), "x": ("ProbeTyped", {"a": ["n", 0], "b": 1})}
+    assert session.check(make_graph(**nodes), ["x"])
+    for source, message in {
+        "LatentgridLoadConditioning": "x: a must be INT, got CONDITIONING",
+        "LatentgridLoadLatent": "x: ProbeTyped's own validation raised ValueError: no idea what to do with a latent",
+    }.items():
+        wrong = make_graph(n=(source, {"path": "missing.pt"}), x=("ProbeTyped", {"a": ["n", 0], "b": 1}))
+        with pytest.raises(ConfigError) as caught:
+            session.check(wrong, ["x"])
+        assert message in map(str, caught.value.problems)
+
+
+@pytest.mark.parametrize("value", [[3, 4], ["n", "o", "p"], {"x": 1}, "text", 2.5, True])
+def test_a_constant_reaches_its_node_as_it_is(session, value):
+    wrapped = {"__value__": value} if isinstance(value, list | dict) else value
+    assert evaluate(session, "x", x=("ProbeEcho", {"value": wrapped})) == [value]
+
+
 def test_an_unknown_class_type_gets_a_did_you_mean(session):
     with pytest.raises(ConfigError, match=r"x\._node_: 'KSamplr' is not a node .*; did you mean 'KSampler'\?"):
         session.check(make_graph(x=("KSamplr", {})), ["x"])

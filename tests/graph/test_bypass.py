@@ -117,15 +117,22 @@ def test_optional_sockets_come_before_required_widgets() -> None:
 MATCH = {"template": {"template_id": "switch", "allowed_types": "*"}}  # as ComfySwitchNode of ComfyUI 0.30 declares
 
 
-def test_a_bypassed_switch_passes_its_first_input_to_a_reader_of_any_one_type() -> None:
+@pytest.mark.parametrize(
+    ("allowed", "wanted", "found"),
+    [("*", "IMAGE", "on_false"), ("IMAGE,MASK", "IMAGE", "on_false"), ("IMAGE,MASK", "MODEL", None)],
+)
+def test_a_bypassed_switch_passes_on_its_first_input_if_the_reader_takes_an_allowed_type(
+    allowed: str, wanted: str, found: str | None
+) -> None:
     """The front end gives an input of matching type the allowed types, and the output what is linked."""
+    match = {"template": {"template_id": "switch", "allowed_types": allowed}}
     declared = {
         "switch": ("BOOLEAN",),
-        "on_false": ("COMFY_MATCHTYPE_V3", MATCH),
-        "on_true": ("COMFY_MATCHTYPE_V3", MATCH),
+        "on_false": ("COMFY_MATCHTYPE_V3", match),
+        "on_true": ("COMFY_MATCHTYPE_V3", match),
     }
     signature = Signature("K", read_inputs({"required": declared}), read_outputs(["COMFY_MATCHTYPE_V3"], ["output"]))
-    assert pass_through(signature, 0, "IMAGE") == "on_false"
+    assert pass_through(signature, 0, wanted) == found
 
 
 def test_a_switch_reads_past_a_bypassed_node_as_a_reader_of_the_allowed_types() -> None:

@@ -579,14 +579,14 @@ def test_a_class_judges_the_nodes_that_run_as_they_run() -> None:
     judged: list[Node] = []
     checked = check_config(
         {"other": {"_node_": "EmptyLatent", "width": 64}, "lora._bypass_": True},
-        judge=lambda node: judged.append(node) or [],  # type: ignore[func-returns-value]
+        judge=lambda node, received: judged.append(node) or [],  # type: ignore[func-returns-value]
     )
     assert judged == list(checked.graph.values())
     assert type(next(node for node in judged if node.name == "sampler").inputs["cfg"]) is float
 
 
 def test_what_a_class_says_is_a_problem_like_others_and_it_is_not_asked_about_a_node_with_one() -> None:
-    def judge(node: Node) -> list[Problem]:
+    def judge(node: Node, received_types: Any) -> list[Problem]:
         assert node.name not in ("unet", "sampler")
         return (
             [Problem("custom_validation_failed", f"{node.name}.path", "no such file")] if "path" in node.inputs else []

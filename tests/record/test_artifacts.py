@@ -67,3 +67,8 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
 
 def test_an_opened_folder_is_empty(tmp_path):
     assert list(artifacts.open_folder(tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_what_the_system_refuses_is_an_output_error(tmp_path):
+    with pytest.raises(OutputError, match=r"/gone/a\.txt: cannot be written: No such file or directory"):
+        artifacts.write_text(tmp_path / "gone", "a.txt", "text")

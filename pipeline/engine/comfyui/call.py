@@ -18,6 +18,7 @@ from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import Problem
 from pipeline.graph.api_format import write_api_format
 from pipeline.graph.model import Graph, Node
+from pipeline.graph.reader import VALUE
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class NodeCaller:
         self._classes = comfyui.nodes.NODE_CLASS_MAPPINGS
         self._objects = objects
         # A prompt of its own: ComfyUI memoises in it, and nodes may change it.
-        self.prompt = DynamicPrompt(write_api_format(graph))
+        self.prompt = DynamicPrompt(_unwrap_constants(write_api_format(graph)))
         self.prompt_id = "latentgrid"
         self.mark_in_use: Callable[[Any], None] = lambda outputs: None
         self._changes = self._execution.IsChangedCache(self.prompt_id, self.prompt, None)
@@ -75,8 +76,11 @@ class NodeCaller:
         """What IS_CHANGED or fingerprint_inputs says of the node's constants; False for a class without it."""
         return await self._changes.get(node.name)
 
-    async def find_problems(self, node: Node) -> list[Problem]:
-        """Ask the class's own validation (VALIDATE_INPUTS, validate_inputs) about the node's constants."""
+    async def find_problems(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
+        """Ask the class's own validation (VALIDATE_INPUTS, validate_inputs) about the node's constants.
+
+        `received_types` has the type of what is linked to each linked input.
+        """
         cls = self._classes[node.class_type]
         function = find_validator(cls)
         if function is None:
@@ -84,21 +88,24 @@ class NodeCaller:
         spec = inspect.getfullargspec(function)
         values, _, v3_data = self._read_inputs(node, cls, None)
         values = {name: value for name, value in values.items() if spec.varkw or name in spec.args}
+        where = f"{node.name}.{next(iter(values))}" if len(values) == 1 else node.name
         if "input_types" in spec.args:
-            values["input_types"] = [{}]
+            values["input_types"] = [dict(received_types)]
         if not values:
             return []
-        results = await self._execution._async_map_node_over_list(
-            self.prompt_id, node.name, cls, values, function.__name__, v3_data=v3_data
-        )
-        results = await self._execution.resolve_map_node_over_list_results(results)
-        where = f"{node.name}.{next(iter(values))}" if len(values) == 1 else node.name
+        try:
+            results = await self._execution._async_map_node_over_list(
+                self.prompt_id, node.name, cls, values, function.__name__, v3_data=v3_data
+            )
+            results = await self._execution.resolve_map_node_over_list_results(results)
+        except Exception as error:
+            message = f"{node.class_type}'s own validation raised {type(error).__name__}: {error}"
+            return [Problem("exception_during_validation", where, message)]
         said = [result if isinstance(result, str) else "is refused" for result in results if result is not True]
         return [Problem("custom_validation_failed", where, text) for text in said]
 
     def _read_inputs(self, node: Node, cls: type, sources: _Sources | None) -> tuple[Any, Any, Any]:
         inputs = self.prompt.get_node(node.name)["inputs"]
-        inputs = {name: _unwrap(value) for name, value in inputs.items()}
         return self._execution.get_input_data(inputs, cls, node.name, sources, self.prompt, {})
 
 
@@ -125,9 +132,13 @@ class _Sources:
         return self._sources.get(from_node_id)
 
 
-def _unwrap(value: Any) -> Any:
-    """A literal list leaves its `__value__` wrapping where ComfyUI's validation would take it off."""
-    return value["__value__"] if isinstance(value, dict) and set(value) == {"__value__"} else value
+def _unwrap_constants(prompt: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Take literal lists and mappings out of their `__value__`, as ComfyUI's validation does in place."""
+    for node in prompt.values():
+        for name, value in node["inputs"].items():
+            if isinstance(value, dict):
+                node["inputs"][name] = value[VALUE]
+    return prompt
 
 
 def _find_latent_format(node: Node, values: Mapping[str, list[Any]], sources: Mapping[str, NodeOutputs]) -> Any:

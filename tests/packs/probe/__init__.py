@@ -66,6 +66,35 @@ class ProbeJudge(ProbeAdd):
         return True if a % 2 == 0 else "must be even"
 
 
+class ProbeTyped(ProbeAdd):
+    """Judges the types of what is linked, which ComfyUI then leaves to it."""
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types):
+        if input_types["a"] == "LATENT":
+            raise ValueError("no idea what to do with a latent")
+        return True if input_types["a"] == "INT" else f"a must be INT, got {input_types['a']}"
+
+
+class ProbeEcho:
+    """Gives back what it got."""
+
+    RETURN_TYPES = ("*",)
+    FUNCTION = "echo"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": ("*",)}}
+
+    @classmethod
+    def IS_CHANGED(cls, value):
+        return repr(value)
+
+    def echo(self, value):
+        return (value,)
+
+
 class ProbeSpread:
     """Gives a list, so that the next node is called once for each entry."""
 
@@ -130,7 +159,7 @@ class ProbeV3Async(ProbeV3):
         return io.NodeOutput(value * factor)
 
 
-V1 = (ProbeAdd, ProbeAsync, ProbeFail, ProbeChanging, ProbeJudge, ProbeSpread, ProbeGather)
+V1 = (ProbeAdd, ProbeAsync, ProbeFail, ProbeChanging, ProbeJudge, ProbeTyped, ProbeEcho, ProbeSpread, ProbeGather)
 NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (*V1, ProbeV3, ProbeV3Async)}
 ProbeV3.GET_SCHEMA()
 ProbeV3Async.GET_SCHEMA()
