@@ -47,10 +47,10 @@ def run_command() -> None:
         status, word = (143, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
         print(f"{word}; the run is recorded as KILLED if it had begun", file=sys.stderr)
         sys.exit(status)
-    except (PipelineError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
+    except Exception as error:
+        if wants_traceback or not _explain(error):
             raise
-        _fail(error)
+        sys.exit(1)
 
 
 def _terminate(signum: int, frame: Any) -> NoReturn:
@@ -75,21 +75,22 @@ def _run_job(config: DictConfig) -> None:
         log.info("%s", format_summary(result, config.tracking.uri))
 
 
-def _fail(error: Exception) -> NoReturn:
-    """Show what has not been shown by the job itself, and end with exit status 1."""
-    if not isinstance(error, PipelineError):
-        print(_explain(error), file=sys.stderr)
-    sys.exit(1)
+def _explain(error: Exception) -> bool:
+    """Show a user's mistake unless the job has shown it; false for an error that is none.
 
-
-def _explain(error: Exception) -> str:
-    """All wrong overrides in our words, or Hydra's message if they are fine one by one."""
+    All wrong overrides are named in our words; Hydra's own message is shown if they are fine one by one.
+    """
+    if isinstance(error, PipelineError):
+        return True
     from hydra._internal.utils import get_args_parser
 
     from pipeline.overrides import find_override_problems
 
     problems = find_override_problems(get_args_parser().parse_args().overrides)
-    return str(ConfigError(problems)) if problems else str(error)
+    if problems or isinstance(error, HydraException | OmegaConfBaseException):
+        print(ConfigError(problems) if problems else error, file=sys.stderr)
+        return True
+    return False
 
 
 def main(argv: Sequence[str] | None = None) -> None:

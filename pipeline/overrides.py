@@ -25,10 +25,10 @@ def find_override_problems(overrides: Sequence[str]) -> list[Problem]:
     parsed = list(_parse(overrides, problems))
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        groups = [override for override in parsed if _list_choices(override.key_or_group)]
+        groups = [override for override in parsed if _chooses(override)]
         wrong = [problem for override in groups for problem in _check_choice(override)]
         chosen = [] if wrong else [line for override in groups if (line := _take_first(override))]
-        config = compose("config", overrides=chosen)
+        config = _compose(chosen, wrong)
     values = [override for override in parsed if override not in groups]
     return problems + wrong + [problem for override in values for problem in _check_value(override, config)]
 
@@ -42,6 +42,25 @@ def _parse(overrides: Sequence[str], problems: list[Problem]) -> Iterator[Overri
                 "cannot be read as an override. Write path.to.value=VALUE, and quote special characters: 'path=\"a,b\"'"
             )
             problems.append(Problem("bad_override", text, message))
+
+
+def _compose(chosen: list[str], problems: list[Problem]) -> DictConfig:
+    """The config with these choices, or with the default ones if Hydra refuses one of them, which is a problem."""
+    try:
+        return compose("config", overrides=chosen)
+    except HydraException:
+        for line in chosen:
+            try:
+                compose("config", overrides=[line])
+            except HydraException as error:
+                group = line.lstrip("+~").partition("=")[0].partition("@")[0]
+                problems.append(Problem("bad_override", group, f"{line} is refused: {' '.join(str(error).split())}"))
+        return compose("config")
+
+
+def _chooses(override: Override) -> bool:
+    """Whether it chooses from a group; a mapping given to a group's key is merged into what was chosen."""
+    return bool(_list_choices(override.key_or_group)) and not isinstance(override.value(), dict)
 
 
 def _list_choices(group: str) -> list[str]:

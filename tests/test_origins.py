@@ -81,8 +81,11 @@ def test_where_a_value_was_set_last(overrides: tuple[str, ...], path: str, origi
     assert find(path, *overrides) == origin
 
 
-def test_of_several_experiments_the_one_that_sets_the_value_is_named() -> None:
-    assert find("auraflow.shift", "experiment=[tiny,qwen_image_edit_2509_lightning]") == LIGHTNING
+def test_of_several_choices_of_a_group_the_last_that_sets_the_value_is_named() -> None:
+    several = ("experiment=[qwen_image_edit_2509_lightning,tiny]", "lora=[tiny,qwen_image_lightning_4steps]")
+    assert compose(*several).lora.lora_name == "Qwen-Image-Lightning-4steps-V2.0.safetensors"
+    assert find("lora.lora_name", *several) == "lora/qwen_image_lightning_4steps.yaml"
+    assert find("auraflow.shift", *several) == LIGHTNING
 
 
 def test_every_path_is_answered_in_the_order_asked() -> None:

@@ -34,6 +34,11 @@ def test_what_cannot_be_read_and_keys_that_do_not_exist() -> None:
         "sede=8": ("unknown_input", "sede: is not in the config; did you mean 'seed'?"),
         "zzz=1": ("unknown_input", "zzz: is not in the config. To add it, write +zzz=1"),
         "qqq.a=[1,2]": ("unknown_input", "qqq.a: is not in the config. To add it, write +qqq.a=[1,2]"),
+        "comfyui.args.reserve_vram=2.0": (
+            "unknown_input",
+            "comfyui.args.reserve_vram: is not in the config. To add it, write +comfyui.args.reserve_vram=2.0",
+        ),
+        "run.outputs.5=lora": ("unknown_input", "run.outputs.5: is not in the config; did you mean 'run.outputs'?"),
         "~sampler.sceduler": (
             "unknown_input",
             "sampler.sceduler: is not in the config; did you mean 'sampler.scheduler'?",

@@ -36,8 +36,13 @@ class InputSpec:
     folder: str | None = None
 
     @property
+    def takes_constant(self) -> bool:
+        """Whether a constant can fill it; other types take a link only."""
+        return self.type == "*" or self.options.get("widgetType", self.type) in WIDGET_TYPES
+
+    @property
     def is_widget(self) -> bool:
-        """Whether a constant can fill it; a socket takes a link only."""
+        """Whether the GUI shows it as a widget and not as a socket."""
         kind = self.options.get("widgetType", self.type)
         return kind in WIDGET_TYPES and not self.options.get("forceInput", False)
 

@@ -20,7 +20,7 @@ def check_value(
 
     `judged_by_class`: the class's VALIDATE_INPUTS takes this input, so ComfyUI leaves range and choices to it.
     """
-    if not spec.is_widget and spec.type != "*" and not isinstance(value, list | dict):
+    if not spec.takes_constant and not isinstance(value, list | dict):
         message = f"needs a link to a {spec.type}, got {value!r}. Link it: {where}=[NODE,{spec.type}]"
         return value, Problem("invalid_input_type", where, message)
     try:

@@ -135,6 +135,29 @@ def test_a_bypassed_switch_passes_on_its_first_input_if_the_reader_takes_an_allo
     assert pass_through(signature, 0, wanted) == found
 
 
+def test_an_input_of_matching_type_that_allows_one_type_is_of_exactly_that_type() -> None:
+    match = {"template": {"template_id": "image", "allowed_types": "IMAGE"}}
+    declared = {"first": ("IMAGE,MASK",), "second": ("COMFY_MATCHTYPE_V3", match)}
+    signature = Signature("K", read_inputs({"required": declared}), read_outputs(["X", "X", "IMAGE"], None))
+    assert pass_through(signature, 2, "IMAGE") == "second"
+
+
+def test_past_a_bypassed_switch_any_allowed_type_will_do() -> None:
+    graph = make_graph(
+        make_node("unet"),
+        make_node("lora", True, model=Link("unet", 0)),
+        make_node("switch", True, on_false=Link("lora", 0)),
+        make_node("reader", model=Link("switch", 0)),
+    )
+    switch = read_inputs({"required": {"on_false": ("COMFY_MATCHTYPE_V3", MATCH)}})
+    signatures = {
+        "lora": make_signature("model:MODEL", "MODEL"),
+        "switch": Signature("K", switch, read_outputs(["COMFY_MATCHTYPE_V3"], None)),
+        "reader": make_signature("model:MODEL"),
+    }
+    assert resolve_bypass(graph, signatures)["reader"].inputs == {"model": Link("unet", 0)}
+
+
 def test_a_switch_reads_past_a_bypassed_node_as_a_reader_of_the_allowed_types() -> None:
     graph = make_graph(
         make_node("unet"), make_node("lora", True, model=Link("unet", 0)), make_node("switch", on_true=Link("lora", 0))
