@@ -45,7 +45,7 @@ def run_command() -> None:
         _run_job()
     except KeyboardInterrupt as error:
         status, word = (143, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
-        print(f"{word}; the run is recorded as KILLED if it had begun", file=sys.stderr)
+        print(f"{word}; a run that had begun and not yet finished is recorded as KILLED", file=sys.stderr)
         sys.exit(status)
     except Exception as error:
         if wants_traceback or not _explain(error):
@@ -109,7 +109,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (PipelineError, HydraException) as error:
         if os.environ.get(FULL_ERROR, "0") == "1":
             raise
-        print(error, file=sys.stderr)
+        from pipeline.overrides import find_override_problems
+
+        problems = [] if isinstance(error, PipelineError) else find_override_problems(args.overrides)
+        print(ConfigError(problems) if problems else error, file=sys.stderr)
         sys.exit(1)
 
 
@@ -117,7 +120,11 @@ def show_comfyui(overrides: Sequence[str], path_only: bool) -> None:
     """Print the folder of the ComfyUI that the config finds, or all that is known of it."""
     from pipeline.engine.comfyui.locate import find_comfyui
 
-    settings = read_config(compose_config(overrides)).comfyui
+    read = read_config(compose_config(overrides))
+    problems = [problem for problem in read.problems if problem.where.startswith("comfyui")]
+    if problems:
+        raise ConfigError(problems)
+    settings = read.comfyui
     installation = find_comfyui(settings.path, settings.version)
     if path_only:
         print(installation.path)

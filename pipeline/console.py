@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.events import Event, NodeFinished, NodeProgress, NodeStarted, RunStarted
@@ -87,15 +88,19 @@ def format_summary(result: RunResult, tracking_uri: str | None) -> str:
     lines = [f"{path.suffix[1:]:<9}{path}" for path in result.files if path.stem in result.latents]
     if result.mlflow and tracking_uri:
         place = f"/#/experiments/{result.mlflow.experiment_id}/runs/{result.mlflow.run_id}"
-        served = tracking_uri.startswith("http")
-        address = (
-            f"{tracking_uri.rstrip('/')}{place}" if served else f"http://127.0.0.1:5000{place}   (after `make ui`)"
-        )
-        lines.append(f"{'MLflow':<9}{address}")
+        lines.append(f"{'MLflow':<9}{_find_ui(tracking_uri, place)}")
     lines.append(
         f"{'done':<9}{len(result.executed)} nodes ran, {len(result.cached)} were known, {result.seconds:.2f} s"
     )
     return "\n".join(lines)
+
+
+def _find_ui(tracking_uri: str, place: str) -> str:
+    if tracking_uri.startswith("http"):
+        return f"{tracking_uri.rstrip('/')}{place}"
+    ours = tracking_uri == "sqlite:///outputs/mlflow.db" and Path("Makefile").is_file()
+    command = "make ui" if ours else f"mlflow ui --backend-store-uri {tracking_uri}"
+    return f"http://127.0.0.1:5000{place}   (after `{command}`)"
 
 
 def format_plan(checked: CheckedGraph, origins: Mapping[str, str]) -> str:

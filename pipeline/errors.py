@@ -90,7 +90,7 @@ class OutputError(PipelineError):
 
 
 class TrackingError(PipelineError):
-    """The MLflow record could not be written; the message names where the results lie on disk."""
+    """The MLflow record could not be written; if there are results already, the message names their folder."""
 
 
 def did_you_mean(word: object, choices: Iterable[object]) -> str:

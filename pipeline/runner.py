@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,10 +103,14 @@ def run_config(config: DictConfig | Mapping[str, Any], folder: Path, hydra: Any 
     return _execute(session, checked, recorder, read.run.save_pt)
 
 
-@functools.cache
+_trackers: dict[TrackingSettings, Tracker] = {}
+
+
 def open_tracker(settings: TrackingSettings) -> Tracker:
     """The tracker of this process for these settings; its writer starts at once and works beside us."""
-    return Tracker(settings)
+    if settings not in _trackers or _trackers[settings].failed:
+        _trackers[settings] = Tracker(settings)
+    return _trackers[settings]
 
 
 _session: Session | None = None
@@ -135,16 +139,21 @@ def _execute(session: Session, checked: CheckedGraph, recorder: Recorder, save_p
         progress(event)
 
     began = time.perf_counter()
-    recorder.start()
     try:
+        recorder.start()
         execution = session.run(checked, listen)
         latents = _keep_latents(execution, checked, recorder, save_pt)
     except BaseException as error:
         progress.close()
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        with _tracking_errors_logged():
-            recorder.finish(status, time.perf_counter() - began, f"{type(error).__name__}: {error}")
+        if recorder.started:
+            with _tracking_errors_logged():
+                recorder.finish(status, time.perf_counter() - began, f"{type(error).__name__}: {error}")
         raise
+    try:
+        mlflow = recorder.finish("FINISHED", time.perf_counter() - began)
+    except TrackingError as error:
+        raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error
     return RunResult(
         checked=checked,
         latents=latents,
@@ -154,7 +163,7 @@ def _execute(session: Session, checked: CheckedGraph, recorder: Recorder, save_p
         seconds=execution.seconds,
         folder=recorder.folder,
         files=tuple(recorder.files),
-        mlflow=recorder.finish("FINISHED", time.perf_counter() - began),
+        mlflow=mlflow,
     )
 
 
@@ -170,7 +179,8 @@ def _tracking_errors_logged() -> Iterator[None]:
 def _keep_latents(
     execution: Execution, checked: CheckedGraph, recorder: Recorder, save_pt: bool
 ) -> dict[str, torch.Tensor]:
-    """Write the first LATENT of each kept node."""
+    """Write the first LATENT of each kept node, and say where a kept node has nothing that is written."""
+    from pipeline.engine.comfyui.call import is_blocked
     from pipeline.engine.comfyui.preview import draw_latent
 
     latents = {}
@@ -178,8 +188,10 @@ def _keep_latents(
         found = [
             values[0]["samples"]
             for spec, values in zip(checked.signatures[name].outputs, outputs.outputs, strict=False)
-            if spec.type == "LATENT" and values
+            if spec.type == "LATENT" and values and not is_blocked(values[0])
         ]
+        if not found and not checked.signatures[name].is_output_node:
+            log.warning("%s gives no LATENT, so no file is written of it; a SaveImage node, say, writes one", name)
         if found:
             # A copy made outside inference mode is an ordinary tensor, free to be used and changed.
             latents[name] = found[0].detach().cpu().clone()
@@ -190,11 +202,16 @@ def _keep_latents(
 def _name_outputs(execution: Execution, checked: CheckedGraph) -> dict[str, dict[str, Any]]:
     return {
         name: {
-            spec.name: values[0] if len(values) == 1 else values
+            spec.name: _copy(values[0] if len(values) == 1 else values)
             for spec, values in zip(checked.signatures[name].outputs, outputs.outputs, strict=False)
         }
         for name, outputs in execution.outputs.items()
     }
+
+
+def _copy(value: Any) -> Any:
+    """The containers are the caller's to change; what they hold is shared with the cache."""
+    return value.copy() if isinstance(value, dict | list) else value
 
 
 def _describe_plan(config: DictConfig | Mapping[str, Any], hydra: Any, checked: CheckedGraph) -> str:
@@ -208,11 +225,12 @@ def _collect_run_facts(
 ) -> RunFacts:
     overrides = list(hydra.overrides.task) if hydra is not None else []
     tags = {
-        **collect_facts(),
+        **collect_facts(session.comfyui.device),
         "version.comfyui": session.comfyui.installation.version,
-        "device": session.comfyui.device,
+        "device": f"{session.comfyui.device} ({read.comfyui.device})",
+        "reproducible": json.dumps(read.comfyui.reproducible),
         "dynamic_vram": json.dumps(session.comfyui.dynamic_vram),
-        "mlflow.note.content": f"`python run.py {' '.join(overrides)}`",
+        "mlflow.note.content": f"`python run.py {shlex.join(overrides)}`",
     }
     return RunFacts(
         name=read.run.name or " ".join(overrides),
@@ -232,11 +250,9 @@ def _write_yaml(config: DictConfig | Mapping[str, Any]) -> str:
 
 
 def _list_params(read: RunConfig, checked: CheckedGraph) -> dict[str, str]:
-    """Every variable, and every input of every node that runs, as text under its dotted path."""
+    """Every variable, every input of every node that runs, and who is bypassed, as text under their dotted paths."""
     params = {name: _write_param(value) for name, value in read.variables.items()}
-    for name, node in read.graph.items():
-        params[f"{name}._node_"] = node.class_type
-        params[f"{name}._bypass_"] = _write_param(node.bypassed)
+    params.update({f"{name}._bypass_": _write_param(node.bypassed) for name, node in read.graph.items()})
     for name, node in checked.graph.items():
         for key, value in node.inputs.items():
             params[f"{name}.{key}"] = format_value(value, checked) if isinstance(value, Link) else _write_param(value)

@@ -121,7 +121,8 @@ def test_a_run_leaves_a_latent_a_picture_and_a_record(run_py, tmp_path):
     assert latent.name == "sampler.latent"
     assert f"latent   {latent}" in done.stderr
     assert f"png      {latent.with_suffix('.png')}" in done.stderr
-    (run_id,) = re.findall(r"MLflow   http://127\.0\.0\.1:5000/#/experiments/\d+/runs/(\w+)", done.stderr)
+    (run_id,) = re.findall(r"MLflow   http://127\.0\.0\.1:5000/#/experiments/\d+/runs/(\w+) ", done.stderr)
+    assert "(after `mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db`)" in done.stderr
     record = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db").get_run(run_id)
     assert record.info.status == "FINISHED"
     assert record.data.params["sampler.steps"] == "2"
@@ -202,6 +203,36 @@ def test_python_m_pipeline_comfyui(tmp_path, environment, comfyui_path):
     assert re.search(r"^torch    2\.11\.0", shown, re.MULTILINE)
     assert re.search(r"^device   \w+", shown, re.MULTILINE)
     assert f"models   loras: {comfyui_path}/models/loras" in shown.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+comfyui.args.reserve_vrm=2"], "comfyui.args.reserve_vrm: ComfyUI has no such option; did you mean"),
+        (["+comfyui.args.cuda_device=1"], "comfyui.args.cuda_device: has no effect here. Use comfyui.device=cuda:N"),
+        (["+comfyui.args.reserve_vram=lots"], "argument --reserve-vram: invalid float value: 'lots'"),
+        (["comfyui.device=gpu", "comfyui.models=[/nope]"], "comfyui.models[0]: does not exist, got '/nope'"),
+        (["comfyui.reproducible=true", "comfyui.dynamic_vram=true"], "comfyui.dynamic_vram: excludes comfyui.repro"),
+        (["comfyui.vesion=1"], "comfyui.vesion: is not in the config; did you mean 'comfyui.version'?"),
+    ],
+)
+def test_wrong_settings_of_comfyui_are_explained(tmp_path, environment, overrides, message):
+    command = [sys.executable, "-m", "pipeline", "comfyui", *overrides]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_of_comfyui_are_read_as_on_its_command_line(tmp_path, environment):
+    code = (
+        "from pipeline.engine.comfyui.start import start_comfyui;"
+        "from pipeline.engine.comfyui.settings import ComfyUISettings;"
+        "start_comfyui(ComfyUISettings(args={'reserve_vram': 2, 'fast': ['fp16_accumulation'], 'force_fp16': True}));"
+        "from comfy.cli_args import args, PerformanceFeature;"
+        "assert args.reserve_vram == 2.0 and args.fp16_unet and args.fast == {PerformanceFeature.Fp16Accumulation}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=tmp_path)
 
 
 def test_python_m_pipeline_names_what_is_wrong(tmp_path, environment):

@@ -80,7 +80,6 @@ def test_mlflow_has_every_input_as_a_param_under_its_dotted_path(sampled, uri):
             "sampler.cfg": "1.0",
             "sampler.sampler_name": "euler",
             "sampler.model": "[cfg_norm, patched_model]",
-            "sampler._node_": "KSampler",
             "cfg_norm.pre_cfg": "false",  # a default of the node
             "lora.strength_model": "1.0",
             "lora._bypass_": "false",
@@ -153,9 +152,20 @@ def test_tracking_none_writes_the_folder_only(tmp_path):
 
 
 def test_a_failing_record_does_not_lose_the_result(tmp_path):
-    with pytest.raises(TrackingError, match="nonsense"):
+    with pytest.raises(TrackingError, match=f"nonsense(?s:.*)The results are kept: {tmp_path}"):
         run(overrides=[*ADD, "tracking.uri=nonsense://x"], folder=tmp_path)
     assert (tmp_path / "config.yaml").exists()
+
+
+def test_what_the_caller_changes_in_a_result_is_not_seen_by_the_next_run(sampled, tmp_path):
+    again = [*PROBES, "tracking=none", "seed=7", "sampler.steps=2"]
+    run(overrides=again, folder=tmp_path).outputs["sampler"]["LATENT"]["samples"] = None
+    assert torch.equal(run(overrides=again, folder=tmp_path).latent, sampled.latent)
+
+
+def test_a_kept_node_of_which_nothing_is_written_is_named(tmp_path, caplog):
+    run(overrides=[*ADD, "tracking=none"], folder=tmp_path)
+    assert "add gives no LATENT, so no file is written of it" in caplog.text
 
 
 def test_a_dry_run_shows_the_order_and_the_origins(tmp_path, capsys):

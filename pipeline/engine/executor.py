@@ -44,9 +44,9 @@ class Executor:
         began = time.perf_counter()
         keys = await self._make_keys(checked, caller)
         needed = self._find_needed(checked, keys)
-        cached = tuple(name for name in checked.order if keys[name] in self._cache)
-        wanted = set(keys.values())
+        wanted = set(keys.values()) - {keys[name] for name in checked.order if checked.signatures[name].is_output_node}
         self._cache = {key: outputs for key, outputs in self._cache.items() if key in wanted}
+        cached = tuple(name for name in checked.order if keys[name] in self._cache)
         listen(RunStarted(checked.order, cached))
         executed: dict[str, None] = {}  # a set that keeps its order
         for name in needed:
@@ -74,12 +74,15 @@ class Executor:
         return keys
 
     def _find_needed(self, checked: CheckedGraph, keys: Mapping[str, str]) -> tuple[str, ...]:
-        """The nodes that must run: from the targets upwards, no further than what the cache holds."""
+        """The nodes that must run: from the targets upwards, no further than what the cache holds.
+
+        Output nodes always run: what they are for is to write into this run's folder.
+        """
         needed: set[str] = set()
         waiting = list(checked.targets)
         while waiting:
             name = waiting.pop()
-            if name not in needed and keys[name] not in self._cache:
+            if name not in needed and (keys[name] not in self._cache or checked.signatures[name].is_output_node):
                 needed.add(name)
                 waiting.extend(link.node for _, link in checked.graph[name].links)
         return tuple(name for name in checked.order if name in needed)

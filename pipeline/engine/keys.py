@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,26 +27,27 @@ def make_key(
         name: ["link", upstream[value.node], value.output] if isinstance(value, Link) else ["value", repr(value)]
         for name, value in sorted(node.inputs.items())
     }
-    files = {
-        name: identify_file(find_file(spec.folder, value))
-        for name, value in node.inputs.items()
-        if (spec := signature.inputs.get(name)) and spec.folder and isinstance(value, str)
-    }
-    parts = [node.class_type, inputs, files, _settle(fingerprint)]
+    chosen = [node.inputs[name] for name, spec in signature.inputs.items() if spec.choices and name in node.inputs]
+    files = [
+        identify_file(path)
+        for value in chosen
+        for folder in signature.folders
+        if isinstance(value, str) and (path := find_file(folder, value))
+    ]
+    name = node.name if signature.depends_on_name else ""
+    parts = [node.class_type, name, inputs, files, _settle(fingerprint)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def identify_file(path: str | None) -> list[Any]:
+def identify_file(path: str) -> list[Any]:
     """Path, size in bytes and mtime in ns of a file: enough to notice that it was replaced."""
-    if path is None:
-        return []
     state = Path(path).stat()
     return [str(Path(path).resolve()), state.st_size, state.st_mtime_ns]
 
 
 def _settle(fingerprint: Any) -> str:
-    """A fingerprint as text. NaN means "always changed" in ComfyUI, so it gives a text that never comes again."""
+    """A fingerprint as text. What is not plain data, and NaN, never equals anything in ComfyUI, so neither here."""
     parts = fingerprint if isinstance(fingerprint, list) else [fingerprint]
-    if any(isinstance(part, float) and math.isnan(part) for part in parts):
-        return uuid.uuid4().hex
-    return repr(fingerprint)
+    if all(isinstance(part, str | bytes | int | float | None) and part == part for part in parts):
+        return repr(fingerprint)
+    return uuid.uuid4().hex

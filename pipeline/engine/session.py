@@ -89,21 +89,43 @@ class Session:
         self._memory.collect()
 
     def _forget_objects(self, checked: CheckedGraph) -> None:
-        """Node objects hold state (a LoRA file, say); those of nodes that are gone would hold it for ever."""
-        kept = {(node.name, node.class_type) for node in checked.graph.values()}
+        """Node objects hold state (a LoRA file, say); those of nodes that are gone would hold it for ever.
+
+        Those of output nodes go as well: ComfyUI's savers ask for the output folder when they are made.
+        """
+        kept = {
+            (name, node.class_type)
+            for name, node in checked.graph.items()
+            if not checked.signatures[name].is_output_node
+        }
         for key in self._objects.keys() - kept:
             del self._objects[key]
+
+    def _run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._loop.run_until_complete(coroutine)
+        except BaseException:
+            self._loop.run_until_complete(_cancel_tasks())
+            raise
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run on the session's loop; from inside another running loop (a notebook), in a thread of its own."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return self._loop.run_until_complete(coroutine)
+            return self._run_until_complete(coroutine)
         with ThreadPoolExecutor(1, "latentgrid-session") as thread:
-            future = thread.submit(self._loop.run_until_complete, coroutine)
+            future = thread.submit(self._run_until_complete, coroutine)
             try:
                 return future.result()
             except KeyboardInterrupt:
                 self.comfyui.nodes.interrupt_processing()  # the nodes stop at their next progress call
                 raise
+
+
+async def _cancel_tasks() -> None:
+    """End what a broken run left behind; the tasks of its async nodes would go on in the next run."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -151,7 +151,7 @@ class _Check:
         for name, spec in signature.inputs.items():
             if name in node.inputs:
                 inputs[name] = self._check_input(node, signature, spec)
-            elif not spec.required and "default" in spec.options:
+            elif not spec.required and spec.is_widget and "default" in spec.options:
                 inputs[name] = spec.options["default"]
                 self.filled.add(f"{node.name}.{name}")
             elif spec.required:
@@ -167,7 +167,8 @@ class _Check:
     def _find_undeclared(self, node: Node, signature: Signature) -> Iterator[tuple[str, Any]]:
         for name in (name for name in node.inputs if name not in signature.inputs):
             if not signature.takes_any_input:
-                near = did_you_mean(name, signature.inputs) or f". Its inputs are {', '.join(signature.inputs)}"
+                listed = f". Its inputs are {', '.join(signature.inputs)}" if signature.inputs else "; it takes none"
+                near = did_you_mean(name, signature.inputs) or listed
                 message = f"{node.class_type} has no input {name!r}{near}"
                 self.add("unknown_input", f"{node.name}.{name}", message)
             yield name, node.inputs[name]

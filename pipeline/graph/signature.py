@@ -20,6 +20,23 @@ WIDGET_TYPES = frozenset(
     }
 )
 
+# What only a link can bring: there is no constant of these types.
+OBJECT_TYPES = frozenset(
+    {
+        *("MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "MASK", "NOISE", "SAMPLER", "SIGMAS", "GUIDER"),
+        *(
+            "CONTROL_NET",
+            "CLIP_VISION",
+            "CLIP_VISION_OUTPUT",
+            "STYLE_MODEL",
+            "GLIGEN",
+            "UPSCALE_MODEL",
+            "AUDIO",
+            "VIDEO",
+        ),
+    }
+)
+
 # The type of inputs and outputs that take each other's type; an input's template says which types are allowed.
 MATCH_TYPE = "COMFY_MATCHTYPE_V3"
 
@@ -37,8 +54,8 @@ class InputSpec:
 
     @property
     def takes_constant(self) -> bool:
-        """Whether a constant can fill it; other types take a link only."""
-        return self.type == "*" or self.options.get("widgetType", self.type) in WIDGET_TYPES
+        """Whether a constant can fill it: ComfyUI's objects have none, but packs have widgets of their own types."""
+        return not _union(str(self.type)) <= OBJECT_TYPES
 
     @property
     def is_widget(self) -> bool:
@@ -71,7 +88,8 @@ class Signature:
     """Inputs and outputs of a class_type.
 
     `checks_itself` names the inputs that the class's own VALIDATE_INPUTS judges, which ComfyUI then leaves to it;
-    `takes_any_input` is true for a class that accepts undeclared inputs.
+    `takes_any_input` is true for a class that accepts undeclared inputs. `folders` are the model folders that the
+    class listed to declare its choices; `depends_on_name` says that its outputs depend on the name of its node.
     """
 
     class_type: str
@@ -80,6 +98,8 @@ class Signature:
     is_output_node: bool = False
     checks_itself: Collection[str] = frozenset()
     takes_any_input: bool = False
+    folders: tuple[str, ...] = ()
+    depends_on_name: bool = False
 
     @property
     def slots(self) -> list[InputSpec]:

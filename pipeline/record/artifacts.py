@@ -37,7 +37,7 @@ def open_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OutputError(f"hydra.run.dir: cannot be written, got '{folder}': {error.strerror}") from error
+        raise OutputError(f"the output folder cannot be written, got '{folder}': {error.strerror}") from error
     return folder
 
 

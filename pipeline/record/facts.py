@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import functools
 import getpass
+import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
 
 
-def collect_facts() -> dict[str, str]:
-    """Versions of Python, torch, CUDA and cuDNN, the GPU, and the git commit; torch must be imported already."""
+def collect_facts(device: str) -> dict[str, str]:
+    """Versions of Python, torch, CUDA and cuDNN, the GPU, and the git commit; torch must be imported already.
+
+    `device` is the torch device that computes.
+    """
     torch = sys.modules["torch"]
     facts = {
         "version.python": platform.python_version(),
         "version.torch": torch.__version__,
         "version.cuda": torch.version.cuda or "none",
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": _get_user(),
         "mlflow.source.name": "latentgrid",
         **_read_git(Path(__file__).parents[2]),
     }
-    if torch.cuda.is_available():
+    if device.startswith("cuda"):
         facts["version.cudnn"] = str(torch.backends.cudnn.version())
-        facts["gpu"] = torch.cuda.get_device_name()
+        facts["gpu"] = torch.cuda.get_device_name(device)
     return facts
+
+
+def _get_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under an id that has no name
+        return str(os.getuid())
 
 
 @functools.cache
@@ -34,14 +45,16 @@ def _read_git(folder: Path) -> dict[str, str]:
     if not commit:
         return {"git.commit": "unknown"}
     changed = _git(folder, "status", "--porcelain", "--untracked-files=normal")
-    return {"git.commit": commit, "git.clean": "false" if changed else "true", "mlflow.source.git.commit": commit}
+    clean = {} if changed is None else {"git.clean": "false" if changed else "true"}
+    return {"git.commit": commit, "mlflow.source.git.commit": commit, **clean}
 
 
-def _git(folder: Path, *command: str) -> str:
+def _git(folder: Path, *command: str) -> str | None:
+    """What git says, None if it cannot say."""
     try:
         done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return None
     return done.stdout.strip()
 
 
@@ -49,7 +62,7 @@ def measure_peak_memory() -> dict[str, float]:
     """Peak memory in GB (10^9 bytes): of the process since it began, of the GPU since `reset_peak_memory`."""
     peaks = {"memory/process_peak_gb": _read_process_peak() / 1e9}
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if torch is not None and torch.cuda.is_initialized():
         peaks["memory/gpu_peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
     return peaks
 
@@ -57,7 +70,7 @@ def measure_peak_memory() -> dict[str, float]:
 def reset_peak_memory() -> None:
     """Start a new measurement of the GPU's peak memory."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
 
 

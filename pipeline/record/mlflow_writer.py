@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -19,9 +20,7 @@ from typing import Any, TextIO
 from urllib.parse import unquote
 
 SQLITE = "sqlite:///"
-PARAMS_A_BATCH = 100  # MLflow's limits for log_batch
-METRICS_A_BATCH = 1000
-PARAM_LENGTH = 6000
+PARAM_LENGTH = 6000  # MLflow's limit
 
 # Without it MLflow 3 guesses that an experiment is about generative text, and shows other pages.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -63,17 +62,14 @@ class Writer:
         self._run_id = run.info.run_id
         from mlflow.entities import Param
 
-        entities = [Param(key, value[:PARAM_LENGTH]) for key, value in params.items()]
-        for batch in _batches(entities, PARAMS_A_BATCH):
-            self._client.log_batch(self._run_id, params=batch)
+        entities = [Param(_make_key(key), value[:PARAM_LENGTH]) for key, value in params.items()]
+        self._client.log_batch(self._run_id, params=entities)
 
     def do_log(self, metrics: list[list[Any]], tags: dict[str, str]) -> None:
         from mlflow.entities import Metric, RunTag
 
-        entities = [Metric(key, value, _milliseconds(time), step) for key, value, time, step in metrics]
-        labels = [RunTag(key, value) for key, value in tags.items()]
-        for index, batch in enumerate(_batches(entities, METRICS_A_BATCH) or [[]]):
-            self._client.log_batch(self._run_id, metrics=batch, tags=[] if index else labels)
+        entities = [Metric(_make_key(key), value, _milliseconds(time), step) for key, value, time, step in metrics]
+        self._client.log_batch(self._run_id, metrics=entities, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def do_file(self, path: str, key: str | None) -> None:
         self._client.log_artifact(self._run_id, path)
@@ -81,19 +77,20 @@ class Writer:
             from PIL import Image
 
             with Image.open(path) as picture:
-                self._client.log_image(self._run_id, picture.convert("RGB"), key=key, step=0)
+                self._client.log_image(self._run_id, picture.convert("RGB"), key=_make_key(key), step=0)
 
-    def do_finish(self, status: str, time: float) -> dict[str, Any]:
+    def do_finish(self, number: int, status: str, time: float) -> dict[str, Any]:
         self._client.set_terminated(self._run_id, status, _milliseconds(time))
         answer = {"run_id": self._run_id, "experiment_id": self._experiment_id}
         self._run_id = None
-        return {"finished": answer}
+        return {"finished": number, **answer}
 
-    def close(self) -> None:
-        """Mark a run that is still open as KILLED."""
+    def close(self, status: str = "KILLED", error: str = "the process that ran it died without a word") -> None:
+        """End a run that is still open."""
         if self._run_id is not None:
-            self._client.set_tag(self._run_id, "error", "the process that ran it died without a word")
-            self._client.set_terminated(self._run_id, "KILLED", _milliseconds(time.time()))
+            self._client.set_tag(self._run_id, "error", error)
+            self._client.set_terminated(self._run_id, status, _milliseconds(time.time()))
+            self._run_id = None
 
 
 @contextlib.contextmanager
@@ -118,8 +115,9 @@ def _artifact_location(uri: str) -> str | None:
     return (database.parent / "mlartifacts").as_uri()
 
 
-def _batches(items: list[Any], size: int) -> list[list[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def _make_key(name: str) -> str:
+    """A name that MLflow takes as a key: packs use characters in the names of inputs that it refuses."""
+    return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)[:250]
 
 
 def _milliseconds(seconds: float) -> int:
@@ -136,7 +134,10 @@ def main(messages: TextIO, answers: TextIO) -> None:
                 print(json.dumps(answer), file=answers, flush=True)
         writer.close()
     except Exception as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=answers, flush=True)
+        text = f"{type(error).__name__}: {error}"
+        with contextlib.suppress(Exception):  # what failed may well fail again
+            writer.close("FAILED", f"its record could not be written: {text}")
+        print(json.dumps({"error": text}), file=answers, flush=True)
         raise
 
 

@@ -39,6 +39,7 @@ class Recorder:
     facts: RunFacts
     tracker: Tracker | None = None
     files: list[Path] = field(default_factory=list)
+    started: bool = False
     _metrics: list[tuple[str, float, float, int]] = field(default_factory=list)
     _cached: tuple[str, ...] = ()
     _node: str = ""
@@ -53,6 +54,7 @@ class Recorder:
         ]
         if self.tracker:
             self.tracker.raise_if_failed()
+            self.started = True
             self.tracker.start(self.facts.name, self.facts.params, self.facts.tags, time.time())
         for path in written:
             self._add(path)

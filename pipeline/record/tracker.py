@@ -49,12 +49,14 @@ class Tracker:
     """A connection to one writer process, which lives until this process ends.
 
     Methods return at once, except `finish`, which waits until the record is complete. After a failure of the
-    writer every method raises TrackingError.
+    writer `failed` is true and every method raises TrackingError; another tracker may fare better.
     """
 
     def __init__(self, settings: TrackingSettings):
         self._settings = settings
         self._has_runs = False
+        self._finishes = 0
+        self.failed = False
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (the writer's, as long as it lives)
         self._writer = subprocess.Popen(
             [sys.executable, "-m", WRITER],
@@ -87,12 +89,13 @@ class Tracker:
 
     def finish(self, status: str, ended: float) -> MLflowRun:
         """End the run as FINISHED, FAILED or KILLED, and wait until its record is complete."""
-        self._send("finish", status=status, time=ended)
+        self._finishes += 1
+        self._send("finish", number=self._finishes, status=status, time=ended)
         while True:
             answer = self._answers.get()
             self._raise_if_failed(answer)
-            if "finished" in answer:
-                return MLflowRun(**answer["finished"])
+            if answer.get("finished") == self._finishes:  # not the late answer to a wait that was interrupted
+                return MLflowRun(answer["run_id"], answer["experiment_id"])
 
     def raise_if_failed(self) -> None:
         """Raise TrackingError if the writer has failed by now; does not wait."""
@@ -129,6 +132,7 @@ class Tracker:
         if "error" not in answer:
             return
         self._answers.put(dict(answer))  # every later call fails in the same way
+        self.failed = True
         raise TrackingError(
             f"tracking.uri: MLflow at {self._settings.uri!r} failed: {answer['error']}\n"
             "Check tracking.uri, or run without a record: tracking=none"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.engine.comfyui.call import is_blocked
 from pipeline.errors import ComfyUIError, ConfigError, NodeError
 from pipeline.events import NodeFinished, NodeProgress, NodeStarted, RunStarted
 from pipeline.graph.model import Graph, Link, Node
@@ -126,6 +127,68 @@ def test_a_replaced_model_file_is_noticed(session, tmp_path):
         assert session.run(checked).executed == ("lora",)
     finally:
         (folder / name).unlink()
+
+
+def test_a_replaced_file_is_noticed_also_among_other_choices(session):
+    folder = Path(session.comfyui.model_folders["loras"][0])
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "chosen.safetensors").write_bytes(b"one")
+        checked = session.check(make_graph(x=("ProbeChoice", {"name": "chosen.safetensors"})), ["x"])
+        assert session.run(checked).executed == ("x",)
+        assert session.run(checked).executed == ()
+        (folder / "chosen.safetensors").write_bytes(b"another")
+        assert session.run(checked).executed == ("x",)
+    finally:
+        (folder / "chosen.safetensors").unlink()
+
+
+def test_savers_write_into_the_folder_of_each_run(session, tmp_path):
+    nodes = {
+        "latent": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
+        "save": ("SaveLatent", {"samples": ["latent", 0], "filename_prefix": "saved"}),
+    }
+    checked = session.check(make_graph(**nodes))
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        session.set_output_folder(tmp_path / name)
+        assert "save" in session.run(checked).executed
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["saved_00001_.latent"]
+
+
+def test_a_node_that_asks_for_its_name_is_not_mistaken_for_another(session):
+    execution = session.run(session.check(make_graph(x=("ProbeName", {}), y=("ProbeName", {})), ["x", "y"]))
+    assert [execution.outputs[name].outputs for name in ("x", "y")] == [[["x"]], [["y"]]]
+
+
+def test_a_blocker_with_a_message_is_an_error_and_a_silent_one_is_passed_on(session):
+    def run(message: str):
+        nodes = {
+            "block": ("ProbeBlock", {"message": message}),
+            "scaled": ("LatentUpscaleBy", {"samples": ["block", 0], "upscale_method": "area", "scale_by": 2.0}),
+        }
+        return session.run(session.check(make_graph(**nodes), ["scaled"]))
+
+    with pytest.raises(NodeError, match="scaled: LatentUpscaleBy failed: RuntimeError: blocked: not today"):
+        run("not today")
+    assert is_blocked(run("").outputs["scaled"].outputs[0][0])
+
+
+def test_packs_may_take_inputs_of_any_name_and_constants_of_their_own_types(session):
+    assert evaluate(session, "x", x=("ProbeLoose", {"a": 1, "b": 2, "any_01": 10})) == [13]
+    with pytest.raises(ConfigError, match=r"x\.model: needs a link to a MODEL, got 5"):
+        session.check(make_graph(x=("LoraLoaderModelOnly", {"model": 5, "lora_name": "x", "strength_model": 1})), ["x"])
+
+
+def test_an_interrupted_async_node_does_not_go_on_in_the_next_run(session, monkeypatch):
+    def interrupt(event):
+        if isinstance(event, NodeStarted):
+            session._loop.call_later(0.001, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    with pytest.raises(KeyboardInterrupt):
+        session.run(session.check(make_graph(a=("ProbeAsync", {"a": 31, "b": 1})), ["a"]), interrupt)
+    assert not asyncio.all_tasks(session._loop)
+    assert evaluate(session, "x", x=("ProbeAsync", {"a": 20, "b": 4})) == [24]
 
 
 def test_events_tell_what_happens_in_order(session, calls):

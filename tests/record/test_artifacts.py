@@ -61,7 +61,7 @@ def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"hydra\.run\.dir: cannot be written, got '.*file/below': Not a directory"):
+    with pytest.raises(OutputError, match=r"the output folder cannot be written, got '.*file/below': Not a directory"):
         artifacts.open_folder(tmp_path / "file" / "below")
 
 

@@ -104,6 +104,27 @@ def test_a_run_whose_process_is_killed_is_recorded_as_killed(uri, experiment, en
     assert ended.data.tags["error"] == "the process that ran it died without a word"
 
 
+def test_a_record_that_cannot_be_written_does_not_stay_running(uri, experiment, tmp_path):
+    tracker = Tracker(TrackingSettings(uri, experiment))
+    tracker.start("run", {}, {}, started=time.time())
+    tracker.add_file(tmp_path / "missing")
+    with pytest.raises(TrackingError, match="missing"):
+        tracker.finish("FINISHED", time.time())
+    assert tracker.failed
+    tracker.close()
+    run = wait_for_run(MlflowClient(uri), experiment)
+    assert run.info.status == "FAILED"
+    assert "missing" in run.data.tags["error"]
+
+
+def test_names_that_mlflow_refuses_are_changed(tracker, uri):
+    tracker.start("run", {"x.\u2795 Add Lora": "1", "a.b:c": "2"}, {}, started=time.time())
+    tracker.log([("seconds/x.\u2795", 1.0, time.time(), 0)])
+    data = MlflowClient(uri).get_run(tracker.finish("FINISHED", time.time()).run_id).data
+    assert data.params == {"x._ Add Lora": "1", "a.b_c": "2"}
+    assert data.metrics == {"seconds/x._": 1.0}
+
+
 def test_two_processes_may_make_the_store_at_once(tmp_path):
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     trackers = [Tracker(TrackingSettings(uri, "tests")) for _ in range(2)]

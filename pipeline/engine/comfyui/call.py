@@ -52,20 +52,21 @@ class NodeCaller:
         """Call the node's function; `sources` holds the outputs of the nodes it is linked to."""
         cls = self._classes[node.class_type]
         values, _, v3_data = self._read_inputs(node, cls, _Sources(sources))
-        target = self._objects.setdefault((node.name, node.class_type), None) or cls()
-        self._objects[node.name, node.class_type] = target
+        if (node.name, node.class_type) not in self._objects:
+            self._objects[node.name, node.class_type] = cls()
+        target = self._objects[node.name, node.class_type]
         for source in sources.values():
             self.mark_in_use(source.outputs)
         try:
             returned, ui, expands, pending = await self._execution.get_output_data(
-                self.prompt_id, node.name, target, values, v3_data=v3_data
+                self.prompt_id, node.name, target, values, execution_block_cb=_raise_if_told, v3_data=v3_data
             )
         finally:
             _reset_dynamic_vram()
         if pending:
             tasks = [result for result in returned if isinstance(result, asyncio.Task)]
             await asyncio.gather(*tasks)
-            results = [result.result() if result in tasks else result for result in returned]
+            results = [result.result() if isinstance(result, asyncio.Task) else result for result in returned]
             returned, ui, expands = self._execution.get_output_from_returns(results, target)
         if expands:
             raise NotImplementedError("nodes that expand into other nodes cannot run yet")
@@ -91,8 +92,6 @@ class NodeCaller:
         where = f"{node.name}.{next(iter(values))}" if len(values) == 1 else node.name
         if "input_types" in spec.args:
             values["input_types"] = [dict(received_types)]
-        if not values:
-            return []
         try:
             results = await self._execution._async_map_node_over_list(
                 self.prompt_id, node.name, cls, values, function.__name__, v3_data=v3_data
@@ -101,7 +100,8 @@ class NodeCaller:
         except Exception as error:
             message = f"{node.class_type}'s own validation raised {type(error).__name__}: {error}"
             return [Problem("exception_during_validation", where, message)]
-        said = [result if isinstance(result, str) else "is refused" for result in results if result is not True]
+        wrong = [result for result in results if result is not True and not is_blocked(result)]
+        said = [result if isinstance(result, str) else "is refused" for result in wrong]
         return [Problem("custom_validation_failed", where, text) for text in said]
 
     def _read_inputs(self, node: Node, cls: type, sources: _Sources | None) -> tuple[Any, Any, Any]:
@@ -120,6 +120,18 @@ def _reset_dynamic_vram() -> None:
     ):
         if importlib.util.find_spec(module):
             getattr(importlib.import_module(module), function)()
+
+
+def is_blocked(value: Any) -> bool:
+    """Whether a value is ComfyUI's ExecutionBlocker: what reads it does not run."""
+    return type(value).__name__ == "ExecutionBlocker"
+
+
+def _raise_if_told(blocker: Any) -> Any:
+    """A blocker with a message is an error to be shown, at the node that it keeps from running."""
+    if blocker.message is not None:
+        raise RuntimeError(f"blocked: {blocker.message}")
+    return blocker
 
 
 class _Sources:

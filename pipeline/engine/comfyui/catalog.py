@@ -31,6 +31,7 @@ class Catalog:
     def __init__(self, comfyui: ComfyUI):
         self._comfyui = comfyui
         self._loaded: set[Path] = set()
+        self._failed: list[str] = []
 
     @classmethod
     async def open(cls, comfyui: ComfyUI) -> Catalog:
@@ -102,17 +103,20 @@ class Catalog:
         before = set(nodes.NODE_CLASS_MAPPINGS)
         if not await nodes.load_custom_node(str(path), ignore=before, module_parent=parent):
             log.warning("%s could not be imported by ComfyUI; its nodes are missing", path)
+            self._failed.append(path.name)
 
     def _explain_unknown(self, node: Node) -> Problem:
         near = did_you_mean(node.class_type, self.classes)
         version = self._comfyui.installation.version
         message = f"{node.class_type!r} is not a node of ComfyUI {version} nor of a loaded pack"
-        hint = near or ". Name the pack that has it: comfyui.custom_nodes=[FOLDER]"
+        failed = f". These could not be imported, as the log says: {', '.join(self._failed)}" if self._failed else ""
+        hint = near or failed or ". Name the pack that has it: comfyui.custom_nodes=[FOLDER]"
         return Problem("missing_node_type", f"{node.name}._node_", message + hint)
 
     def _read_signature(self, node: Node) -> Signature:
         cls = self.classes[node.class_type]
         with self._listed_folders() as folders:
+            declared_hidden = cls.INPUT_TYPES().get("hidden") or {}  # type: ignore[attr-defined]
             declared = self.declare_inputs(cls, node)
         judged, judges_all = self._find_judged(cls)
         outputs = read_outputs(cls.RETURN_TYPES, getattr(cls, "RETURN_NAMES", None))  # type: ignore[attr-defined]
@@ -123,7 +127,9 @@ class Catalog:
             outputs=outputs,
             is_output_node=bool(getattr(cls, "OUTPUT_NODE", False)),
             checks_itself=frozenset(inputs) | judged if judges_all else judged,
-            takes_any_input=bool(getattr(cls, "ACCEPT_ALL_INPUTS", False)) or judges_all,
+            takes_any_input=bool(getattr(cls, "ACCEPT_ALL_INPUTS", False)) or _takes_any(declared),
+            folders=tuple(folders),
+            depends_on_name=bool(getattr(cls, "NOT_IDEMPOTENT", False)) or _asks_for_name(declared_hidden),
         )
 
     def declare_inputs(self, cls: Any, node: Node) -> dict[str, dict[str, Any]]:
@@ -164,7 +170,18 @@ class Catalog:
 
 
 def _is_pack(path: Path) -> bool:
+    if path.name.endswith(".disabled"):
+        return False
     return (path / "__init__.py").is_file() if path.is_dir() else path.suffix == ".py"
+
+
+def _takes_any(declared: Mapping[str, Any]) -> bool:
+    """Packs declare "any input" by a mapping that claims to contain every name."""
+    return "a name that nobody declares" in declared.get("optional", {})
+
+
+def _asks_for_name(hidden: Mapping[str, Any]) -> bool:
+    return "UNIQUE_ID" in hidden.values() or "unique_id" in hidden
 
 
 def is_v3(cls: type) -> bool:

@@ -29,6 +29,11 @@ class PromptServer:
         """ComfyUI's own, made when a node asks for it: importing it brings aiohttp."""
         return importlib.import_module("app.node_replace_manager").NodeReplaceManager()
 
+    @functools.cached_property
+    def routes(self) -> Any:
+        """A table for the routes that packs declare when they are imported; nobody serves them."""
+        return importlib.import_module("aiohttp.web").RouteTableDef()
+
     def send_sync(self, event: str, data: Any, sid: str | None = None) -> None:
         """Drop a message to the front end."""
 

@@ -40,6 +40,9 @@ def find_setting_problems(settings: ComfyUISettings) -> list[Problem]:
     if not re.fullmatch(r"auto|cpu|cuda:\d+", settings.device):
         message = f"must be auto, cpu or cuda:N, got {settings.device!r}"
         problems.append(Problem("value_not_in_list", "comfyui.device", message))
+    if settings.reproducible and settings.dynamic_vram:
+        message = "excludes comfyui.reproducible=true, got true. Leave it null"
+        problems.append(Problem("value_not_in_list", "comfyui.dynamic_vram", message))
     for name in ("models", "custom_nodes"):
         for index, path in enumerate(getattr(settings, name)):
             if not Path(path).expanduser().exists():

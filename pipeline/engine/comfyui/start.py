@@ -25,6 +25,25 @@ from pipeline.errors import ComfyUIError, ConfigError, Problem, did_you_mean
 
 log = logging.getLogger(__name__)
 
+# Options of ComfyUI that only its main.py or its server look at, and what does the same here.
+NOT_HERE = {
+    "cuda_device": "Use comfyui.device=cuda:N",
+    "default_device": "Use comfyui.device=cuda:N",
+    "cpu": "Use comfyui.device=cpu",
+    "output_directory": "Savers write into the output folder of the run",
+    "input_directory": "Give full paths",
+    "extra_model_paths_config": "Use comfyui.models, or an extra_model_paths.yaml in ComfyUI's folder",
+    "models_directory": "Use comfyui.models",
+    "base_directory": "Use comfyui.models and comfyui.custom_nodes",
+    "disable_all_custom_nodes": "Packs are imported only if a graph needs them",
+    "cache_classic": "latentgrid has a cache of its own",
+    "cache_lru": "latentgrid has a cache of its own",
+    "cache_none": "latentgrid has a cache of its own",
+    "cache_ram": "latentgrid has a cache of its own",
+    "listen": "There is no server",
+    "port": "There is no server",
+}
+
 
 @dataclass(frozen=True)
 class ComfyUI:
@@ -135,18 +154,16 @@ def _root_logger_kept() -> Iterator[None]:
 
 
 def _set_options(settings: ComfyUISettings) -> Any:
-    """Set ComfyUI's command line options from the settings; it parses no argv unless told to."""
-    args = importlib.import_module("comfy.cli_args").args
-    unknown = [name for name in settings.args if not hasattr(args, name)]
-    if unknown:
-        raise ConfigError(
-            Problem(
-                "unknown_input", f"comfyui.args.{name}", f"ComfyUI has no such option{did_you_mean(name, vars(args))}"
-            )
-            for name in unknown
-        )
-    for name, value in settings.args.items():
-        setattr(args, name, value)
+    """Set ComfyUI's command line options from the settings; the program's own argv is never parsed."""
+    module = importlib.import_module("comfy.cli_args")
+    args = module.args
+    _check_options(settings.args, args)
+    given = module.parser.parse_args(_write_argv(settings.args))
+    for name in settings.args:
+        setattr(args, name, getattr(given, name))
+    args.fp16_unet = args.fp16_unet or args.force_fp16  # as cli_args.py does after parsing
+    if "fast" in settings.args:
+        args.fast = set(args.fast or module.PerformanceFeature)
     args.deterministic = args.deterministic or settings.reproducible
     if settings.reproducible or settings.dynamic_vram is False:
         args.disable_dynamic_vram = True
@@ -155,17 +172,52 @@ def _set_options(settings: ComfyUISettings) -> Any:
     return args
 
 
+def _check_options(options: dict[str, Any], args: Any) -> None:
+    problems = []
+    for name in options:
+        where = f"comfyui.args.{name}"
+        if not hasattr(args, name):
+            message = f"ComfyUI has no such option{did_you_mean(name, vars(args))}"
+            problems.append(Problem("unknown_input", where, message))
+        elif name in NOT_HERE:
+            problems.append(Problem("unknown_input", where, f"has no effect here. {NOT_HERE[name]}"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _write_argv(options: dict[str, Any]) -> list[str]:
+    """The options as on ComfyUI's command line, so that its parser checks them: `true` is a flag, a list its values."""
+    argv: list[str] = []
+    for name, value in options.items():
+        if value is False or value is None:
+            continue
+        argv.append(f"--{name.replace('_', '-')}")
+        argv += [] if value is True else [str(one) for one in (value if isinstance(value, list) else [value])]
+    return argv
+
+
 def _prepare_environment(args: Any, settings: ComfyUISettings) -> None:
     """What main.py does before torch is imported: the GPU's index, cuBLAS, dynamic VRAM, the CUDA allocator."""
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if index := re.fullmatch(r"cuda:(\d+)", settings.device):
-        os.environ["CUDA_VISIBLE_DEVICES"] = index[1]
+        _show_one_gpu(int(index[1]))
     elif settings.device == "cpu":
         args.cpu = True
     if not args.cpu:
         _init_aimdo(args)
         importlib.import_module("cuda_malloc")
+
+
+def _show_one_gpu(index: int) -> None:
+    """Let torch see the GPU with that index only; of those that are visible, if a scheduler chose some for us."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        message = "cannot be chosen any more, because torch uses CUDA already in this process. Use a new process"
+        raise ComfyUIError(f"comfyui.device: {message}, got 'cuda:{index}'")
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        visible = [one for one in os.environ.get(name, "").split(",") if one]
+        os.environ[name] = visible[index] if index < len(visible) else str(index)
 
 
 def _init_aimdo(args: Any) -> None:
@@ -183,12 +235,14 @@ def _choose_device(args: Any, settings: ComfyUISettings) -> None:
     """Without an accelerator ComfyUI must be told so before comfy.model_management asks torch for one."""
     import torch
 
-    if args.cpu or torch.accelerator.is_available():
-        return
-    if settings.device != "auto":
+    if not args.cpu and not torch.accelerator.is_available():
+        args.cpu = True
+    if args.cpu and settings.dynamic_vram:
+        message = "needs a GPU, got true. Leave it null"
+        raise ConfigError([Problem("value_not_in_list", "comfyui.dynamic_vram", message)])
+    if args.cpu and settings.device.startswith("cuda"):
         message = f"torch sees no such GPU, got {settings.device!r}. Use auto or cpu"
         raise ConfigError([Problem("value_not_in_list", "comfyui.device", message)])
-    args.cpu = True
 
 
 def _enable_dynamic_vram(args: Any) -> bool:
@@ -210,7 +264,7 @@ def _enable_dynamic_vram(args: Any) -> bool:
 
 def _init_aimdo_devices(args: Any, management: ModuleType) -> bool:
     control = importlib.import_module("comfy_aimdo.control")
-    if not hasattr(management, "get_all_torch_devices"):  # ComfyUI before 0.20 uses one GPU
+    if not hasattr(management, "get_all_torch_devices"):  # ComfyUI before 0.24 uses one GPU
         return bool(control.init_device(management.get_torch_device().index))
     headroom = int(getattr(args, "vram_headroom", 0) * 1024**3)
     devices = [device.index for device in management.get_all_torch_devices()]

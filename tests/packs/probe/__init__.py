@@ -2,9 +2,17 @@
 
 import asyncio
 
+import folder_paths
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+from server import PromptServer
 
 CALLS: list[str] = []
+
+
+@PromptServer.instance.routes.get("/probe")
+async def answer(request):
+    """Packs declare routes when they are imported, although nobody will serve them here."""
 
 
 class ProbeAdd:
@@ -95,6 +103,72 @@ class ProbeEcho:
         return (value,)
 
 
+class ProbeName:
+    """Gives the name of its own node."""
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "name"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}, "hidden": {"name": "UNIQUE_ID"}}
+
+    def name(self, name):
+        return (name,)
+
+
+class ProbeBlock:
+    """Blocks what reads it, with a message or silently."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "block"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"message": ("STRING", {"default": ""})}}
+
+    def block(self, message):
+        return (ExecutionBlocker(message or None),)
+
+
+class AnyNames(dict):
+    """How packs declare that they take inputs of any name."""
+
+    def __contains__(self, name):
+        return True
+
+    def __getitem__(self, name):
+        return ("INT",)
+
+
+class ProbeLoose(ProbeAdd):
+    """Takes inputs of any name, and a default that nobody sees."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"a": ("INT",), "b": ("PACKS_OWN_WIDGET",)}, "optional": AnyNames()}
+
+    def add(self, a, b, **more):
+        return (a + b + sum(more.values()),)
+
+
+class ProbeChoice:
+    """Chooses a LoRA, or none, as packs do."""
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "choose"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"name": (["None", *folder_paths.get_filename_list("loras")],)}}
+
+    def choose(self, name):
+        return (name,)
+
+
 class ProbeSpread:
     """Gives a list, so that the next node is called once for each entry."""
 
@@ -159,7 +233,21 @@ class ProbeV3Async(ProbeV3):
         return io.NodeOutput(value * factor)
 
 
-V1 = (ProbeAdd, ProbeAsync, ProbeFail, ProbeChanging, ProbeJudge, ProbeTyped, ProbeEcho, ProbeSpread, ProbeGather)
+V1 = (
+    ProbeAdd,
+    ProbeAsync,
+    ProbeFail,
+    ProbeChanging,
+    ProbeJudge,
+    ProbeTyped,
+    ProbeEcho,
+    ProbeName,
+    ProbeBlock,
+    ProbeLoose,
+    ProbeChoice,
+    ProbeSpread,
+    ProbeGather,
+)
 NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (*V1, ProbeV3, ProbeV3Async)}
 ProbeV3.GET_SCHEMA()
 ProbeV3Async.GET_SCHEMA()
