@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.config import RunConfig, compose_config, read_config
@@ -245,8 +246,24 @@ def _write_yaml(config: DictConfig | Mapping[str, Any]) -> str:
     """The config as it was composed, interpolations and all, without Hydra's own settings."""
     if not isinstance(config, DictConfig):
         config = OmegaConf.create(dict(config))
-    keys: list[Any] = [key for key in config if key != "hydra"]
-    return OmegaConf.to_yaml(config if len(keys) == len(config) else OmegaConf.masked_copy(config, keys))
+    whole: Any = OmegaConf.to_container(config, resolve=False)
+    plain = {key: value for key, value in whole.items() if key != "hydra"}
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """PyYAML's fast dumper, with quotes where OmegaConf, unlike PyYAML, would read a text as a number (`1e3`)."""
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    try:
+        float(text)
+    except ValueError:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'")
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def _list_params(read: RunConfig, checked: CheckedGraph) -> dict[str, str]:

@@ -10,6 +10,7 @@ import torch
 import yaml
 from conftest import PROBES
 from mlflow import MlflowClient
+from omegaconf import OmegaConf, open_dict
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -61,6 +62,17 @@ def test_the_config_can_be_run_again(sampled):
     assert torch.equal(again.latent, sampled.latent)
     assert again.executed == ()  # everything was known
     assert again.files[-1].name == "sampler.png"
+
+
+def test_the_written_config_reads_back_as_it_was(tmp_path):
+    texts = {"a": "1e3", "b": "${seed}", "c": "on", "d": "5", "e": "nan", "f": "x: y", "g": "", "h": None, "i": [1.0]}
+    config = compose_config([*ADD, "tracking=none"])
+    with open_dict(config):
+        config.texts = list(texts.values())
+    run(config, folder=tmp_path)
+    read = OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml"), resolve=False)
+    assert read["texts"] == list(texts.values())
+    assert "hydra" not in read
 
 
 def test_the_prompt_is_comfyuis_api_format(sampled):
