@@ -47,10 +47,12 @@ def run_command() -> None:
         status, word = (143, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
         print(f"{word}; a run that had begun and not yet finished is recorded as KILLED", file=sys.stderr)
         sys.exit(status)
-    except Exception as error:
-        if wants_traceback or not _explain(error):
+    except PipelineError:  # the job has shown it
+        if wants_traceback:
             raise
         sys.exit(1)
+    except Exception as error:
+        _end_in_words(error, _read_overrides(), wants_traceback)
 
 
 def _terminate(signum: int, frame: Any) -> NoReturn:
@@ -75,22 +77,25 @@ def _run_job(config: DictConfig) -> None:
         log.info("%s", format_summary(result, config.tracking.uri))
 
 
-def _explain(error: Exception) -> bool:
-    """Show a user's mistake unless the job has shown it; false for an error that is none.
+def _read_overrides() -> list[str]:
+    from hydra._internal.utils import get_args_parser
+
+    return list(get_args_parser().parse_args().overrides)
+
+
+def _end_in_words(error: Exception, overrides: Sequence[str], wants_traceback: bool) -> NoReturn:
+    """End with exit status 1 and a user's mistake in plain words; raise an error that is none.
 
     All wrong overrides are named in our words; Hydra's own message is shown if they are fine one by one.
     """
-    if isinstance(error, PipelineError):
-        return True
-    from hydra._internal.utils import get_args_parser
-
     from pipeline.overrides import find_override_problems
 
-    problems = find_override_problems(get_args_parser().parse_args().overrides)
-    if problems or isinstance(error, HydraException | OmegaConfBaseException):
-        print(ConfigError(problems) if problems else error, file=sys.stderr)
-        return True
-    return False
+    problems = [] if isinstance(error, PipelineError) else find_override_problems(overrides)
+    is_mistake = bool(problems) or isinstance(error, PipelineError | HydraException | OmegaConfBaseException)
+    if wants_traceback or not is_mistake:
+        raise error
+    print(ConfigError(problems) if problems else error, file=sys.stderr)
+    sys.exit(1)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -106,14 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:
         show_comfyui(args.overrides, args.path)
-    except (PipelineError, HydraException) as error:
-        if os.environ.get(FULL_ERROR, "0") == "1":
-            raise
-        from pipeline.overrides import find_override_problems
-
-        problems = [] if isinstance(error, PipelineError) else find_override_problems(args.overrides)
-        print(ConfigError(problems) if problems else error, file=sys.stderr)
-        sys.exit(1)
+    except Exception as error:
+        _end_in_words(error, args.overrides, os.environ.get(FULL_ERROR, "0") == "1")
 
 
 def show_comfyui(overrides: Sequence[str], path_only: bool) -> None:

@@ -1,7 +1,7 @@
 """From a graph as written to a graph that can run, or to the list of everything that is wrong with it.
 
 The rules are those of ComfyUI's validate_prompt, with two differences: every fault is reported, not the first of
-each input or output, and nothing is ignored or silently changed (an unknown input, a fraction given to an INT).
+each input or output, and no input is ignored and no number silently changed (a fraction given to an INT).
 """
 
 from __future__ import annotations
@@ -86,10 +86,8 @@ class _Check:
     def matters(self, needed: Graph, graph: Graph) -> bool:
         """Whether a problem stands in the way: one of a node that nothing needs does not."""
         # A bypassed node of unknown class is read as well: nobody can tell what it would pass through.
-        read = {link.node for node in needed.values() for _, link in node.links}
-        return any(
-            _node_of(problem) in read.union(needed) or _node_of(problem) not in graph for problem in self.problems
-        )
+        involved = {link.node for node in needed.values() for _, link in node.links}.union(needed)
+        return any(_node_of(problem) in involved or _node_of(problem) not in graph for problem in self.problems)
 
     def make_error(self, graph: Graph) -> ConfigError:
         """The error to raise, its problems in the order of the nodes."""

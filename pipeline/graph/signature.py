@@ -24,16 +24,8 @@ WIDGET_TYPES = frozenset(
 OBJECT_TYPES = frozenset(
     {
         *("MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "MASK", "NOISE", "SAMPLER", "SIGMAS", "GUIDER"),
-        *(
-            "CONTROL_NET",
-            "CLIP_VISION",
-            "CLIP_VISION_OUTPUT",
-            "STYLE_MODEL",
-            "GLIGEN",
-            "UPSCALE_MODEL",
-            "AUDIO",
-            "VIDEO",
-        ),
+        *("CONTROL_NET", "CLIP_VISION", "CLIP_VISION_OUTPUT", "STYLE_MODEL", "GLIGEN", "UPSCALE_MODEL"),
+        *("AUDIO", "VIDEO"),
     }
 )
 

@@ -116,8 +116,8 @@ class Catalog:
     def _read_signature(self, node: Node) -> Signature:
         cls = self.classes[node.class_type]
         with self._listed_folders() as folders:
-            declared_hidden = cls.INPUT_TYPES().get("hidden") or {}  # type: ignore[attr-defined]
-            declared = self.declare_inputs(cls, node)
+            whole = cls.INPUT_TYPES()  # type: ignore[attr-defined]
+            declared = _finalize_inputs(cls, whole, node)
         judged, judges_all = self._find_judged(cls)
         outputs = read_outputs(cls.RETURN_TYPES, getattr(cls, "RETURN_NAMES", None))  # type: ignore[attr-defined]
         inputs = read_inputs(declared, folders)
@@ -129,18 +129,8 @@ class Catalog:
             checks_itself=frozenset(inputs) | judged if judges_all else judged,
             takes_any_input=bool(getattr(cls, "ACCEPT_ALL_INPUTS", False)) or _takes_any(declared),
             folders=tuple(folders),
-            depends_on_name=bool(getattr(cls, "NOT_IDEMPOTENT", False)) or _asks_for_name(declared_hidden),
+            depends_on_name=bool(getattr(cls, "NOT_IDEMPOTENT", False)) or _asks_for_name(whole.get("hidden") or {}),
         )
-
-    def declare_inputs(self, cls: Any, node: Node) -> dict[str, dict[str, Any]]:
-        """The class's INPUT_TYPES; for a V3 class with dynamic inputs, as they follow from the inputs given."""
-        declared = cls.INPUT_TYPES()
-        if is_v3(cls):
-            from comfy_api.latest import _io
-
-            given = {name: [v.node, v.output] if isinstance(v, Link) else v for name, v in node.inputs.items()}
-            declared, _, _ = _io.get_finalized_class_inputs(declared, given)
-        return declared
 
     def _find_judged(self, cls: Any) -> tuple[frozenset[str], bool]:
         """The inputs that the class's own validation takes, and whether it takes all of them (**kwargs)."""
@@ -173,6 +163,16 @@ def _is_pack(path: Path) -> bool:
     if path.name.endswith(".disabled"):
         return False
     return (path / "__init__.py").is_file() if path.is_dir() else path.suffix == ".py"
+
+
+def _finalize_inputs(cls: type, declared: dict[str, Any], node: Node) -> dict[str, Any]:
+    """The class's INPUT_TYPES; of a V3 class with dynamic inputs, as they follow from the inputs given."""
+    if not is_v3(cls):
+        return declared
+    from comfy_api.latest import _io
+
+    given = {name: [v.node, v.output] if isinstance(v, Link) else v for name, v in node.inputs.items()}
+    return _io.get_finalized_class_inputs(declared, given)[0]
 
 
 def _takes_any(declared: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Starting ComfyUI inside this process: its options, its import, its folders; what its main.py does and no more.
+"""Starting ComfyUI inside this process: its options, its import, its folders.
 
 ComfyUI's main.py itself is never imported (it takes over argv, logging and signals). The order here is that of
 main.py, because much is read at import: options and environment first, then torch, then ComfyUI's modules.
