@@ -1,0 +1,102 @@
+"""Captions of the demo model, "a small red circle on blue", and the conditioning they stand for.
+
+The grammar is ``[a] [small|large] [COLOUR] [SHAPE] [on COLOUR]``. A word that is left out leaves the choice to the
+seed, and the empty caption leaves everything to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, fields
+
+import torch
+
+SIZES = ("small", "large")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
+SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross")
+FILLERS = ("a", "an", "the", "background")
+
+TEXT_DIM = 32
+"""Channels of the conditioning. Each word has one of its own; three are spare."""
+
+# The same colour word means another thing behind "on", so it counts as another word there.
+_CHOICES = (SIZES, COLOURS, SHAPES, COLOURS)
+
+
+class CaptionError(ValueError):
+    """A text is no caption of the demo model. The message says which word is wrong and what would be right."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a caption says; None is what it leaves open."""
+
+    size: str | None = None
+    colour: str | None = None
+    shape: str | None = None
+    background: str | None = None
+
+    def __str__(self) -> str:
+        said = " ".join(word for word in (self.size, self.colour, self.shape) if word)
+        article = "an" if said[:1] in tuple("aeiou") else "a"
+        words = [f"{article} {said}"] * bool(said) + [f"on {self.background}"] * bool(self.background)
+        return " ".join(words)
+
+
+def read_caption(text: str) -> Caption:
+    """Read ``text``, whose case and punctuation do not matter. Raises CaptionError, naming every unknown word."""
+    words = [word for word in re.findall(r"[^\s,.;:!?\"'()]+", text.lower()) if word not in FILLERS]
+    known = {*SIZES, *COLOURS, *SHAPES, "on"}
+    if unknown := [word for word in words if word not in known]:
+        raise CaptionError(_explain_unknown(unknown, known))
+    said: dict[str, str] = {}
+    behind_on = False
+    for word in words:
+        slot = _find_slot(word, behind_on)
+        behind_on = word == "on"
+        if slot and said.setdefault(slot, word) != word:
+            raise CaptionError(f"says two {slot}s, {said[slot]!r} and {word!r}. A picture has one. {_GRAMMAR}")
+    if behind_on:
+        raise CaptionError(f"ends with 'on'. {_GRAMMAR}")
+    return Caption(**said)
+
+
+def encode_caption(caption: Caption) -> torch.Tensor:
+    """The conditioning of a caption, float32 [1, 4, 32]: one token each for size, colour, shape and background.
+
+    A token is one-hot over the words; what a caption leaves open has a word of its own. The table of word vectors that
+    others keep beside a model is here the model's first linear layer, ``text_embedding.0``.
+    """
+    tokens = torch.zeros(1, len(_CHOICES), TEXT_DIM)
+    first = 0
+    for token, (field, choices) in enumerate(zip(fields(caption), _CHOICES, strict=True)):
+        word = getattr(caption, field.name)
+        tokens[0, token, first + (0 if word is None else 1 + choices.index(word))] = 1.0
+        first += 1 + len(choices)
+    return tokens
+
+
+_GRAMMAR = (
+    f"A caption is [a] [{'|'.join(SIZES)}] [COLOUR] [SHAPE] [on COLOUR], with the colours {', '.join(COLOURS)} "
+    f"and the shapes {', '.join(SHAPES)}."
+)
+
+
+def _find_slot(word: str, behind_on: bool) -> str | None:
+    if word in COLOURS:
+        return "background" if behind_on else "colour"
+    if behind_on:
+        raise CaptionError(f"has {word!r} behind 'on', where only a colour can stand. {_GRAMMAR}")
+    if word == "on":
+        return None
+    return "size" if word in SIZES else "shape"
+
+
+def _explain_unknown(unknown: list[str], known: set[str]) -> str:
+    told = []
+    for word in dict.fromkeys(unknown):
+        near = difflib.get_close_matches(word, sorted(known), n=1)
+        told.append(f"{word!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    verb = "is no word" if len(told) == 1 else "are no words"
+    return f"{', '.join(told)} {verb} of the demo model. {_GRAMMAR}"
