@@ -21,7 +21,7 @@ PALETTE = {
 }
 """The colours in sRGB, 0 to 255."""
 
-RADII = {"small": (0.17, 0.25), "large": (0.31, 0.42)}
+RADII = {"small": (0.24, 0.3), "large": (0.36, 0.43)}
 """Half the extent of a shape, as a share of the picture's side."""
 
 SQUARE = 0.86

@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 VALIDATION_SEED = 1_000_000
 VALIDATION_BATCHES = 8
 
-NEIGHBOURS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-"""Where the heads look at first, in tokens down and to the right."""
+NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-8, 0), (8, 0), (0, -8), (0, 8))
+"""Where the heads look at first, in tokens down and to the right: at the next one, and at all that lies on a side."""
 
 LOCALITY = 4.0
 """How sharply: the biases of q and k, whose other part has a variance of 1."""
@@ -90,7 +90,8 @@ def make_model(settings: DictConfig) -> tuple[Any, Any]:
     import comfy.model_management
 
     comfy.model_management.in_training = True  # its fused kernels know no gradient
-    model = comfy.ldm.wan.model.WanModel(**settings, text_dim=TEXT_DIM, operations=nn, dtype=torch.float32)
+    dimensions: Any = OmegaConf.to_object(settings)
+    model = comfy.ldm.wan.model.WanModel(**dimensions, text_dim=TEXT_DIM, operations=nn, dtype=torch.float32)
     return model, comfy.latent_formats.Wan21()
 
 
@@ -99,7 +100,8 @@ def initialise(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv3d)):
             nn.init.xavier_uniform_(module.weight.flatten(1))
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         if hasattr(module, "modulation"):
             nn.init.zeros_(module.modulation)
     nn.init.normal_(model.time_projection[1].weight, std=0.02)
@@ -109,11 +111,12 @@ def initialise(model: Any) -> None:
 
 
 def look_around(attention: Any) -> None:
-    """Let each head of a self-attention begin with a look at its own token or at a neighbour, as a convolution does.
+    """Let each head of a self-attention begin with a look at one side of its own token, near or far.
 
     From rotary positions alone locality is learnt late; d'Ascoli et al. 2021, arXiv:2103.10697, show that starting with
     it helps. The rotary embedding turns the pair of channels of frequency w by w p at position p. With the bias of k
-    along (1, 0) and that of q along (cos w d, sin w d), their product is largest where k is d tokens away from q.
+    along (1, 0) and that of q along (cos w d, sin w d), their product is largest where k is d tokens away from q, and
+    again each 2 pi / w: pairs whose period is too short to tell d from -d are left out.
     """
     channels = attention.head_dim
     axis = 2 * (channels // 6)  # channels of y, then of x, behind those of the frame
@@ -123,10 +126,11 @@ def look_around(attention: Any) -> None:
     for head, offsets in zip(range(attention.num_heads), itertools.cycle(NEIGHBOURS)):
         for first, offset in zip((channels - 2 * axis, channels - axis), offsets, strict=True):
             for pair, frequency in enumerate(frequencies):
-                angle = frequency * offset
-                channel = first + 2 * pair
-                k[head, channel] = LOCALITY
-                q[head, channel], q[head, channel + 1] = LOCALITY * torch.cos(angle), LOCALITY * torch.sin(angle)
+                if frequency * max(map(abs, offsets)) < math.pi:
+                    angle = frequency * offset
+                    channel = first + 2 * pair
+                    k[head, channel] = LOCALITY
+                    q[head, channel], q[head, channel + 1] = LOCALITY * torch.cos(angle), LOCALITY * torch.sin(angle)
 
 
 def draw_batches(codec: PictureCodec, config: DictConfig, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -217,10 +221,11 @@ def _write(model: nn.Module, config: DictConfig, step: int, loss: float) -> None
     """Write the weights in float16, whole or not at all, with what ComfyUI cannot tell from their shapes."""
     state = collect_lora(model, config.lora_rank) if config.lora_rank else model.state_dict()
     output = Path(config.output)
-    start = Path(config.start).name if config.start else None
+    settings: Any = OmegaConf.to_object(config)
+    files = {"start": Path(config.start).name if config.start else None, "output": output.name}
     metadata = {
         "config": json.dumps({"transformer": {"text_dim": TEXT_DIM, "num_heads": config.model.num_heads}}),
-        "training": json.dumps(OmegaConf.to_object(config) | {"start": start, "output": output.name}),
+        "training": json.dumps(settings | files),
         "steps_done": str(step),
         "validation_loss": f"{loss:.5f}",
     }
