@@ -3,11 +3,11 @@
     python benchmarks/overhead.py                        about ten minutes on two cores
     python benchmarks/overhead.py --cold 1 --warm 5      a quick look
 
-The graph is the default one on the tiny Qwen-Image fixture (both are made on first use): UNETLoader,
+The graph is that of experiment=tiny, on the tiny Qwen-Image fixture that is made on first use: UNETLoader,
 LoraLoaderModelOnly, ModelSamplingAuraFlow, CFGNorm, KSampler, with two steps on a 16x16 latent. Measured are
 
     bare loop           benchmarks/_bare.py: calls the five node functions by hand and keeps nothing
-    tracking=none       `python run.py tracking=none`, and pipeline.run in a loop
+    tracking=none       `python run.py experiment=tiny tracking=none`, and pipeline.run in a loop
     tracking=mlflow     the same with a fresh SQLite store; mlflow works in a child process
     server              main.py of the same ComfyUI, asked by its HTTP API; SaveLatent keeps the latent. Of custom
                         nodes it has this project's loaders, and its front end is an empty folder
@@ -316,7 +316,7 @@ def make_own_subject(tracking: str, setting: Setting, more: Callable[[Path], lis
     """latentgrid with these overrides, from the command line and in a loop."""
 
     def overrides(folder: Path) -> list[str]:
-        return [tracking, f"sampler.steps={setting.steps}", *more(folder)]
+        return ["experiment=tiny", tracking, f"sampler.steps={setting.steps}", *more(folder)]
 
     return Subject(
         tracking,

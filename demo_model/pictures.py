@@ -21,8 +21,12 @@ PALETTE = {
 }
 """The colours in sRGB, 0 to 255."""
 
-RADII = {"small": (0.24, 0.3), "large": (0.36, 0.43)}
+RADII = {"small": (0.3, 0.34), "large": (0.4, 0.44)}
 """Half the extent of a shape, as a share of the picture's side."""
+
+PLAY = 0.06
+"""How far a shape may lie from the middle, as a share of the picture's side: a pixel of 16, which is as much as a model
+of this size learns to draw well."""
 
 SQUARE = 0.86
 """Half the side of a square as a share of that; the other shapes reach 1, or nearly."""
@@ -52,7 +56,7 @@ def choose_scene(random: torch.Generator, caption: Caption | None = None, outlin
     background = caption.background or _choose([c for c in COLOURS if c != colour], random)
     low, high = RADII[size]
     radius = low + (high - low) * _draw(random)
-    free = 0.5 - radius - 0.06
+    free = min(PLAY, 0.5 - radius - 0.02)
     x, y = (0.5 + free * (2 * _draw(random) - 1) for _ in range(2))
     return Scene(Caption(size, colour, shape, background), x, y, radius, outlined)
 

@@ -133,20 +133,44 @@ def look_around(attention: Any) -> None:
                     q[head, channel], q[head, channel + 1] = LOCALITY * torch.cos(angle), LOCALITY * torch.sin(angle)
 
 
-def draw_batches(codec: PictureCodec, config: DictConfig, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches: latents [batch, 16, 1, side, side] and captions [batch, 4, 32]."""
-    random = torch.Generator().manual_seed(seed)
+def draw_batches(
+    codec: PictureCodec, config: DictConfig, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Endless batches: latents and noise, both [batch, 16, 1, side, side], and captions [batch, 4, 32].
+
+    What a caption leaves open, the place at least, is chosen to suit the noise (`pair`).
+    """
+    data, random = config.data, torch.Generator().manual_seed(seed)
     while True:
-        scenes = [choose_scene(random, outlined=config.data.outlined) for _ in range(config.batch_size)]
-        latents = codec.encode(draw_pictures(scenes, config.data.side))
-        captions = [blur_caption(scene.caption, random, config.data.left_out) for scene in scenes]
-        yield latents, torch.cat([encode_caption(caption) for caption in captions])
+        whole = [choose_scene(random).caption for _ in range(config.batch_size)]
+        captions = [blur_caption(caption, random, data.left_out) for caption in whole]
+        scenes = [choose_scene(random, caption, data.outlined) for caption in captions for _ in range(data.candidates)]
+        candidates = codec.encode(draw_pictures(scenes, data.side)).unflatten(0, (len(captions), data.candidates))
+        noise = torch.randn(candidates[:, 0].shape, generator=random)
+        yield pair(candidates, noise), noise, torch.cat([encode_caption(caption) for caption in captions])
+
+
+def pair(candidates: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Of the candidates [batch, count, ...] for each noise [batch, ...], those most like it [batch, ...].
+
+    Pairs of noise and picture may depend on each other as long as each alone keeps its distribution; paths between
+    such pairs cross less, so that few steps follow them (Pooladian et al. 2023, arXiv:2304.14772). Likeness is the
+    cosine around the mean colour, which prefers no size and no background.
+    """
+    centred = candidates - candidates.mean((0, 1, 3, 4, 5), keepdim=True)
+    likeness = (centred * noise.unsqueeze(1)).flatten(2).sum(2) / centred.flatten(2).norm(dim=2)
+    return candidates[torch.arange(len(candidates)), likeness.argmax(1)]
 
 
 def measure_loss(
-    model: nn.Module, latents: torch.Tensor, captions: torch.Tensor, config: DictConfig, random: torch.Generator
+    model: nn.Module,
+    latents: torch.Tensor,
+    noise: torch.Tensor,
+    captions: torch.Tensor,
+    config: DictConfig,
+    random: torch.Generator,
 ) -> torch.Tensor:
-    """The mean squared error of the predicted velocity, a scalar; times and noise come from `random`.
+    """The mean squared error of the predicted velocity, a scalar; times come from `random`.
 
     Times in (0, 1) are spread as a sampler's are after `config.shift`, t = s u / (1 + (s - 1) u) with uniform u (Esser
     et al. 2024, arXiv:2403.03206, equation 23). The model is told t in both of ComfyUI's conventions, each for half of
@@ -155,7 +179,6 @@ def measure_loss(
     count = len(latents)
     u = torch.rand(count, generator=random)
     t = config.shift * u / (1 + (config.shift - 1) * u)
-    noise = torch.randn(latents.shape, generator=random)
     mixed = torch.lerp(latents, noise, t.view(-1, 1, 1, 1, 1))
     told = torch.where(torch.arange(count) % 2 == 0, t, 1000 * t)
     return (model(mixed, told, captions) - (noise - latents)).square().mean()
@@ -172,8 +195,9 @@ def _optimise(
     random = torch.Generator().manual_seed(config.seed)
     began = time.perf_counter()
     batches = draw_batches(codec, config, config.seed)
-    for step, (latents, captions) in enumerate(itertools.islice(batches, config.steps), 1):
-        loss = measure_loss(model, latents, captions, config, random)
+    for step, batch in enumerate(itertools.islice(batches, config.steps), 1):
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+            loss = measure_loss(model, *batch, config, random)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()

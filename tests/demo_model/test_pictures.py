@@ -11,7 +11,7 @@ from latentgrid.captions import COLOURS, SHAPES, SIZES, Caption
 
 from demo_model.classifier import read_picture
 from demo_model.latents import PictureCodec
-from demo_model.pictures import PALETTE, Scene, blur_caption, choose_scene, draw_pictures
+from demo_model.pictures import PALETTE, SQUARE, Scene, blur_caption, choose_scene, draw_pictures
 
 FULL = Caption("large", "red", "heart", "blue")
 ALL_LEFT_OUT = {"everything": 0.0, "size": 1.0, "colour": 1.0, "shape": 1.0, "background": 1.0}
@@ -36,7 +36,8 @@ def test_a_shape_of_its_colour_lies_on_its_background(shape: str):
     [("red", "blue", "white"), ("white", "blue", "black"), ("red", "white", "black"), ("black", "red", "white")],
 )
 def test_an_outline_can_always_be_seen(colour: str, background: str, contour: str):
-    scene = Scene(Caption("large", colour, "square", background), x=0.5, y=0.5, radius=0.4, outlined=True)
+    edge = 22 / 64  # between two pixels
+    scene = Scene(Caption("large", colour, "square", background), x=0.5, y=0.5, radius=edge / SQUARE, outlined=True)
     (picture,) = draw_pictures([scene], 64)
     row = [name for name in PALETTE if any(near(picture, x, 32, name) for x in range(64))]
     assert sorted(row) == sorted((colour, background, contour))
@@ -68,8 +69,9 @@ def test_the_classifier_reads_what_was_drawn():
         assert (read.colour, read.shape, read.background) == (scene.caption.colour, shape, scene.caption.background)
 
 
-def test_the_classifier_sees_nothing_in_a_background():
-    assert read_picture(torch.full((3, 24, 24), 0.5)) is None
+@pytest.mark.parametrize("colour", COLOURS)
+def test_the_classifier_sees_nothing_in_a_background(colour: str):
+    assert read_picture((torch.tensor(PALETTE[colour]) / 255).view(3, 1, 1).expand(3, 24, 24)) is None
 
 
 def test_a_latent_previews_as_its_picture(session):

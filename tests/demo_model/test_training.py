@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from latentgrid.captions import Caption
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from demo_model.latents import PictureCodec
+from demo_model.pictures import choose_scene, draw_pictures
+from demo_model.train import pair
 from pipeline.config import compose_config, read_config
 
 SMALL = ["model.dim=32", "model.ffn_dim=64", "model.num_heads=2", "model.num_layers=2", "batch_size=4", "steps=3"]
@@ -74,3 +78,17 @@ def test_a_lora_holds_three_tensors_for_each_linear_layer_of_the_blocks(trained:
         f"{layer}.{part}" for layer in layers for part in ("lora_down.weight", "lora_up.weight", "alpha")
     }
     assert {weight.shape[0] for name, weight in lora.items() if "lora_down" in name} == {2}
+
+
+def test_noise_is_paired_with_the_picture_it_resembles_and_prefers_no_size(session):
+    import comfy.latent_formats
+
+    captions = [Caption(size, "red", "circle", "white") for size in ("small", "large")]
+    random = torch.Generator().manual_seed(3)
+    scenes = [choose_scene(random, caption) for caption in captions]
+    two = PictureCodec(comfy.latent_formats.Wan21()).encode(draw_pictures(scenes, 16))
+    noise = torch.randn(400, *two.shape[1:], generator=random)
+    chosen = pair(two.expand(400, *two.shape), noise)
+    small = (chosen == two[0]).flatten(1).all(1)
+    assert small.float().mean() == pytest.approx(0.5, abs=0.1)
+    assert torch.equal(pair(two.expand(2, *two.shape), noise[:2] + 9 * (two - two.mean(0))), two)
