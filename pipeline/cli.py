@@ -12,20 +12,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from dotenv import load_dotenv
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config import CONF, compose_config, read_config, register_resolvers
+from pipeline.config import CONF, compose_config, read_config, register_names
 from pipeline.errors import ConfigError, PipelineError
-
-log = logging.getLogger(__name__)
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -37,12 +32,12 @@ class Terminated(KeyboardInterrupt):
 def run_command() -> None:
     """`python run.py`: run what conf/ and the overrides declare, once or as a Hydra multirun."""
     load_dotenv(CONF.parent / ".env")
-    register_resolvers()
+    register_names()
     wants_traceback = os.environ.get(FULL_ERROR, "0") == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, and they are shown below
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        _run_job()
+        _run_jobs()
     except KeyboardInterrupt as error:
         status, word = (143, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
         print(f"{word}; a run that had begun and not yet finished is recorded as KILLED", file=sys.stderr)
@@ -59,22 +54,12 @@ def _terminate(signum: int, frame: Any) -> NoReturn:
     raise Terminated
 
 
-@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def _run_job(config: DictConfig) -> None:
-    from pipeline.console import format_summary
-    from pipeline.runner import run_config
+def _run_jobs() -> None:
+    from pipeline.sweep.launcher import register_launcher, run_job, sweeps_recorded
 
-    settings = HydraConfig.get()
-    try:
-        result = run_config(config, Path(settings.runtime.output_dir), settings)
-    except PipelineError as error:
-        log.error("%s", error, exc_info=not isinstance(error, ConfigError))
-        raise
-    except Exception:
-        log.exception("this is a fault of latentgrid, please report it")
-        raise
-    if result.folder:
-        log.info("%s", format_summary(result, config.tracking.uri))
+    register_launcher()
+    with sweeps_recorded():
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run_job)()
 
 
 def _read_overrides() -> list[str]:

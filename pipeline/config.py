@@ -20,6 +20,7 @@ from pipeline.engine.comfyui.settings import ComfyUISettings, find_setting_probl
 from pipeline.errors import Problem, did_you_mean
 from pipeline.graph.model import Graph
 from pipeline.graph.reader import MISSING, is_node, read_graph
+from pipeline.record.recorder import LATENT_STATISTICS
 from pipeline.record.tracker import TrackingSettings
 from pipeline.tiny_model import tiny_folder
 
@@ -38,12 +39,18 @@ class RunSettings:
     name: name of the run in MLflow; null: made of the overrides.
     save_pt: also write latents as .pt files.
     dry_run: check everything and run nothing.
+    fail_fast: a sweep ends with its first failed job.
+    resume: a job of a sweep whose results are recorded already is not run again.
+    objective: the metric that a job returns to a sweeper that optimises.
     """
 
     outputs: list[str] = field(default_factory=list)
     name: str | None = None
     save_pt: bool = False
     dry_run: bool = False
+    fail_fast: bool = False
+    resume: bool = True
+    objective: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,16 +81,24 @@ class RunConfig:
 SECTIONS: dict[str, type] = {"comfyui": ComfyUISettings, "run": RunSettings, "tracking": TrackingSettings}
 
 
-def register_resolvers() -> None:
-    """Make `${latentgrid.tiny:FILE}`, the path of an input of the tiny model, known to OmegaConf. Idempotent."""
+LAUNCHER = "hydra_plugins.latentgrid.WarmLauncher"
+"""The name of pipeline/sweep/launcher.py's class for Hydra, which takes launchers of hydra_plugins only."""
+
+
+def register_names() -> None:
+    """Make known what conf/ names: `${latentgrid.tiny:FILE}`, the path of an input of the tiny model, and the launcher
+    `warm`. Idempotent."""
+    from hydra.core.config_store import ConfigStore
+
     OmegaConf.register_new_resolver("latentgrid.tiny", lambda name: str(tiny_folder() / name), replace=True)
+    ConfigStore.instance().store("warm", {"_target_": LAUNCHER}, group="hydra/launcher", provider="latentgrid")
 
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     """Compose conf/config.yaml with command line overrides; the result also has the `hydra` node."""
     from hydra import compose, initialize_config_dir
 
-    register_resolvers()
+    register_names()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides), return_hydra_config=True)
 
@@ -102,12 +117,22 @@ def read_config(config: DictConfig | Mapping[str, Any]) -> RunConfig:
     }
     problems.extend(find_setting_problems(settings["comfyui"]))
     graph = read_graph(values, problems)
+    problems.extend(_find_objective_problems(settings["run"], graph))
     return RunConfig(values=values, graph=graph, problems=tuple(problems), **settings)
+
+
+def _find_objective_problems(run: RunSettings, graph: Graph) -> list[Problem]:
+    metrics = [f"latent/{name}/{statistic}" for name in run.outputs for statistic in LATENT_STATISTICS]
+    metrics += ["seconds/total", *(f"seconds/{name}" for name in graph)]
+    if run.objective is None or run.objective in metrics or run.objective.startswith("memory/"):
+        return []
+    near = did_you_mean(run.objective, metrics) or f". The metrics are {', '.join(metrics)}"
+    return [Problem("value_not_in_list", "run.objective", f"{run.objective!r} is no metric of this run{near}")]
 
 
 def _resolve(config: DictConfig | Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
     """Plain containers with interpolations resolved; a value that cannot be resolved is a problem and left out."""
-    register_resolvers()
+    register_names()
     tree = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
     entries = {str(name): _resolve_entry(tree, name, problems) for name in tree if name != "hydra"}
     return {name: value for name, value in entries.items() if value is not UNRESOLVED}

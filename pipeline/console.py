@@ -42,24 +42,29 @@ class ConsoleHandler(logging.Handler):
 
 
 class Progress:
-    """Shows a run's events: a bar of sampling steps in a terminal, plain lines elsewhere."""
+    """Shows a run's events: a bar of sampling steps in a terminal, plain lines elsewhere.
 
-    def __init__(self) -> None:
+    Below the bar of a sweep, the bar of steps is all that a terminal shows of a run.
+    """
+
+    def __init__(self, below_another: bool = False) -> None:
+        self._place = 1 if below_another else 0
         self._bar: Any = None
         self._said = time.monotonic()
         self._in_terminal = sys.stderr.isatty()
+        self._says_nodes = not (below_another and self._in_terminal)
 
     def __call__(self, event: Event) -> None:
         match event:
-            case RunStarted() if event.cached:
+            case RunStarted() if event.cached and self._says_nodes:
                 log.info("from the cache: %s", ", ".join(event.cached))
-            case NodeStarted():
+            case NodeStarted() if self._says_nodes:
                 log.info("%s: %s ...", event.node, event.class_type)
             case NodeProgress():
                 self._show_step(event)
             case NodeFinished():
                 self.close()
-                if event.seconds >= SLOW_SECONDS:
+                if event.seconds >= SLOW_SECONDS and self._says_nodes:
                     log.info("%s: done in %.2f s", event.node, event.seconds)
 
     def close(self) -> None:
@@ -79,7 +84,14 @@ class Progress:
         from tqdm import tqdm
 
         if self._bar is None:
-            self._bar = tqdm(total=event.total, desc=event.node, unit="step", leave=False, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=event.total,
+                desc=event.node,
+                unit="step",
+                leave=False,
+                dynamic_ncols=True,
+                position=self._place,
+            )
         self._bar.update(event.value - self._bar.n)
 
 

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from pipeline.config import CONF, register_resolvers
+from pipeline.config import CONF, register_names
 from pipeline.errors import Problem, did_you_mean
 
 
@@ -23,7 +23,7 @@ def find_override_problems(overrides: Sequence[str]) -> list[Problem]:
     """Name every override that Hydra cannot apply; empty if each of them is fine by itself."""
     problems: list[Problem] = []
     parsed = list(_parse(overrides, problems))
-    register_resolvers()
+    register_names()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         groups = [override for override in parsed if _chooses(override)]
         wrong = [problem for override in groups for problem in _check_choice(override)]

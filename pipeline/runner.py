@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,27 +11,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.config import RunConfig, compose_config, read_config
-from pipeline.console import Progress, format_plan, format_value
-from pipeline.errors import ConfigError, TrackingError
+from pipeline.console import Progress, format_plan
+from pipeline.errors import ConfigError, Problem, TrackingError
 from pipeline.events import Event
-from pipeline.graph.api_format import write_api_format
 from pipeline.graph.check import CheckedGraph
-from pipeline.graph.model import Link
 from pipeline.origins import find_origins
-from pipeline.record.artifacts import open_folder
-from pipeline.record.facts import collect_facts
-from pipeline.record.recorder import Recorder, RunFacts
-from pipeline.record.tracker import MLflowRun, Tracker, TrackingSettings
+from pipeline.record.artifacts import list_files, open_folder
+from pipeline.record.recorder import Recorder
+from pipeline.record.tracker import FinishedRun, MLflowRun, TrackedRun, Tracker, TrackingSettings
+from pipeline.run_facts import collect_run_facts
 from pipeline.tiny_model import make_tiny_model, names_tiny_model
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.engine.executor import Execution
+    from pipeline.engine.executor import Execution, IsReadLater
+    from pipeline.engine.identity import Identity
     from pipeline.engine.session import Session
 
 log = logging.getLogger(__name__)
@@ -46,8 +42,10 @@ class RunResult:
     latents: the kept latents by node, tensors [batch, channels, (frames,) height, width] on the CPU.
     outputs: all outputs of the kept nodes, by node and output name, as ComfyUI gave them.
     executed, cached: which nodes ran, and whose outputs were known already.
+    metrics: the last value of each metric of the record.
     folder, files: where the results lie; mlflow: the run in MLflow, None without tracking.
-    A dry run has only `checked`.
+    linked: the id of the run whose results these are, if it was found in MLflow and nothing had to run; latents and
+    outputs are then in the files only. A dry run has only `checked`.
     """
 
     checked: CheckedGraph
@@ -56,15 +54,26 @@ class RunResult:
     executed: tuple[str, ...] = ()
     cached: tuple[str, ...] = ()
     seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
     folder: Path | None = None
     files: tuple[Path, ...] = ()
     mlflow: MLflowRun | None = None
+    linked: str | None = None
 
     @property
     def latent(self) -> torch.Tensor:
         """The kept latent of a run that keeps just one."""
         (samples,) = self.latents.values()
         return samples
+
+    def get_objective(self, metric: str | None) -> float | None:
+        """The value of a metric. Raises ConfigError if it was not measured, because its node did not have to run."""
+        if metric is None or self.folder is None:
+            return None
+        if metric not in self.metrics:
+            message = f"{metric!r} was not measured: its node did not run, or gives no latent"
+            raise ConfigError([Problem("value_not_in_list", "run.objective", message)])
+        return self.metrics[metric]
 
 
 def run(
@@ -93,22 +102,119 @@ def run_config(config: DictConfig | Mapping[str, Any], folder: Path, hydra: Any 
     read = read_config(config)
     if read.has_wrong_settings:
         raise ConfigError(read.problems)
-    tracker = open_tracker(read.tracking) if read.tracking.uri and not read.run.dry_run else None
+    if not read.run.dry_run:
+        open_tracker(read.tracking)
     session = open_session(read)
     checked = session.check(read.graph, read.run.outputs, read.problems)
     if read.run.dry_run:
         print(_describe_plan(config, hydra, checked))
         return RunResult(checked)
+    name = read.run.name or " ".join(_list_overrides(hydra))
+    return run_checked(CheckedRun(name, config, hydra, read, checked, identify(read, checked)), folder)
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """A config in which no mistake was found: ready to run. `name` is that of its record."""
+
+    name: str
+    config: DictConfig | Mapping[str, Any]
+    hydra: Any
+    read: RunConfig
+    checked: CheckedGraph
+    identity: Identity
+
+
+def identify(read: RunConfig, checked: CheckedGraph) -> Identity:
+    """What the results of a run follow from."""
+    return open_session(read).identify(checked, {"save_pt": read.run.save_pt})
+
+
+@dataclass(frozen=True)
+class InSweep:
+    """What a run of a sweep needs to know of the sweep.
+
+    is_read_later: which outputs, by content key, later runs will read; None: keep those of this run for the next one.
+    record: the sweep's own record, above that of the run.
+    """
+
+    is_read_later: IsReadLater | None = None
+    record: TrackedRun | None = None
+
+
+def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> RunResult:
+    """Run into `folder`. The record in MLflow is complete on return; that of a run in a sweep comes later."""
+    session = open_session(job.read)
     session.set_output_folder(open_folder(folder).resolve())
-    recorder = Recorder(folder, _collect_run_facts(config, hydra, read, checked, session), tracker)
-    return _execute(session, checked, recorder, read.run.save_pt)
+    overrides = _list_overrides(job.hydra)
+    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session.comfyui, job.identity)
+    recorder = Recorder(folder, facts, open_tracker(job.read.tracking))
+    if sweep:
+        recorder.parent = sweep.record
+    progress = Progress(below_another=sweep is not None)
+
+    def listen(event: Event) -> None:
+        recorder.listen(event)
+        progress(event)
+
+    began = time.perf_counter()
+    try:
+        recorder.start()
+        execution = session.run(job.checked, listen, sweep.is_read_later if sweep else None)
+        latents = _keep_latents(execution, job.checked, recorder, job.read.run.save_pt)
+        recorder.keep_others()
+    except BaseException as error:
+        progress.close()
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        with tracking_errors_logged():
+            recorder.finish(status, time.perf_counter() - began, f"{type(error).__name__}: {error}")
+            if not sweep:
+                recorder.wait()
+        raise
+    try:
+        recorder.finish("FINISHED", time.perf_counter() - began)
+        mlflow = None if sweep else recorder.wait()
+    except TrackingError as error:
+        raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error
+    return RunResult(
+        checked=job.checked,
+        latents=latents,
+        outputs=_name_outputs(execution, job.checked),
+        executed=execution.executed,
+        cached=execution.cached,
+        seconds=execution.seconds,
+        metrics=recorder.metrics,
+        folder=recorder.folder,
+        files=tuple(recorder.files),
+        mlflow=mlflow,
+    )
+
+
+def link_run(job: CheckedRun, found: FinishedRun, folder: Path, parent: TrackedRun | None) -> RunResult:
+    """Instead of running `job` again, put what the run `found` kept into `folder` and record whose it is.
+
+    Raises TrackingError.
+    """
+    tracker = open_tracker(job.read.tracking)
+    assert tracker, "only a tracker finds runs"
+    mlflow = tracker.link(job.name, found.run_id, folder, time.time(), parent).wait()
+    return RunResult(
+        checked=job.checked,
+        metrics=found.metrics,
+        folder=folder,
+        files=tuple(list_files(folder)),
+        mlflow=mlflow,
+        linked=found.run_id,
+    )
 
 
 _trackers: dict[TrackingSettings, Tracker] = {}
 
 
-def open_tracker(settings: TrackingSettings) -> Tracker:
-    """The tracker of this process for these settings; its writer starts at once and works beside us."""
+def open_tracker(settings: TrackingSettings) -> Tracker | None:
+    """The tracker of this process for these settings, None without a uri; its writer starts at once, beside us."""
+    if not settings.uri:
+        return None
     if settings not in _trackers or _trackers[settings].failed:
         _trackers[settings] = Tracker(settings)
     return _trackers[settings]
@@ -131,45 +237,8 @@ def open_session(read: RunConfig) -> Session:
     return _session
 
 
-def _execute(session: Session, checked: CheckedGraph, recorder: Recorder, save_pt: bool) -> RunResult:
-    """Execute and record; the record says FAILED or KILLED if it comes to that."""
-    progress = Progress()
-
-    def listen(event: Event) -> None:
-        recorder.listen(event)
-        progress(event)
-
-    began = time.perf_counter()
-    try:
-        recorder.start()
-        execution = session.run(checked, listen)
-        latents = _keep_latents(execution, checked, recorder, save_pt)
-    except BaseException as error:
-        progress.close()
-        status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        if recorder.started:
-            with _tracking_errors_logged():
-                recorder.finish(status, time.perf_counter() - began, f"{type(error).__name__}: {error}")
-        raise
-    try:
-        mlflow = recorder.finish("FINISHED", time.perf_counter() - began)
-    except TrackingError as error:
-        raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error
-    return RunResult(
-        checked=checked,
-        latents=latents,
-        outputs=_name_outputs(execution, checked),
-        executed=execution.executed,
-        cached=execution.cached,
-        seconds=execution.seconds,
-        folder=recorder.folder,
-        files=tuple(recorder.files),
-        mlflow=mlflow,
-    )
-
-
 @contextlib.contextmanager
-def _tracking_errors_logged() -> Iterator[None]:
+def tracking_errors_logged() -> Iterator[None]:
     """The error of the run is the one to raise; that its record failed too is only logged."""
     try:
         yield
@@ -221,60 +290,5 @@ def _describe_plan(config: DictConfig | Mapping[str, Any], hydra: Any, checked: 
     return format_plan(checked, find_origins(tree, hydra, paths))
 
 
-def _collect_run_facts(
-    config: DictConfig | Mapping[str, Any], hydra: Any, read: RunConfig, checked: CheckedGraph, session: Session
-) -> RunFacts:
-    overrides = list(hydra.overrides.task) if hydra is not None else []
-    tags = {
-        **collect_facts(session.comfyui.device),
-        "version.comfyui": session.comfyui.installation.version,
-        "device": f"{session.comfyui.device} ({read.comfyui.device})",
-        "reproducible": json.dumps(read.comfyui.reproducible),
-        "dynamic_vram": json.dumps(session.comfyui.dynamic_vram),
-        "mlflow.note.content": f"`python run.py {shlex.join(overrides)}`",
-    }
-    return RunFacts(
-        name=read.run.name or " ".join(overrides),
-        config_yaml=_write_yaml(config),
-        prompt=write_api_format(checked.graph),
-        params=_list_params(read, checked),
-        tags=tags,
-    )
-
-
-def _write_yaml(config: DictConfig | Mapping[str, Any]) -> str:
-    """The config as it was composed, interpolations and all, without Hydra's own settings."""
-    if not isinstance(config, DictConfig):
-        config = OmegaConf.create(dict(config))
-    whole: Any = OmegaConf.to_container(config, resolve=False)
-    plain = {key: value for key, value in whole.items() if key != "hydra"}
-    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-class _Dumper(yaml.CSafeDumper):
-    """PyYAML's fast dumper, with quotes where OmegaConf, unlike PyYAML, would read a text as a number (`1e3`)."""
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    try:
-        float(text)
-    except ValueError:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'")
-
-
-_Dumper.add_representer(str, _represent_text)
-
-
-def _list_params(read: RunConfig, checked: CheckedGraph) -> dict[str, str]:
-    """Every variable, every input of every node that runs, and who is bypassed, as text under their dotted paths."""
-    params = {name: _write_param(value) for name, value in read.variables.items()}
-    params.update({f"{name}._bypass_": _write_param(node.bypassed) for name, node in read.graph.items()})
-    for name, node in checked.graph.items():
-        for key, value in node.inputs.items():
-            params[f"{name}.{key}"] = format_value(value, checked) if isinstance(value, Link) else _write_param(value)
-    return params
-
-
-def _write_param(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+def _list_overrides(hydra: Any) -> list[str]:
+    return list(hydra.overrides.task) if hydra is not None else []

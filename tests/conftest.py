@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the real ComfyUI, one session of it for the whole run, and the tiny model."""
+"""Fixtures for all tests: the real ComfyUI, and one session of it for the whole run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def session():
     from pipeline.config import compose_config, read_config
     from pipeline.runner import open_session
 
-    return open_session(read_config(compose_config(PROBES)))
+    return open_session(read_config(compose_config([*PROBES, "experiment=tiny"])))
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_what_needs_no_comfyui_imports_nothing_heavy(run_py, overrides, status):
 
 def test_help_shows_groups_and_examples(run_py):
     shown = run_py("--help").stdout
-    for text in ("sampler.steps=4,8 seed=1,2,3", "experiment: ", "lora: ", "steps: 4", "python -m pipeline comfyui"):
+    for text in ("sampler.steps=4,8 seed=1,2,3", "experiment: ", "lora: ", "steps: 8", "python -m pipeline comfyui"):
         assert text in shown
 
 
@@ -81,10 +81,12 @@ def test_all_problems_of_the_graph_are_named_at_once_without_a_traceback(run_py,
         "sampler.scheduler=karas",
         "sampler.model=[positive,CONDITIONING]",
         "sampler.cfg=nan",
-        "lora.lora_name=tiny_qwen_lora.sft",
+        "lora.lora_name=demo_outlin.safetensors",
         "auraflow.shift=abc",
         "cfg_norm.model=[auraflw,MODEL]",
+        "inputs=files",
         "positive.path=missing.pt",
+        "negative.path=missing.pt",
         "latent.path=broken.pt",
         "+sampler.stepz=3",
         "+extra._node_=KSamplr",
@@ -93,7 +95,7 @@ def test_all_problems_of_the_graph_are_named_at_once_without_a_traceback(run_py,
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     for line in (
-        "lora.lora_name: 'tiny_qwen_lora.sft' is not in models/loras; did you mean 'tiny_qwen_image_lora.safetensors'?",
+        "lora.lora_name: 'demo_outlin.safetensors' is not in models/loras; did you mean 'demo_outline.safetensors'?",
         "auraflow.shift: must be a number, got 'abc'",
         "cfg_norm.model: [auraflw, MODEL] names no node of the graph; did you mean 'auraflow'?",
         "sampler.model: needs MODEL, but [positive, CONDITIONING] is CONDITIONING",
@@ -130,18 +132,9 @@ def test_a_run_leaves_a_latent_a_picture_and_a_record(run_py, tmp_path):
     assert "[pipeline" in (latent.parent / "run.log").read_text()
 
 
-def test_a_multirun_loads_the_model_once_and_survives_a_failing_job(run_py, tmp_path):
-    done = run_py("-m", "sampler.steps=1,2", "sampler.denoise=1.0,5.0", "tracking=none")
-    assert done.returncode == 1
-    assert done.stderr.count("unet: UNETLoader ...") == 1
-    assert done.stderr.count("sampler.denoise: must be at most 1.0, got 5.0") == 2
-    finished = sorted(path.parent.name for path in tmp_path.glob("outputs/sweeps/*/*/*/sampler.latent"))
-    assert finished == ["0", "2"]
-
-
 def sampling_process(tmp_path: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """A run of many steps that has begun to sample."""
-    command = [sys.executable, str(ROOT / "run.py"), "sampler.steps=1000"]
+    command = [sys.executable, str(ROOT / "run.py"), "sampler.steps=10000"]
     with (tmp_path / "stderr").open("wb") as stderr:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stderr, start_new_session=True)
     while "sampler: step" not in (tmp_path / "stderr").read_text():

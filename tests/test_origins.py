@@ -24,6 +24,7 @@ def find(path: str, *overrides: str) -> str:
 
 
 DEFAULT: tuple[str, ...] = ()
+TINY = ("inputs=tiny",)
 CHANGED = (
     "seed=7",
     "lora=qwen_image_lightning_4steps",
@@ -44,10 +45,11 @@ EXPERIMENT = ("experiment=qwen_image_edit_2509_lightning", "sampler.seed=7", "sa
     [
         (DEFAULT, "seed", "config.yaml"),
         (DEFAULT, "run.outputs", "config.yaml"),
-        (DEFAULT, "lora.lora_name", "lora/tiny.yaml"),
+        (DEFAULT, "lora.lora_name", "lora/demo.yaml"),
         (DEFAULT, "tracking.uri", "tracking/mlflow.yaml"),
-        (DEFAULT, "positive.path", "inputs/tiny.yaml"),
-        (DEFAULT, "positive._node_", "inputs/files.yaml"),  # tiny.yaml includes it
+        (DEFAULT, "positive.text", "inputs/demo.yaml"),
+        (TINY, "positive.path", "inputs/tiny.yaml"),
+        (TINY, "positive._node_", "inputs/files.yaml"),  # tiny.yaml includes it
         (DEFAULT, "sampler.seed", "sampler/euler.yaml -> seed: config.yaml"),
         (DEFAULT, "nothing.here", "config"),
         (CHANGED, "seed", "command line"),
@@ -64,7 +66,7 @@ EXPERIMENT = ("experiment=qwen_image_edit_2509_lightning", "sampler.seed=7", "sa
         (CHANGED, "tracking.uri", "tracking/none.yaml"),
         (CHANGED, "tracking.experiment_name", "command line"),
         (CHANGED, "lora.lora_name", "lora/qwen_image_lightning_4steps.yaml"),
-        (CHANGED, "unet.unet_name", "unet/tiny.yaml"),
+        (CHANGED, "unet.unet_name", "unet/demo.yaml"),
         (CHANGED, "lora2.strength_model", "lora/tiny.yaml"),
         (EXPERIMENT, "auraflow.shift", LIGHTNING),
         (EXPERIMENT, "lora.strength_model", LIGHTNING),

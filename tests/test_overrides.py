@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from pipeline.config import compose_config
 from pipeline.overrides import find_override_problems
 
-CHOICES_OF_LORA = "qwen_image_lightning_4steps, tiny"
+CHOICES_OF_LORA = "demo, qwen_image_lightning_4steps, tiny"
 QUOTING = "cannot be read as an override. Write path.to.value=VALUE, and quote special characters: 'path=\"a,b\"'"
 
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_deleted_is_not_to_be_added() -> None:
             "sampler.model=[lora,MODEL]",
             "lora=qwen_image_lightning_4steps",
             "lora._bypass_=true",
-            "positive.path=x.pt",
+            "positive.text=a red circle",
             "comfyui.models=[/models,/more]",
             "tracking=none",
             "+sampler.noise_mask=null",

@@ -1,5 +1,7 @@
 """The nodes: a path in, a checked CONDITIONING or LATENT out."""
 
+import functools
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -110,7 +112,7 @@ def locate(path: str) -> Path:
 
 
 def fingerprint(path: str | None) -> str | float:
-    """A text that is the same as long as the file at ``path`` is: its resolved path, size and time of change.
+    """The sha256 of the file at ``path``; the file is read again only if its size or time of change is another.
 
     A missing file gives a text that says so. Without a path (it is a link, so the file is not known yet) it is NaN,
     by which ComfyUI runs the node every time.
@@ -118,9 +120,15 @@ def fingerprint(path: str | None) -> str | float:
     if path is None:
         return float("NaN")
     try:
-        return ":".join(map(str, _stat(locate(path))))
+        return _hash(*_stat(locate(path)))
     except (OSError, ValueError):
         return f"missing: {path}"
+
+
+@functools.lru_cache(maxsize=256)
+def _hash(path: str, size: int, changed: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_recent(read: Callable[[Path], T], path: Path) -> T:

@@ -6,16 +6,20 @@ The executor knows order, cache, release and events. What a node is and how it i
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from pipeline.engine.comfyui.call import NodeCaller, NodeOutputs
-from pipeline.engine.keys import FindFile, make_key
+from pipeline.engine.keys import Identify, find_known, make_key
 from pipeline.errors import NodeError
 from pipeline.events import Listener, NodeFinished, NodeStarted, RunStarted
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Link, Node
+from pipeline.graph.order import cull
+
+IsReadLater: TypeAlias = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -29,34 +33,54 @@ class Execution:
 
 
 class Executor:
-    """Runs graphs one after the other and keeps the outputs of the last one, by content.
+    """Runs graphs one after the other and keeps outputs from one to the next, by content.
 
-    As ComfyUI's classic cache: what the next graph does not use is released before its first node runs, so that
-    two checkpoints are never held at once.
+    Without a plan it is ComfyUI's classic cache: the outputs of the last graph stay, and what the next one does not
+    use is released before its first node runs, so that two checkpoints are never held at once.
     """
 
-    def __init__(self, find_file: FindFile):
-        self._find_file = find_file
+    def __init__(self, identify: Identify):
+        """`identify` tells nodes of the same inputs apart, as long as this process lasts."""
+        self._identify = identify
         self._cache: dict[str, NodeOutputs] = {}
 
-    async def run(self, checked: CheckedGraph, caller: NodeCaller, listen: Listener) -> Execution:
-        """Run the nodes of `checked.order`. Raises NodeError for a node that fails."""
+    async def run(
+        self, checked: CheckedGraph, caller: NodeCaller, listen: Listener, is_read_later: IsReadLater | None = None
+    ) -> Execution:
+        """Run the nodes of `checked.order`. Raises NodeError for a node that fails.
+
+        `is_read_later` tells which keys later runs will read: just their outputs stay, all others are released as
+        soon as nothing in this run reads them.
+        """
         began = time.perf_counter()
-        keys = await self._make_keys(checked, caller)
-        needed = self._find_needed(checked, keys)
-        wanted = set(keys.values()) - {keys[name] for name in checked.order if checked.signatures[name].is_output_node}
-        self._cache = {key: outputs for key, outputs in self._cache.items() if key in wanted}
-        cached = tuple(name for name in checked.order if keys[name] in self._cache)
-        listen(RunStarted(checked.order, cached))
+        keys = await self.make_keys(checked, caller)
+        known = find_known(checked, keys, self._cache)
+        needed = cull(checked.graph, checked.targets, known)
+        stays = is_read_later or {keys[name] for name in checked.order}.__contains__
+        readers = Counter(keys[link.node] for node in needed.values() for _, link in node.links)
+        readers.update(keys[name] for name in checked.targets)
+        written = {keys[name] for name in checked.order if name not in known}  # of output nodes that ran before
+        self._cache = {
+            key: outputs for key, outputs in self._cache.items() if key not in written and (stays(key) or readers[key])
+        }
+        listen(RunStarted(checked.order, tuple(name for name in checked.order if name not in needed)))
         executed: dict[str, None] = {}  # a set that keeps its order
-        for name in needed:
+        for name in (name for name in checked.order if name in needed):
+            node = needed[name]
             # Two nodes of one content run once: the second finds the outputs of the first.
             if keys[name] not in self._cache:
-                sources = {link.node: self._cache[keys[link.node]] for _, link in checked.graph[name].links}
-                self._cache[keys[name]] = await self._run_node(checked.graph[name], sources, caller, listen)
+                sources = {link.node: self._cache[keys[link.node]] for _, link in node.links}
+                self._cache[keys[name]] = await self._run_node(node, sources, caller, listen)
                 executed[name] = None
+            for key in (keys[link.node] for _, link in node.links):
+                readers[key] -= 1
+                if not readers[key] and not stays(key):
+                    self._cache.pop(key, None)
+        outputs = {name: self._cache[keys[name]] for name in checked.targets}
+        for key in (keys[name] for name in checked.targets if not stays(keys[name])):
+            self._cache.pop(key, None)
         return Execution(
-            outputs={name: self._cache[keys[name]] for name in checked.targets},
+            outputs=outputs,
             executed=tuple(executed),
             cached=tuple(name for name in checked.order if name not in executed),
             seconds=time.perf_counter() - began,
@@ -66,26 +90,16 @@ class Executor:
         """Release all outputs."""
         self._cache.clear()
 
-    async def _make_keys(self, checked: CheckedGraph, caller: NodeCaller) -> dict[str, str]:
+    async def make_keys(
+        self, checked: CheckedGraph, caller: NodeCaller, identify: Identify | None = None
+    ) -> dict[str, str]:
+        """The content key of each node."""
+        identify = identify or self._identify
         keys: dict[str, str] = {}
         for name in checked.order:
             node, signature = checked.graph[name], checked.signatures[name]
-            keys[name] = make_key(node, signature, keys, await caller.fingerprint(node), self._find_file)
+            keys[name] = make_key(node, signature, keys, await caller.fingerprint(node), identify(node, signature))
         return keys
-
-    def _find_needed(self, checked: CheckedGraph, keys: Mapping[str, str]) -> tuple[str, ...]:
-        """The nodes that must run: from the targets upwards, no further than what the cache holds.
-
-        Output nodes always run: what they are for is to write into this run's folder.
-        """
-        needed: set[str] = set()
-        waiting = list(checked.targets)
-        while waiting:
-            name = waiting.pop()
-            if name not in needed and (keys[name] not in self._cache or checked.signatures[name].is_output_node):
-                needed.add(name)
-                waiting.extend(link.node for _, link in checked.graph[name].links)
-        return tuple(name for name in checked.order if name in needed)
 
     async def _run_node(
         self, node: Node, sources: Mapping[str, NodeOutputs], caller: NodeCaller, listen: Listener

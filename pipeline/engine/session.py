@@ -5,20 +5,29 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
+import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.engine.comfyui.call import NodeCaller
 from pipeline.engine.comfyui.catalog import Catalog
+from pipeline.engine.comfyui.node_code import hash_node_code
 from pipeline.engine.comfyui.start import ComfyUI, add_model_folder
 from pipeline.engine.comfyui.surroundings import MemoryKeeper, progress_heard
-from pipeline.engine.executor import Execution, Executor
-from pipeline.errors import Problem
+from pipeline.engine.executor import Execution, Executor, IsReadLater
+from pipeline.engine.identity import Identity, describe_platform, make_identity_key
+from pipeline.engine.keys import find_model_files
+from pipeline.errors import NodeError, Problem
 from pipeline.events import Listener
+from pipeline.file_state import FileState
 from pipeline.graph.check import CheckedGraph, check_graph
 from pipeline.graph.model import Graph, Node
+from pipeline.graph.signature import Signature
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -35,7 +44,7 @@ class Session:
         self._loop = asyncio.new_event_loop()  # one lasting loop: primitives of async nodes stay bound to it
         atexit.register(self.close)
         self._catalog = self._wait_for(Catalog.open(comfyui))
-        self._executor = Executor(comfyui.folder_paths.get_full_path)
+        self._executor = Executor(self._identify_files)
         self._memory = MemoryKeeper(comfyui)
         self._objects: dict[tuple[str, str], Any] = {}
         self._model_folders: set[Path] = set()
@@ -52,17 +61,61 @@ class Session:
         caller = NodeCaller(self.comfyui, Graph({node.name: node}), {})
         return self._wait_for(caller.find_problems(node, received_types))
 
-    def run(self, checked: CheckedGraph, listen: Listener = lambda event: None) -> Execution:
-        """Run a checked graph; events go to `listen`. Raises NodeError. The outputs are inference tensors."""
+    def make_keys(self, checked: CheckedGraph) -> dict[str, str]:
+        """The content key of each node: nodes of one key give the same outputs, in whichever graph they are."""
+        return self._wait_for(self._executor.make_keys(checked, NodeCaller(self.comfyui, checked.graph, self._objects)))
+
+    def identify(self, checked: CheckedGraph, settings: Mapping[str, Any]) -> Identity:
+        """What the results of a checked graph follow from; `settings` are those that shape what is kept of them."""
+        caller = NodeCaller(self.comfyui, checked.graph, self._objects)
+        keys = self._wait_for(self._executor.make_keys(checked, caller, self._hash_code))
+        files = {
+            f"{name}.{key}": FileState.of(path)
+            for name, node in checked.graph.items()
+            for key, path in find_model_files(node, checked.signatures[name], self._find_file).items()
+        }
+        return Identity(make_identity_key(checked, keys, {**settings, **describe_platform(self.comfyui)}), files)
+
+    def _identify_files(self, node: Node, signature: Signature) -> list[Any]:
+        files = find_model_files(node, signature, self._find_file)
+        return [astuple(FileState.of(path)) for path in files.values()]
+
+    def _hash_code(self, node: Node, signature: Signature) -> str:
+        return hash_node_code(self._catalog.classes[node.class_type], self.comfyui.installation.path)
+
+    def _find_file(self, folder: str, name: str) -> str | None:
+        return self.comfyui.folder_paths.get_full_path(folder, name)
+
+    def run(
+        self,
+        checked: CheckedGraph,
+        listen: Listener = lambda event: None,
+        is_read_later: IsReadLater | None = None,
+    ) -> Execution:
+        """Run a checked graph; events go to `listen`. Raises NodeError. The outputs are inference tensors.
+
+        The outputs of the run stay for the next one; or, given `is_read_later`, those whose key it says are. Out of
+        GPU memory, all models and outputs are let go and the run is tried once more.
+        """
         self._forget_objects(checked)
         caller = NodeCaller(self.comfyui, checked.graph, self._objects)
-        return self._wait_for(self._run(checked, caller, listen))
+        try:
+            return self._wait_for(self._run(checked, caller, listen, is_read_later))
+        except NodeError as error:
+            if not self._memory.ran_out(error):
+                raise
+            log.warning("%s\nAll models and outputs are let go, and the run is tried once more", error)
+        # Not in the handler: the error's traceback holds tensors.
+        self.clear()
+        return self._wait_for(self._run(checked, caller, listen, is_read_later))
 
-    async def _run(self, checked: CheckedGraph, caller: NodeCaller, listen: Listener) -> Execution:
+    async def _run(
+        self, checked: CheckedGraph, caller: NodeCaller, listen: Listener, is_read_later: IsReadLater | None
+    ) -> Execution:
         import torch
 
         with torch.inference_mode(), progress_heard(self.comfyui, caller, listen), self._memory.around_run(caller):
-            return await self._executor.run(checked, caller, listen)
+            return await self._executor.run(checked, caller, listen, is_read_later)
 
     def add_models(self, folder: Path) -> None:
         """Also search `folder`, laid out like ComfyUI's models/, after all others. Idempotent."""

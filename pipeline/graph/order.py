@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import graphlib
 import heapq
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from pipeline.errors import CycleError
 from pipeline.graph.model import Graph
 
 
-def cull(graph: Graph, targets: Iterable[str]) -> Graph:
-    """Keep only the nodes that `targets` need, in their declared order. Links to unknown nodes are ignored."""
+def cull(graph: Graph, targets: Iterable[str], known: Container[str] = ()) -> Graph:
+    """Keep only the nodes that `targets` need, in their declared order. Links to unknown nodes are ignored.
+
+    What `known` nodes give is there already: neither they nor what only they read is needed.
+    """
     needed: set[str] = set()
     waiting = list(targets)
     while waiting:
         name = waiting.pop()
-        if name in needed or name not in graph:
+        if name in needed or name in known or name not in graph:
             continue
         needed.add(name)
         waiting.extend(link.node for _, link in graph[name].links)

@@ -5,6 +5,7 @@
     <node>.latent     a kept LATENT: safetensors, as ComfyUI's SaveLatent writes it and LoadLatent reads it
     <node>.pt         the same as {"samples": tensor}, on request
     <node>.png        a preview of it
+    record.json       the sha256 of every file that the record holds, and of the model files (only with MLflow)
     run.log           the log (written by Hydra's logging)
 
 The .latent and the .png embed the graph as ComfyUI's savers do, so dropping either onto ComfyUI's canvas opens it.
@@ -26,9 +27,12 @@ from pipeline.errors import OutputError
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from PIL import Image
 
 CONFIG = "config.yaml"
 PROMPT = "prompt.json"
+RECORD = "record.json"
+LOG = "run.log"
 
 
 def open_folder(folder: Path) -> Path:
@@ -51,6 +55,17 @@ def write_text(folder: Path, name: str, text: str) -> Path:
 def write_prompt(folder: Path, prompt: Mapping[str, Any]) -> Path:
     """Write the graph in ComfyUI's API format."""
     return write_text(folder, PROMPT, json.dumps(prompt, indent=2) + "\n")
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Write what a record holds, as JSON."""
+    return write_text(folder, RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def list_files(folder: Path) -> list[Path]:
+    """What nodes and latentgrid have written there: no log, no hidden file or folder."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != LOG)
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def write_latent(folder: Path, node: str, samples: torch.Tensor, prompt: Mapping[str, Any]) -> Path:
@@ -84,6 +99,13 @@ def write_picture(folder: Path, node: str, pixels: np.ndarray, prompt: Mapping[s
     with _written_whole(folder / f"{node}.png") as path:
         Image.fromarray(pixels).save(path, format="PNG", pnginfo=info, compress_level=4)
     return folder / f"{node}.png"
+
+
+def write_image(folder: Path, name: str, image: Image.Image) -> Path:
+    """Write an image as a PNG, sooner rather than smaller: it is written again and again while it grows."""
+    with _written_whole(folder / name) as path:
+        image.save(path, format="PNG", compress_level=1)
+    return folder / name
 
 
 @contextlib.contextmanager

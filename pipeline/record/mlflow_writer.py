@@ -12,17 +12,44 @@ import json
 import re
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import unquote
 
+from pipeline.cache_folder import cache_folder
+from pipeline.file_state import FileState
+from pipeline.record.artifacts import write_record
+from pipeline.record.file_hashes import FileHashes
+from pipeline.record.finished_runs import IDENTITY, FinishedRuns, hash_file
+from pipeline.record.orphans import WRITER, end_orphans, end_run, name_writer
+
 SQLITE = "sqlite:///"
 PARAM_LENGTH = 6000  # MLflow's limit
 
+LINKED = "linked_run_id"  # the tag of a run that was not run again: the run whose results these are
+TAKEN = {"mlflow.user", "mlflow.source.name", "mlflow.source.git.commit", "mlflow.note.content"}
+COSTS = ("seconds", "memory/")  # metrics of the run that computed, not of its results
+
 # Without it MLflow 3 guesses that an experiment is about generative text, and shows other pages.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+
+@dataclass
+class OpenRun:
+    """A run that stands RUNNING in MLflow.
+
+    identity, hash_files: what its results follow from, see FinishedRuns; artifacts: the sha256 of what is kept of it so
+    far; pictures: which of that MLflow's comparison shows, and under which name.
+    """
+
+    run_id: str
+    folder: Path
+    identity: str
+    hash_files: Callable[[], dict[str, str | None]]
+    artifacts: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
 
 
 class Writer:
@@ -31,8 +58,8 @@ class Writer:
     def __init__(self) -> None:
         self._client: Any = None
         self._experiment_id = ""
-        self._run_id: str | None = None
-        self._start: Callable[[], None] = lambda: None
+        self._open: dict[int, OpenRun] = {}  # by the numbers of the messages
+        self._hashes = FileHashes(cache_folder())
 
     def handle(self, message: dict[str, Any]) -> dict[str, Any] | None:
         """Carry out one message; returns the answer, if the message wants one."""
@@ -56,41 +83,115 @@ class Writer:
                     found = self._client.get_experiment_by_name(name)
             if found is not None:
                 self._experiment_id = found.experiment_id
+        self._finished = FinishedRuns(self._client, self._experiment_id, self._hashes)
+        end_orphans(self._client, self._experiment_id)
 
-    def do_start(self, name: str, params: dict[str, str], tags: dict[str, str], time: float) -> None:
-        run = self._client.create_run(self._experiment_id, start_time=_milliseconds(time), run_name=name, tags=tags)
-        self._run_id = run.info.run_id
-        from mlflow.entities import Param
+    def do_start(
+        self,
+        run: int,
+        name: str,
+        params: dict[str, str],
+        tags: dict[str, str],
+        time: float,
+        parent: int | None,
+        folder: str,
+        identity: str,
+        files: dict[str, list[Any]],
+    ) -> None:
+        """Begin a run; the hashes of its model files are found in the background."""
+        states = read_states(files)
+        for state in states.values():
+            self._hashes.begin(state)
 
-        entities = [Param(_make_key(key), value[:PARAM_LENGTH]) for key, value in params.items()]
-        self._client.log_batch(self._run_id, params=entities)
+        def hash_files() -> dict[str, str | None]:
+            return {where: self._hashes.get(state) for where, state in states.items()}
 
-    def do_log(self, metrics: list[list[Any]], tags: dict[str, str]) -> None:
+        made = self._create(name, params, tags, time, parent)
+        self._open[run] = OpenRun(made, Path(folder), identity, hash_files)
+
+    def do_log(self, run: int, metrics: list[list[Any]], tags: dict[str, str]) -> None:
+        """Add metrics (key, value, seconds since the epoch, step) and tags."""
         from mlflow.entities import Metric, RunTag
 
         entities = [Metric(_make_key(key), value, _milliseconds(time), step) for key, value, time, step in metrics]
-        self._client.log_batch(self._run_id, metrics=entities, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._client.log_batch(
+            self._open[run].run_id, metrics=entities, tags=[RunTag(key, value) for key, value in tags.items()]
+        )
 
-    def do_file(self, path: str, key: str | None) -> None:
-        self._client.log_artifact(self._run_id, path)
+    def do_file(self, run: int, path: str, key: str | None) -> None:
+        """Add a file of the run's folder; a picture with a key is also shown by MLflow's comparison of runs."""
+        ours = self._open[run]
+        name = Path(path).relative_to(ours.folder).as_posix()
+        self._client.log_artifact(ours.run_id, path, name.rpartition("/")[0] or None)
+        ours.artifacts[name] = hash_file(Path(path))
         if key:
             from PIL import Image
 
+            ours.pictures[name] = key
             with Image.open(path) as picture:
-                self._client.log_image(self._run_id, picture.convert("RGB"), key=_make_key(key), step=0)
+                self._client.log_image(ours.run_id, picture.convert("RGB"), key=_make_key(key), step=0)
 
-    def do_finish(self, number: int, status: str, time: float) -> dict[str, Any]:
-        self._client.set_terminated(self._run_id, status, _milliseconds(time))
-        answer = {"run_id": self._run_id, "experiment_id": self._experiment_id}
-        self._run_id = None
-        return {"finished": number, **answer}
+    def do_finish(self, run: int, status: str, time: float) -> dict[str, Any]:
+        """End a run. One that FINISHED can be found by its identity from now on."""
+        ours = self._open[run]
+        if status == "FINISHED" and ours.identity:
+            record = {"identity": ours.identity, "files": ours.hash_files()}
+            record |= {"artifacts": ours.artifacts, "pictures": ours.pictures}
+            self._client.log_artifact(ours.run_id, str(write_record(ours.folder, record)))
+            self._client.set_tag(ours.run_id, IDENTITY, ours.identity)
+        self._client.set_terminated(ours.run_id, status, _milliseconds(time))
+        del self._open[run]
+        return {"finished": run, "run_id": ours.run_id, "experiment_id": self._experiment_id}
+
+    def do_find(self, wanted: list[list[Any]]) -> dict[str, Any]:
+        """For each identity (key and model files) a finished run, or None."""
+        return {"found": [self._finished.find(identity, read_states(files)) for identity, files in wanted]}
+
+    def do_recall(self, count: int) -> dict[str, Any]:
+        """The params and metrics of the runs that finished last."""
+        return {"recalled": self._finished.recall(count)}
+
+    def do_link(self, run: int, name: str, source: str, time: float, parent: int | None, folder: str) -> dict[str, Any]:
+        """Take a finished run over: its files into `folder`, and a record of its own that names it."""
+        record, told = self._finished.fetch(source, Path(folder)), self._client.get_run(source).data
+        tags = {key: value for key, value in told.tags.items() if key in TAKEN or not key.startswith("mlflow.")}
+        tags[LINKED] = tags.get(LINKED, source)
+        del tags[IDENTITY]  # set when the new record is whole
+        made = self._create(name, told.params, tags, time, parent)
+        self._open[run] = OpenRun(made, Path(folder), record["identity"], lambda: record["files"])
+        results = {key: value for key, value in told.metrics.items() if not key.startswith(COSTS)}
+        self.do_log(run, [[key, value, time, 0] for key, value in results.items()], {})
+        for path in record["artifacts"]:
+            self.do_file(run, str(Path(folder, path)), record["pictures"].get(path))
+        return self.do_finish(run, "FINISHED", time)
 
     def close(self, status: str = "KILLED", error: str = "the process that ran it died without a word") -> None:
-        """End a run that is still open."""
-        if self._run_id is not None:
-            self._client.set_tag(self._run_id, "error", error)
-            self._client.set_terminated(self._run_id, status, _milliseconds(time.time()))
-            self._run_id = None
+        """End the runs that are still open."""
+        for ours in self._open.values():
+            end_run(self._client, ours.run_id, status, error)
+        self._open.clear()
+
+    def _create(
+        self, name: str, params: Mapping[str, str], tags: Mapping[str, str], time: float, parent: int | None
+    ) -> str:
+        from mlflow.entities import Param
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        above = {MLFLOW_PARENT_RUN_ID: self._open[parent].run_id} if parent else {}
+        run = self._client.create_run(
+            self._experiment_id,
+            start_time=_milliseconds(time),
+            run_name=name,
+            tags={**tags, WRITER: name_writer(), **above},
+        )
+        entities = [Param(_make_key(key), value[:PARAM_LENGTH]) for key, value in params.items()]
+        self._client.log_batch(run.info.run_id, params=entities)
+        return str(run.info.run_id)
+
+
+def read_states(files: Mapping[str, list[Any]]) -> dict[str, FileState]:
+    """The model files of a message."""
+    return {where: FileState(*state) for where, state in files.items()}
 
 
 def _stand_back(level: int) -> None:

@@ -9,37 +9,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.events import Event, NodeFinished, NodeProgress, NodeStarted, RunStarted
+from pipeline.file_state import FileState
 from pipeline.record import artifacts, facts
-from pipeline.record.tracker import MLflowRun, Tracker
+from pipeline.record.tracker import MLflowRun, NewRun, TrackedRun, Tracker
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
 
+LATENT_STATISTICS = ("mean", "std", "min", "max")
+
+
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of a run before it starts: the beginning of its record."""
+    """What is known of a run before it starts: the beginning of its record.
+
+    identity, files: see `NewRun`.
+    """
 
     name: str
     config_yaml: str
     prompt: Mapping[str, Any]
     params: Mapping[str, str]
     tags: Mapping[str, str]
+    identity: str
+    files: Mapping[str, FileState]
 
 
 @dataclass
 class Recorder:
-    """Keeps one run: its files in `folder`, and its MLflow run if there is a `tracker`.
+    """Keeps one run: its files in `folder`, and its MLflow run, below `parent`, if there is a `tracker`.
 
-    Call `start`, pass it the executor's events, `keep_latent` for what is kept, then `finish` once.
+    Call `start`, pass it the executor's events, `keep_latent` for what is kept, then `finish` once. What goes to MLflow
+    is written in the background; `wait` waits for it.
     """
 
     folder: Path
     facts: RunFacts
     tracker: Tracker | None = None
+    parent: TrackedRun | None = None
     files: list[Path] = field(default_factory=list)
-    started: bool = False
+    _run: TrackedRun | None = None
+    _found: set[Path] = field(default_factory=set)
     _metrics: list[tuple[str, float, float, int]] = field(default_factory=list)
     _cached: tuple[str, ...] = ()
     _node: str = ""
@@ -48,14 +60,17 @@ class Recorder:
     def start(self) -> None:
         """Write what is known before the run. Raises OutputError or TrackingError."""
         facts.reset_peak_memory()
+        self._found = set(artifacts.list_files(self.folder))
         written = [
             artifacts.write_text(self.folder, artifacts.CONFIG, self.facts.config_yaml),
             artifacts.write_prompt(self.folder, self.facts.prompt),
         ]
         if self.tracker:
             self.tracker.raise_if_failed()
-            self.started = True
-            self.tracker.start(self.facts.name, self.facts.params, self.facts.tags, time.time())
+            parent = self.parent if self.parent and self.parent.tracker is self.tracker else None  # else it failed
+            known = self.facts
+            run = NewRun(known.name, known.params, known.tags, self.folder, known.identity, known.files)
+            self._run = self.tracker.start(run, time.time(), parent)
         for path in written:
             self._add(path)
 
@@ -84,26 +99,40 @@ class Recorder:
         if pixels is not None:
             self._add(artifacts.write_picture(self.folder, node, pixels, prompt), picture_key=node)
         values = samples.detach().float()
-        for name in ("mean", "std", "min", "max"):
+        for name in LATENT_STATISTICS:
             self._measure(f"latent/{node}/{name}", float(getattr(values, name)()))
 
-    def finish(self, status: str, seconds: float, error: str = "") -> MLflowRun | None:
+    def keep_others(self) -> None:
+        """Add what ComfyUI's own savers wrote into the folder."""
+        for path in artifacts.list_files(self.folder):
+            if path not in self._found and path not in self.files:
+                self._add(path)
+
+    def finish(self, status: str, seconds: float, error: str = "") -> None:
         """Complete the record with a status of MLflow's: FINISHED, FAILED or KILLED. Raises TrackingError."""
         self._measure("seconds/total", seconds)
         for name, value in facts.measure_peak_memory().items():
             self._measure(name, value)
-        if self.tracker is None:
-            return None
-        tags = {"cached": " ".join(self._cached) or "none"}
-        if error:
-            tags["error"] = error[:5000]
-        self.tracker.log(self._metrics, tags)
-        return self.tracker.finish(status, time.time())
+        if self._run:
+            tags = {"cached": " ".join(self._cached) or "none"}
+            if error:
+                tags["error"] = error[:5000]
+            self._run.log(self._metrics, tags)
+            self._run.finish(status, time.time())
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of each metric so far."""
+        return {name: value for name, value, _, _ in self._metrics}
+
+    def wait(self) -> MLflowRun | None:
+        """Wait until the finished record is complete. Raises TrackingError."""
+        return self._run.wait() if self._run else None
 
     def _measure(self, name: str, value: float, step: int = 0) -> None:
         self._metrics.append((name, value, time.time(), step))
 
     def _add(self, path: Path, picture_key: str | None = None) -> None:
         self.files.append(path)
-        if self.tracker:
-            self.tracker.add_file(path, picture_key)
+        if self._run:
+            self._run.add_file(path, picture_key)

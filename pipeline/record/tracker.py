@@ -8,6 +8,7 @@ the GPU. If this process dies without a word, the writer notices and marks its r
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import subprocess
@@ -15,14 +16,16 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 from pipeline.errors import TrackingError
+from pipeline.file_state import FileState
 
 WRITER = "pipeline.record.mlflow_writer"
+PIPE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,23 @@ class TrackingSettings:
 
 
 @dataclass(frozen=True)
+class NewRun:
+    """What a record begins with.
+
+    folder: where the files of the run lie, in sub-folders or not; their place in it is their name in MLflow.
+    identity, files: what the results follow from (key, and model files by dotted path), by which another sweep finds
+    the run; an empty identity: it is not found.
+    """
+
+    name: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    folder: Path
+    identity: str = ""
+    files: Mapping[str, FileState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class MLflowRun:
     """Where a run is in MLflow."""
 
@@ -45,17 +65,25 @@ class MLflowRun:
     experiment_id: str
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that is recorded and need not run again. `metrics` has the last value of each."""
+
+    run_id: str
+    metrics: Mapping[str, float]
+
+
 class Tracker:
     """A connection to one writer process, which lives until this process ends.
 
-    Methods return at once, except `finish`, which waits until the record is complete. After a failure of the
-    writer `failed` is true and every method raises TrackingError; another tracker may fare better.
+    What is told to it is written in the order of telling, while this process goes on. After a failure of the writer
+    `failed` is true and all methods, those of its runs as well, raise TrackingError; another tracker may fare better.
     """
 
     def __init__(self, settings: TrackingSettings):
         self._settings = settings
-        self._has_runs = False
-        self._finishes = 0
+        self._count = 0
+        self._finished: dict[int, MLflowRun] = {}
         self.failed = False
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (the writer's, as long as it lives)
         self._writer = subprocess.Popen(
@@ -68,56 +96,96 @@ class Tracker:
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *_python_path()])},
             start_new_session=True,  # Ctrl-C in the terminal is for us; the writer ends when we have told it all
         )
+        _widen(self._writer.stdin)
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._listener = threading.Thread(target=self._listen, name="latentgrid-tracker", daemon=True)
         self._listener.start()
         atexit.register(self.close)
         self._send("open", uri=settings.uri, experiment=settings.experiment_name)
 
-    def start(self, name: str, params: Mapping[str, str], tags: Mapping[str, str], started: float) -> None:
-        """Begin a run; `started` is in seconds since the epoch. It stands RUNNING in MLflow until `finish`."""
-        self._has_runs = True
-        self._send("start", name=name, params=dict(params), tags=dict(tags), time=started)
+    def start(self, run: NewRun, started: float, parent: TrackedRun | None = None) -> TrackedRun:
+        """Begin a run, below `parent` if given; `started` is in seconds since the epoch."""
+        return self._begin(
+            "start",
+            parent,
+            name=run.name,
+            params=dict(run.params),
+            tags=dict(run.tags),
+            folder=str(run.folder.resolve()),
+            identity=run.identity,
+            files={where: astuple(state) for where, state in run.files.items()},
+            time=started,
+        )
 
-    def log(self, metrics: Sequence[tuple[str, float, float, int]] = (), tags: Mapping[str, str] | None = None) -> None:
-        """Add metrics (key, value, seconds since the epoch, step) and tags to the run."""
-        self._send("log", metrics=list(metrics), tags=dict(tags or {}))
+    def find_finished(self, wanted: Sequence[tuple[str, Mapping[str, FileState]]]) -> list[FinishedRun | None]:
+        """For each identity (key and model files) a FINISHED run whose artifacts are intact, or None."""
+        plain = [(key, {where: astuple(state) for where, state in files.items()}) for key, files in wanted]
+        return [FinishedRun(**found) if found else None for found in self._ask("find", "found", wanted=plain)]
 
-    def add_file(self, path: Path, picture_key: str | None = None) -> None:
-        """Add a file as an artifact; a picture with a key is also shown by MLflow's comparison of runs."""
-        self._send("file", path=str(path.resolve()), key=picture_key)
+    def recall(self, count: int) -> list[dict[str, Any]]:
+        """The `params` and `metrics` of the runs that finished last, the latest first."""
+        return list(self._ask("recall", "recalled", count=count))
 
-    def finish(self, status: str, ended: float) -> MLflowRun:
-        """End the run as FINISHED, FAILED or KILLED, and wait until its record is complete."""
-        self._finishes += 1
-        self._send("finish", number=self._finishes, status=status, time=ended)
-        while True:
-            answer = self._answers.get()
-            self._raise_if_failed(answer)
-            if answer.get("finished") == self._finishes:  # not the late answer to a wait that was interrupted
-                return MLflowRun(answer["run_id"], answer["experiment_id"])
+    def link(self, name: str, source: str, folder: Path, linked: float, parent: TrackedRun | None) -> TrackedRun:
+        """Put the files of the finished run `source` into `folder`, and record there and in MLflow that they are its
+        results. Nothing is to be told to the new run."""
+        return self._begin("link", parent, name=name, source=source, folder=str(folder.resolve()), time=linked)
+
+    def wait_for(self, number: int) -> MLflowRun:
+        """Wait until the record of a finished run is complete."""
+        while number not in self._finished:
+            self._take(self._answers.get())
+        return self._finished[number]
+
+    def send(self, what: str, run: int, **content: Any) -> None:
+        """Tell the writer of a run."""
+        self._send(what, run, **content)
 
     def raise_if_failed(self) -> None:
         """Raise TrackingError if the writer has failed by now; does not wait."""
-        try:
-            self._raise_if_failed(self._answers.get_nowait())
-        except Empty:
-            return
+        with contextlib.suppress(Empty):
+            while True:
+                self._take(self._answers.get_nowait())
 
     def close(self) -> None:
         """Let the writer finish and end. Idempotent."""
         atexit.unregister(self.close)
         if self._writer.stdin and not self._writer.stdin.closed:
             self._writer.stdin.close()
-        if self._has_runs:  # else it has nothing to say, and will end by itself once mlflow is imported
+        if self._count:  # else it has nothing to say, and will end by itself once mlflow is imported
             self._listener.join()
 
-    def _send(self, what: str, **content: Any) -> None:
+    def _begin(self, what: str, parent: TrackedRun | None, **content: Any) -> TrackedRun:
+        self._count += 1
+        self._send(what, self._count, parent=parent.number if parent else None, **content)
+        return TrackedRun(self, self._count)
+
+    def _ask(self, what: str, expected: str, **content: Any) -> Any:
+        """Tell the writer something, and wait for what it says is `expected`."""
+        self._send(what, **content)
+        while True:
+            answer = self._answers.get()
+            if expected in answer:
+                return answer[expected]
+            self._take(answer)
+
+    def _take(self, answer: dict[str, Any]) -> None:
+        """Keep what the writer says of a run."""
+        self._raise_if_failed(answer)
+        self._finished[answer["finished"]] = MLflowRun(answer["run_id"], answer["experiment_id"])
+
+    def _send(self, what: str, run: int | None = None, **content: Any) -> None:
         assert self._writer.stdin is not None
+        message = {"do": what, **({} if run is None else {"run": run}), **content}
         try:
-            self._writer.stdin.write(json.dumps({"do": what, **content}) + "\n")
+            self._writer.stdin.write(json.dumps(message) + "\n")
             self._writer.stdin.flush()
         except (BrokenPipeError, ValueError):
+            self._wait_for_failure()
+
+    def _wait_for_failure(self) -> None:
+        """The writer is gone; its last answer says why."""
+        while True:
             self._raise_if_failed(self._answers.get())
 
     def _listen(self) -> None:
@@ -141,6 +209,41 @@ class Tracker:
     def _read_log(self) -> str:
         self._log.seek(0)
         return "\n" + self._log.read()[-2000:].decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run that a tracker has begun. It stands RUNNING in MLflow until `finish`."""
+
+    tracker: Tracker
+    number: int
+
+    def log(self, metrics: Sequence[tuple[str, float, float, int]] = (), tags: Mapping[str, str] | None = None) -> None:
+        """Add metrics (key, value, seconds since the epoch, step) and tags."""
+        self.tracker.send("log", self.number, metrics=list(metrics), tags=dict(tags or {}))
+
+    def add_file(self, path: Path, picture_key: str | None = None) -> None:
+        """Add a file as an artifact; a picture with a key is also shown by MLflow's comparison of runs."""
+        self.tracker.send("file", self.number, path=str(path.resolve()), key=picture_key)
+
+    def finish(self, status: str, ended: float) -> None:
+        """End the run as FINISHED, FAILED or KILLED."""
+        self.tracker.send("finish", self.number, status=status, time=ended)
+
+    def wait(self) -> MLflowRun:
+        """Wait until the record of the run is complete; `finish` must have been called."""
+        return self.tracker.wait_for(self.number)
+
+
+def _widen(pipe: Any) -> None:
+    """Let a pipe hold what a hundred runs say, so that a slow store holds up no sampling.
+
+    What is in it is written even if this process is killed.
+    """
+    with contextlib.suppress(ImportError, OSError):  # elsewhere than on Linux, or where the user has too many of them
+        from fcntl import F_SETPIPE_SZ, fcntl
+
+        fcntl(pipe, F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _python_path() -> list[str]:

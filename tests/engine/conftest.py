@@ -14,7 +14,7 @@ def sampling_nodes(session):
     from pipeline.graph.model import Graph
 
     def make(**sampler) -> Graph:
-        graph = read_config(compose_config(["sampler.steps=2"])).graph
+        graph = read_config(compose_config(["experiment=tiny", "sampler.steps=2"])).graph
         changed = replace(graph["sampler"], inputs={**graph["sampler"].inputs, **sampler})
         return Graph({**graph, "sampler": changed})
 

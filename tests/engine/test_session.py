@@ -100,6 +100,16 @@ def test_outputs_that_the_next_graph_does_not_use_are_released(session, calls):
     assert calls == ["ProbeAdd"] * 3
 
 
+def test_given_what_is_read_later_nothing_else_stays(session, calls):
+    nodes = {"a": ("ProbeAdd", {"a": 1, "b": 2}), "x": ("ProbeV3", {"value": ["a", 0]})}
+    checked = session.check(make_graph(**nodes), ["x"])
+    keys = session.make_keys(checked)
+    session.run(checked, is_read_later=lambda key: key == keys["x"])
+    again = session.run(checked, is_read_later=lambda key: key == keys["a"])
+    assert (again.executed, again.cached) == ((), ("a", "x"))
+    assert session.run(checked).executed == ("a", "x")
+
+
 def test_a_node_that_says_it_changed_always_runs(session, calls):
     checked = session.check(make_graph(a=("ProbeChanging", {"a": 1, "b": 2})), ["a"])
     session.run(checked)
@@ -217,6 +227,15 @@ def test_a_failing_node_is_named_with_its_inputs(session):
     assert caught.value.inputs == {"value": "3", "text": "'hello'"}
     assert isinstance(caught.value.__cause__, RuntimeError)
     assert evaluate(session, "a", a=("ProbeAdd", {"a": 1, "b": 2})) == [3]  # the session goes on working
+
+
+def test_a_run_that_ran_out_of_memory_is_tried_once_more(session, calls, caplog):
+    assert evaluate(session, "x", x=("ProbeOutOfMemory", {"a": 1, "b": 5})) == [5]
+    assert calls == ["ProbeOutOfMemory"] * 2
+    assert "tried once more" in caplog.text
+    calls.clear()
+    with pytest.raises(NodeError, match="no memory is left"):
+        evaluate(session, "x", x=("ProbeOutOfMemory", {"a": 2, "b": 6}))
 
 
 def test_the_class_judges_its_own_inputs(session):

@@ -1,6 +1,7 @@
 """The nodes, alone and inside the genuine ComfyUI."""
 
 import ast
+import hashlib
 import importlib.util
 import json
 import math
@@ -197,10 +198,13 @@ def test_fingerprint_follows_the_file(tmp_path: Path) -> None:
     assert LoadConditioning.IS_CHANGED(str(path)) == f"missing: {path}"
     save_cond(path)
     first = LoadConditioning.IS_CHANGED(str(path))
-    assert first == f"{path.resolve()}:{path.stat().st_size}:{path.stat().st_mtime_ns}"
-    assert LoadConditioning.IS_CHANGED(str(path)) == first
+    assert first == hashlib.sha256(path.read_bytes()).hexdigest()
     os.utime(path, ns=(1, 1))
-    assert LoadConditioning.IS_CHANGED(str(path)) != first
+    assert LoadConditioning.IS_CHANGED(str(path)) == first
+    changed = bytearray(path.read_bytes())
+    changed[-1] ^= 1
+    path.write_bytes(changed)
+    assert LoadConditioning.IS_CHANGED(str(path)) == hashlib.sha256(changed).hexdigest() != first
 
 
 def test_validating_and_loading_read_once(tmp_path: Path, reads: list[Path]) -> None:

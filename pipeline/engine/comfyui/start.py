@@ -25,6 +25,8 @@ from pipeline.errors import ComfyUIError, ConfigError, Problem, did_you_mean
 
 log = logging.getLogger(__name__)
 
+MODELS = Path(__file__).parents[3] / "models"  # the demo model
+
 # Options of ComfyUI that only its main.py or its server look at, and what does the same here.
 NOT_HERE = {
     "cuda_device": "Use comfyui.device=cuda:N",
@@ -276,12 +278,13 @@ def _init_aimdo_devices(args: Any, management: ModuleType) -> bool:
 
 
 def _add_model_folders(folder_paths: ModuleType, comfyui: Path, folders: list[str]) -> None:
-    """Add the folders of the config in front of ComfyUI's own, then those of its extra_model_paths.yaml."""
+    """Add the folders of the config in front of ComfyUI's own, then those of its extra_model_paths.yaml, then ours."""
     for folder in reversed(folders):
         add_model_folder(folder_paths, Path(folder).expanduser().resolve(), first=True)
     extra = comfyui / "extra_model_paths.yaml"
     if extra.is_file():
         importlib.import_module("utils.extra_config").load_extra_path_config(str(extra))
+    add_model_folder(folder_paths, MODELS, first=False)
 
 
 def add_model_folder(folder_paths: ModuleType, root: Path, first: bool) -> None:

@@ -57,7 +57,7 @@ class MemoryKeeper:
         try:
             yield
         except NodeError as error:
-            if self._is_out_of_memory(error):
+            if self.ran_out(error):
                 self._management.unload_all_models()
             raise
         finally:
@@ -72,7 +72,8 @@ class MemoryKeeper:
         self._management.soft_empty_cache()
         self._collected = time.monotonic()
 
-    def _is_out_of_memory(self, error: NodeError) -> bool:
+    def ran_out(self, error: NodeError) -> bool:
+        """Whether a node failed for want of GPU memory."""
         cause = error.__cause__
         if hasattr(self._management, "is_oom"):
             return bool(self._management.is_oom(cause))

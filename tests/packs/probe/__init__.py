@@ -3,6 +3,7 @@
 import asyncio
 
 import folder_paths
+import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from server import PromptServer
@@ -52,6 +53,17 @@ class ProbeFail:
 
     def fail(self, value, text):
         raise RuntimeError("this probe always fails")
+
+
+class ProbeOutOfMemory(ProbeAdd):
+    FUNCTION = "fill"
+
+    def fill(self, a, b):
+        """Runs out of GPU memory the first `a` times that a process calls it."""
+        CALLS.append("ProbeOutOfMemory")
+        if CALLS.count("ProbeOutOfMemory") <= a:
+            raise torch.cuda.OutOfMemoryError("no memory is left")
+        return (b,)
 
 
 class ProbeChanging(ProbeAdd):
@@ -237,6 +249,7 @@ V1 = (
     ProbeAdd,
     ProbeAsync,
     ProbeFail,
+    ProbeOutOfMemory,
     ProbeChanging,
     ProbeJudge,
     ProbeTyped,

@@ -1,0 +1,81 @@
+"""Finding runs in MLflow whose results are those that a new run would give, and taking their files over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.file_state import FileState
+from pipeline.record.artifacts import RECORD
+from pipeline.record.file_hashes import FileHashes
+
+IDENTITY = "identity"  # the tag by which a run is found; set when its record is whole
+LATEST = "attributes.start_time DESC"
+TRIED = 5  # runs of one identity, the latest first: the files of one may be gone
+
+
+class FinishedRuns:
+    """The FINISHED runs of an experiment; `client` is an MlflowClient."""
+
+    def __init__(self, client: Any, experiment_id: str, hashes: FileHashes):
+        self._client = client
+        self._experiment_id = experiment_id
+        self._hashes = hashes
+
+    def find(self, key: str, files: Mapping[str, FileState]) -> dict[str, Any] | None:
+        """A run of this identity, made from model files of the same content, whose artifacts are intact: its `run_id`
+        and `metrics`."""
+        found = self._client.search_runs(
+            [self._experiment_id],
+            f"tags.{IDENTITY} = '{key}' and attributes.status = 'FINISHED'",
+            max_results=TRIED,
+            order_by=[LATEST],
+        )
+        for run in found:
+            if self._is_intact(run.info.run_id, files):
+                return {"run_id": run.info.run_id, "metrics": run.data.metrics}
+        return None
+
+    def fetch(self, run_id: str, folder: Path) -> dict[str, Any]:
+        """Copy what a run kept into `folder`; its record. Raises OSError if it is not as it was written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        record = self._read_record(run_id, folder)
+        for name, sha256 in record["artifacts"].items():
+            (folder / name).parent.mkdir(exist_ok=True, parents=True)
+            self._client.download_artifacts(run_id, name, str((folder / name).parent))
+            if hash_file(folder / name) != sha256:
+                raise OSError(f"{name} of run {run_id} is not what was recorded")
+        return record
+
+    def recall(self, count: int) -> list[dict[str, Any]]:
+        """The params and metrics of the runs that finished last."""
+        found = self._client.search_runs(
+            [self._experiment_id], "attributes.status = 'FINISHED'", max_results=count, order_by=[LATEST]
+        )
+        return [{"params": run.data.params, "metrics": run.data.metrics} for run in found]
+
+    def _is_intact(self, run_id: str, files: Mapping[str, FileState]) -> bool:
+        """Whether the model files are those of then, and all that was kept can be read and is as it was written."""
+        with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
+            try:
+                record = self._read_record(run_id, Path(name))
+                if record["files"] != {where: self._hashes.get(state) for where, state in files.items()}:
+                    return False
+                self.fetch(run_id, Path(name))
+            except Exception:  # whatever a store raises for what it no longer has
+                return False
+        return True
+
+    def _read_record(self, run_id: str, folder: Path) -> dict[str, Any]:
+        self._client.download_artifacts(run_id, RECORD, str(folder))
+        record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
+        return record
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a small file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

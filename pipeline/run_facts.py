@@ -1,0 +1,91 @@
+"""What is known of a run before it starts: its config as text, its params, its tags."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.config import RunConfig
+from pipeline.console import format_value
+from pipeline.graph.api_format import write_api_format
+from pipeline.graph.check import CheckedGraph
+from pipeline.graph.model import Link
+from pipeline.record.facts import collect_facts
+from pipeline.record.recorder import RunFacts
+
+if TYPE_CHECKING:
+    from pipeline.engine.comfyui.start import ComfyUI
+    from pipeline.engine.identity import Identity
+
+
+def collect_run_facts(
+    name: str,
+    config: DictConfig | Mapping[str, Any],
+    overrides: Sequence[str],
+    read: RunConfig,
+    checked: CheckedGraph,
+    comfyui: ComfyUI,
+    identity: Identity,
+) -> RunFacts:
+    """The beginning of the record of a run of a composed `config` that was read and checked."""
+    tags = {
+        **collect_facts(comfyui.device),
+        "version.comfyui": comfyui.installation.version,
+        "device": f"{comfyui.device} ({read.comfyui.device})",
+        "reproducible": json.dumps(read.comfyui.reproducible),
+        "dynamic_vram": json.dumps(comfyui.dynamic_vram),
+        "mlflow.note.content": f"`python run.py {shlex.join(overrides)}`",
+    }
+    return RunFacts(
+        name=name,
+        config_yaml=write_yaml(config),
+        prompt=write_api_format(checked.graph),
+        params=_list_params(read, checked),
+        tags=tags,
+        identity=identity.key,
+        files=identity.files,
+    )
+
+
+def write_yaml(config: DictConfig | Mapping[str, Any]) -> str:
+    """The config as it was composed, interpolations and all, without Hydra's own settings."""
+    if not isinstance(config, DictConfig):
+        config = OmegaConf.create(dict(config))
+    whole: Any = OmegaConf.to_container(config, resolve=False)
+    plain = {key: value for key, value in whole.items() if key != "hydra"}
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """PyYAML's fast dumper, with quotes where OmegaConf, unlike PyYAML, would read a text as a number (`1e3`)."""
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    try:
+        float(text)
+    except ValueError:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'")
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _list_params(read: RunConfig, checked: CheckedGraph) -> dict[str, str]:
+    """Every variable, every input of every node that runs, and who is bypassed, as text under their dotted paths."""
+    params = {name: write_param(value) for name, value in read.variables.items()}
+    params.update({f"{name}._bypass_": write_param(node.bypassed) for name, node in read.graph.items()})
+    for name, node in checked.graph.items():
+        for key, value in node.inputs.items():
+            params[f"{name}.{key}"] = format_value(value, checked) if isinstance(value, Link) else write_param(value)
+    return params
+
+
+def write_param(value: Any) -> str:
+    """A value as MLflow keeps it: text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)

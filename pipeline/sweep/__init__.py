@@ -1,0 +1,1 @@
+"""Many runs: a Hydra multirun planned as a whole."""

@@ -1,0 +1,95 @@
+"""Composing the configs of a sweep's jobs: once by Hydra, and then by changing the values that differ.
+
+Hydra composes each job from the defaults list, and does so twice (the sweeper checks all jobs before the launcher gets
+them), which takes longer than all else that a cell costs beyond sampling. Most of it depends on the chosen groups
+alone. So a job whose overrides differ from those of an earlier one in plain values only is made from a copy of that
+one's config.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger(__name__)
+
+
+class SweepComposer:
+    """Stands in for Hydra's config loader while a sweep lasts: `load_sweep_config` gives the same, sooner.
+
+    The first config made in the short way is compared with Hydra's own; should they differ, Hydra composes them all.
+    """
+
+    def __init__(self, loader: ConfigLoader):
+        self._loader = loader
+        self._parser = OverridesParser.create()
+        self._models: dict[tuple[str, ...], DictConfig] = {}
+        self._trusted: bool | None = None
+        self._is_group = functools.cache(lambda path: bool(loader.get_group_options(path)))
+
+    def __getattr__(self, name: str) -> Any:
+        """All but `load_sweep_config` is the loader's."""
+        return getattr(self._loader, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """The config of a job: that of `master_config` with `sweep_overrides`. Raises what Hydra's loader raises."""
+        overrides = self._parser.parse_overrides(sweep_overrides)
+        # Jobs of one frame differ in plain values only.
+        frame = tuple(_read_path(one) if self._is_plain(one) else str(one.input_line) for one in overrides)
+        if frame not in self._models or self._trusted is False or _overlap(frame):
+            config = self._loader.load_sweep_config(master_config, sweep_overrides)
+            self._models[frame] = copy.deepcopy(config)
+            return config
+        config = _change_values(self._models[frame], [one for one in overrides if self._is_plain(one)], overrides)
+        OmegaConf.copy_cache(from_config=master_config, to_config=config)
+        if self._trusted is None:
+            whole = self._loader.load_sweep_config(master_config, sweep_overrides)
+            self._trusted = OmegaConf.to_container(whole) == OmegaConf.to_container(config)
+            if not self._trusted:
+                log.warning("Hydra composes every job of this sweep, slowly; please report this to latentgrid")
+                return whole
+        return config
+
+    def _is_plain(self, override: Override) -> bool:
+        """Whether it changes one value, and nothing else depends on it."""
+        return (
+            override.type == OverrideType.CHANGE
+            and override.package is None
+            and not isinstance(override.value(), dict | list)
+            and not override.is_hydra_override()
+            and not self._is_group(override.key_or_group)
+        )
+
+
+def _read_path(override: Override) -> str:
+    return f"{override.key_or_group}="
+
+
+def _overlap(frame: Sequence[str]) -> bool:
+    """Whether one override changes a part of what another one does, so that their order matters."""
+    paths = sorted(f"{path.lstrip('+~').partition('=')[0]}." for path in frame)
+    return any(after.startswith(before) for before, after in itertools.pairwise(paths))
+
+
+def _change_values(model: DictConfig, plain: Sequence[Override], overrides: Sequence[Override]) -> DictConfig:
+    """A copy of `model` with the values of `plain`, and with what Hydra notes of all `overrides`."""
+    config = copy.deepcopy(model)
+    for override in plain:
+        OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+    ours = [override for override in overrides if not override.is_hydra_override()]
+    config.hydra.overrides.task = [override.input_line for override in ours]
+    names = config.hydra.job.config.override_dirname
+    config.hydra.job.override_dirname = get_overrides_dirname(
+        overrides=ours, kv_sep=names.kv_sep, item_sep=names.item_sep, exclude_keys=names.exclude_keys
+    )
+    return config

@@ -1,0 +1,53 @@
+"""How long the jobs of a sweep will take, by what runs like them took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.graph.model import Graph, Link
+from pipeline.run_facts import write_param
+from pipeline.runner import open_tracker
+from pipeline.sweep.sweep import Sweep
+
+RECALLED = 200
+"""Earlier runs that are looked at."""
+
+STEPS = "steps"
+"""The input that the time of a sampler is proportional to."""
+
+
+def expect_jobs(sweep: Sweep) -> dict[int, float | None]:
+    """The seconds that each job of a sweep is expected to take, by its place; none without earlier runs."""
+    tracker = open_tracker(sweep.jobs[0].read.tracking)
+    earlier = tracker.recall(RECALLED) if tracker else []
+    if not earlier:
+        return {}
+    return {
+        planned.index: expect_seconds(sweep.runs[planned.index].checked.graph, planned.runs, earlier)
+        for planned in sweep.plan.cells
+    }
+
+
+def expect_seconds(graph: Graph, nodes: Sequence[str], earlier: Sequence[Mapping[str, Any]]) -> float | None:
+    """Seconds that `nodes` of `graph` will take; None if one of them never ran in the `earlier` runs.
+
+    `earlier` has `params` and `metrics` of runs, the latest first. A node is expected to take what it took in the run
+    that agrees with it in most inputs, in proportion to the sampling steps.
+    """
+    found = [_expect_node(graph, name, earlier) for name in nodes]
+    known = [seconds for seconds in found if seconds is not None]
+    return sum(known) if len(known) == len(found) else None
+
+
+def _expect_node(graph: Graph, name: str, earlier: Sequence[Mapping[str, Any]]) -> float | None:
+    inputs = {
+        f"{name}.{key}": write_param(value) for key, value in graph[name].inputs.items() if not isinstance(value, Link)
+    }
+    ran = [run for run in earlier if f"seconds/{name}" in run["metrics"]]
+    if not ran:
+        return None
+    nearest = max(ran, key=lambda run: sum(run["params"].get(path) == text for path, text in inputs.items()))
+    seconds = float(nearest["metrics"][f"seconds/{name}"])
+    steps, of_old = inputs.get(f"{name}.{STEPS}"), nearest["params"].get(f"{name}.{STEPS}")
+    return seconds * float(steps) / float(of_old) if steps and of_old else seconds

@@ -1,0 +1,218 @@
+"""`warm`, the Hydra launcher that sees all jobs of a sweep before the first one runs.
+
+One process runs them, and what it has loaded stays warm from one job to the next. Job numbers, output folders, logs,
+callbacks and results are those of Hydra's own basic launcher, whose place it takes; only the order of execution is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.core.utils import run_job as hydra_run_job
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict, read_write
+
+from pipeline.config import LAUNCHER, read_config
+from pipeline.console import format_summary
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.runner import run_config, tracking_errors_logged
+from pipeline.sweep.axes import Axis, find_axes, name_job
+from pipeline.sweep.compose import SweepComposer
+from pipeline.sweep.expect import expect_jobs
+from pipeline.sweep.progress import SweepProgress
+from pipeline.sweep.record import SweepRecord
+from pipeline.sweep.sweep import Sweep, SweepJob, check_sweep
+
+log = logging.getLogger(__name__)
+
+
+def run_job(config: DictConfig) -> float | None:
+    """The task of `python run.py`: run a composed config, say what came of it, and return its objective, if any."""
+    settings = HydraConfig.get()
+    try:
+        result = run_config(config, Path(settings.runtime.output_dir), settings)
+    except PipelineError as error:
+        log.error("%s", error, exc_info=not isinstance(error, ConfigError))
+        raise
+    except Exception:
+        log.exception("this is a fault of latentgrid, please report it")
+        raise
+    if result.folder:
+        log.info("%s", format_summary(result, config.tracking.uri))
+    return result.get_objective(config.run.objective)
+
+
+class WarmLauncher(Launcher):
+    """Runs the jobs of a sweep in this process. A sweep of `run_job` is planned first; any other task runs in order."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's part: remember what `launch` needs."""
+        # The sweeper composes by this context too.
+        hydra_context.config_loader = cast(ConfigLoader, SweepComposer(hydra_context.config_loader))
+        self._context, self._task, self._config = hydra_context, task_function, config
+        self._record: SweepRecord | None = None
+        self._overrides: list[Sequence[str]] = []
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run all jobs; a failed one has its error for a return value.
+
+        Raises ConfigError if any job cannot run, and TrackingError if the record could not be written.
+        """
+        setup_globals()
+        self._configure_log()
+        Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        configs = [self._compose(number, one) for number, one in enumerate(job_overrides, initial_job_idx)]
+        if self._task is not run_job:
+            return [self._run(config, self._task) for config in configs]
+        self._overrides += job_overrides
+        try:
+            return self._launch_sweep(configs)
+        except PipelineError as error:
+            log.error("%s", error)
+            raise
+
+    def _launch_sweep(self, configs: Sequence[DictConfig]) -> Sequence[JobReturn]:
+        swept = self._find_swept()
+        axes = find_axes(self._overrides, swept)
+        sweep = check_sweep([_read_job(config, axes) for config in configs])
+        if sweep.jobs[0].read.run.dry_run:
+            print(sweep.describe(expect_jobs(sweep)))
+            return []
+        if self._record is None:
+            folder = Path(str(self._config.hydra.sweep.dir)).absolute()
+            self._record = SweepRecord(folder, self._config.hydra.overrides.task, swept)
+            _open_records.append(self._record)
+        self._record.extend(sweep, axes)
+        return self._run_sweep(sweep, self._record)
+
+    def _run_sweep(self, sweep: Sweep, record: SweepRecord) -> Sequence[JobReturn]:
+        returns: dict[int, JobReturn] = {}
+        progress = SweepProgress(len(sweep.jobs))
+        for place, index in enumerate(sweep.order):
+            progress.begin(sweep.jobs[index])
+            cell = functools.partial(_run_cell, sweep, place, record, progress)
+            returns[index] = self._run(sweep.jobs[index].config, cell)
+            if returns[index].status == JobStatus.FAILED and sweep.jobs[index].read.run.fail_fast:
+                break
+        progress.close()
+        log.info("%s", progress.summarise())
+        for job in record.failed:
+            log.error("failed: #%d %s", job.number, job.name)
+        return [returns[index] for index in sorted(returns)]
+
+    def _find_swept(self) -> dict[str, str]:
+        """The settings that the command line, or the sweeper's own settings, sweep, each with its expression."""
+        params = self._config.hydra.sweeper.get("params") or {}
+        given = [*(f"{path}={values}" for path, values in params.items()), *self._config.hydra.overrides.task]
+        found = OverridesParser.create().parse_overrides(given)
+        return {one.key_or_group: str(one.input_line).partition("=")[2] for one in found if one.is_sweep_override()}
+
+    def _compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
+        config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+        with open_dict(config), read_write(config):
+            config.hydra.job.id = config.hydra.job.num = number
+            # A job is read before Hydra runs it, and may speak of its folder.
+            folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
+            config.hydra.runtime.output_dir = str(folder.absolute())
+        return config
+
+    def _run(self, config: DictConfig, task: TaskFunction) -> JobReturn:
+        """Run a job as Hydra runs one, with its folder, its log and its callbacks."""
+        done = hydra_run_job(
+            hydra_context=self._context,
+            task_function=task,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        self._configure_log()
+        return done
+
+    def _configure_log(self) -> None:
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+
+
+def _run_cell(
+    sweep: Sweep, place: int, record: SweepRecord, progress: SweepProgress, config: DictConfig
+) -> float | None:
+    """The task of one job: run it, and tell the record and the terminal what came of it."""
+    index = sweep.order[place]
+    job = sweep.jobs[index]
+    try:
+        result = sweep.run(place, Path(HydraConfig.get().runtime.output_dir), record.run)
+        objective = result.get_objective(job.read.run.objective)
+    except Exception as error:
+        record.keep_failure(job, error)
+        progress.fail(job, error)
+        raise
+    record.keep(job, result, sweep.keys.get(index, {}))
+    progress.finish(job, result)
+    return objective
+
+
+_open_records: list[SweepRecord] = []
+
+
+@contextmanager
+def sweeps_recorded() -> Iterator[None]:
+    """Around all that Hydra does: at its end the record of a sweep says how that ended.
+
+    Only there it is known that a sweeper will bring no more jobs. Raises TrackingError.
+    """
+    try:
+        yield
+    except BaseException as error:
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        with tracking_errors_logged():
+            _close_records(status)
+        raise
+    _close_records("FINISHED")
+
+
+def _close_records(status: str) -> None:
+    while _open_records:
+        record = _open_records.pop()
+        record.close("FAILED" if record.failed and status == "FINISHED" else status)
+
+
+def _read_job(config: DictConfig, axes: Sequence[Axis]) -> SweepJob:
+    """Read a config as its own job would see it: `${hydra:...}` is what Hydra says of this job."""
+    overrides = config.hydra.overrides.task
+    outer = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    try:
+        name = name_job(overrides, axes) or " ".join(overrides)
+        return SweepJob(config.hydra.job.num, name, config, read_config(config))
+    finally:
+        HydraConfig.instance().cfg = outer
+
+
+def register_launcher() -> None:
+    """Let Hydra find the class of `hydra/launcher: warm`. Idempotent.
+
+    Hydra takes launchers of the package `hydra_plugins` only, and locates them by importing it. Where no plugin of
+    Hydra's is installed there is no such package, and an empty one stands in for it.
+    """
+    package, module, _ = LAUNCHER.split(".")
+    try:
+        plugins = importlib.import_module(package)
+    except ModuleNotFoundError:
+        plugins = sys.modules[package] = ModuleType(package)
+        plugins.__path__ = []
+    setattr(plugins, module, sys.modules[__name__])
+    WarmLauncher.__module__ = f"{package}.{module}"
+    Plugins.instance().register(WarmLauncher)

@@ -1,0 +1,218 @@
+"""Where the jobs of a sweep stand on its contact sheet: pages of rows and columns with nested headers. Pure.
+
+With n axes, in the order of the command line, the last one gives the columns (the last two from four axes on), the two
+or fewer before them nested rows, and those before these the pages. A side that gets too long gives up its outermost
+axis: more than WIDEST columns one to the rows, more than TALLEST rows one to the pages. A single axis that is too long
+by itself is cut into even pieces, each a page. Rows, columns and pages that no job stands on are left out.
+
+With fewer than two axes the jobs are wrapped: in their order, in even rows of up to WRAP, each with a caption. So are
+those that make no grid: two of them would share a place, or more than half of a page would be empty. Both happen to the
+jobs of sweepers that search instead of taking every combination. All of it is linear in the number of jobs, but for
+sorting the rows and columns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.sweep.axes import Axis, name_job, read_overrides
+
+WRAP = 8
+WIDEST = 24
+TALLEST = 60
+UNSET = "-"  # the header of jobs that leave an axis alone
+
+Place = tuple[int, int]
+"""Row and column."""
+Ranks = tuple[int, ...]
+"""The places of a job's values among those of each axis."""
+
+
+@dataclass(frozen=True)
+class SheetJob:
+    """A job as a sheet knows it. number: Hydra's. name: tells it from the others. overrides: as on the command line."""
+
+    number: int
+    name: str
+    overrides: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Header:
+    """A value that `span` neighbouring rows or columns have, from `start` on."""
+
+    text: str
+    start: int
+    span: int
+
+
+@dataclass(frozen=True)
+class Side:
+    """The rows of a page, or its columns. labels: of its axes, outer first. lines: the values of each row or column."""
+
+    labels: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    @property
+    def levels(self) -> tuple[tuple[Header, ...], ...]:
+        """The headers of each axis, outer first; those of one level cover the side without gap or overlap."""
+        return tuple(tuple(self._group(depth)) for depth in range(len(self.labels)))
+
+    @property
+    def breaks(self) -> frozenset[int]:
+        """Where values of the outer axes change: the rows or columns that stand apart from the one before."""
+        return (
+            frozenset(header.start for header in self.levels[-2] if header.start)
+            if len(self.labels) > 1
+            else frozenset()
+        )
+
+    def _group(self, depth: int) -> Iterable[Header]:
+        start = 0
+        for values, lines in itertools.groupby(self.lines, key=lambda line: line[: depth + 1]):
+            span = len(list(lines))
+            yield Header(values[depth] or UNSET, start, span)
+            start += span
+
+
+@dataclass(frozen=True)
+class Page:
+    """One picture of a sheet.
+
+    title: what its jobs share and those of other pages do not have; empty on an only page.
+    places: which job, by number, stands where; a place without a job is a hole.
+    captions: what the jobs of a wrap are called, by number: a part for each axis. Empty in a grid.
+    """
+
+    title: str
+    rows: Side
+    columns: Side
+    places: Mapping[Place, int]
+    captions: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+
+def lay_out(axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> tuple[Page, ...]:
+    """Give each job, of a number of its own, its place on one of the pages. No job, no page."""
+    grid = _make_grid(axes, jobs) if len(axes) > 1 else ()
+    return grid or _wrap(axes, jobs)
+
+
+def _wrap(axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> tuple[Page, ...]:
+    width = _even_length(len(jobs), WRAP)
+    size = width * _even_length(math.ceil(len(jobs) / width), TALLEST)
+    pages = []
+    for start in range(0, len(jobs), size):
+        some = jobs[start : start + size]
+        title = f"#{some[0].number} to #{some[-1].number}" if len(jobs) > size else ""
+        places = {divmod(index, width): job.number for index, job in enumerate(some)}
+        captions = {job.number: _caption_job(axes, job) for job in some}
+        pages.append(Page(title, _bare_side(math.ceil(len(some) / width)), _bare_side(width), places, captions))
+    return tuple(pages)
+
+
+def _caption_job(axes: Sequence[Axis], job: SheetJob) -> list[str]:
+    return [name_job(job.overrides, [axis]) for axis in axes] or [job.name or f"#{job.number}"]
+
+
+def _bare_side(length: int) -> Side:
+    return Side((), ((),) * length)
+
+
+def _even_length(count: int, most: int) -> int:
+    """The length of the pieces, none longer than `most`, that `count` is cut into evenly; at least 1."""
+    return math.ceil(count / max(1, math.ceil(count / most))) or 1
+
+
+def _make_grid(axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> tuple[Page, ...]:
+    """Pages of rows and columns, or none if the jobs make no grid."""
+    ranks = _rank_jobs(axes, jobs)
+    first_row, first_column = _choose_sides(len(axes), list(ranks.values()))
+    groups: dict[Ranks, dict[int, tuple[Ranks, Ranks]]] = {}
+    for number, values in ranks.items():
+        lines = values[first_row:first_column], values[first_column:]
+        groups.setdefault(values[:first_row], {})[number] = lines
+    pages: list[Page] = []
+    for shared, group in sorted(groups.items()):
+        title = _name_values(axes[:first_row], shared)
+        pages += _make_pages(title, axes[first_row:first_column], axes[first_column:], group)
+    are_alone = sum(len(page.places) for page in pages) == len(jobs)
+    return tuple(pages) if are_alone and not any(map(_is_sparse, pages)) else ()
+
+
+def _is_sparse(page: Page) -> bool:
+    return 2 * len(page.places) < len(page.rows.lines) * len(page.columns.lines)
+
+
+def _rank_jobs(axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> dict[int, Ranks]:
+    places = [{value: place for place, value in enumerate(axis.values)} for axis in axes]
+    ranks = {}
+    for job in jobs:
+        values = read_overrides(job.overrides)
+        ranks[job.number] = tuple(found[values.get(axis.path, "")] for axis, found in zip(axes, places, strict=True))
+    return ranks
+
+
+def _choose_sides(count: int, ranks: Sequence[Ranks]) -> tuple[int, int]:
+    """Which of `count` axes is the first to give rows, and which the first to give columns."""
+    first_row, first_column = max(0, count - 4), count - (2 if count >= 4 else 1)
+    while first_column < count - 1 and len({values[first_column:] for values in ranks}) > WIDEST:
+        first_column += 1
+    while first_row < first_column - 1 and len({values[first_row:first_column] for values in ranks}) > TALLEST:
+        first_row += 1
+    return first_row, first_column
+
+
+def _make_pages(
+    title: str, down: Sequence[Axis], across: Sequence[Axis], lines: Mapping[int, tuple[Ranks, Ranks]]
+) -> list[Page]:
+    """The page of jobs with the row and the column of each, or its pieces if it is too large."""
+    rows = _cut_side(down, {row for row, _ in lines.values()}, TALLEST)
+    columns = _cut_side(across, {column for _, column in lines.values()}, WIDEST)
+    pieces: dict[Place, dict[Place, int]] = {}
+    for number, (row_line, column_line) in lines.items():
+        (band, row), (strip, column) = rows.where[row_line], columns.where[column_line]
+        pieces.setdefault((band, strip), {})[row, column] = number
+    pages = []
+    for (band, strip), places in sorted(pieces.items()):
+        parts = filter(None, [title, rows.name_piece(band), columns.name_piece(strip)])
+        pages.append(Page(" ".join(parts), rows.make_side(band), columns.make_side(strip), places))
+    return pages
+
+
+@dataclass(frozen=True)
+class _CutSide:
+    """A side in pieces. where: the piece that a line is in, and its place there."""
+
+    axes: Sequence[Axis]
+    pieces: Sequence[Sequence[Ranks]]
+    where: Mapping[Ranks, Place]
+
+    def make_side(self, piece: int) -> Side:
+        values = (tuple(_read_ranks(self.axes, line)) for line in self.pieces[piece])
+        return Side(tuple(axis.label for axis in self.axes), tuple(values))
+
+    def name_piece(self, piece: int) -> str:
+        """What a piece shows; empty for a whole side. Only a side of a single axis is ever cut."""
+        if len(self.pieces) == 1:
+            return ""
+        values, lines = self.axes[0].values, self.pieces[piece]
+        return f"{self.axes[0].label}={values[lines[0][0]] or UNSET} to {values[lines[-1][0]] or UNSET}"
+
+
+def _cut_side(axes: Sequence[Axis], lines: Iterable[Ranks], most: int) -> _CutSide:
+    ordered = sorted(lines)
+    length = _even_length(len(ordered), most)
+    pieces = [ordered[start : start + length] for start in range(0, len(ordered), length)]
+    return _CutSide(axes, pieces, {line: divmod(place, length) for place, line in enumerate(ordered)})
+
+
+def _name_values(axes: Sequence[Axis], ranks: Ranks) -> str:
+    values = _read_ranks(axes, ranks)
+    return " ".join(f"{axis.label}={value or UNSET}" for axis, value in zip(axes, values, strict=True))
+
+
+def _read_ranks(axes: Sequence[Axis], ranks: Ranks) -> list[str]:
+    return [axis.values[rank] for axis, rank in zip(axes, ranks, strict=True)]

@@ -1,0 +1,138 @@
+"""The record of a sweep as a whole: an MLflow run above those of its jobs, its plan, and its contact sheet."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.graph.model import Link
+from pipeline.record.artifacts import open_folder, write_text
+from pipeline.record.tracker import NewRun, TrackedRun
+from pipeline.run_facts import write_param
+from pipeline.runner import RunResult, open_tracker
+from pipeline.sweep.axes import Axis
+from pipeline.sweep.layout import SheetJob
+from pipeline.sweep.live_sheet import LiveSheet
+from pipeline.sweep.sheet_page import Status
+from pipeline.sweep.sweep import Sweep, SweepJob
+
+PLAN = "plan.txt"
+SHOWN = 40  # characters of an axis in the name of a sweep
+
+
+@dataclass
+class SweepTotals:
+    """What came of the jobs of a sweep so far.
+
+    seconds_saved: what the nodes that did not have to run again took when they ran.
+    """
+
+    jobs: int = 0
+    jobs_failed: int = 0
+    jobs_reused: int = 0
+    nodes_run: int = 0
+    nodes_reused: int = 0
+    seconds_saved: float = 0.0
+    _seconds: dict[str, float] = field(default_factory=dict)  # by content key
+
+    def count(self, result: RunResult, keys: Mapping[str, str]) -> None:
+        """Add what a job gave; `keys` are the content keys of its nodes, if it ran."""
+        if result.linked:
+            self.jobs_reused += 1
+            self.seconds_saved += result.metrics.get("seconds/total", 0.0)
+        self.nodes_run += len(result.executed)
+        self.nodes_reused += len(result.cached)
+        self._seconds.update((keys[name], result.metrics.get(f"seconds/{name}", 0.0)) for name in result.executed)
+        self.seconds_saved += sum(self._seconds.get(keys[name], 0.0) for name in result.cached)
+
+    def list_metrics(self) -> dict[str, float]:
+        """Name and value of all that is not private."""
+        return {name: float(value) for name, value in vars(self).items() if not name.startswith("_")}
+
+
+class SweepRecord:
+    """What is kept of a sweep besides its jobs. `run` is its MLflow run, None without tracking.
+
+    It begins with the first jobs that `extend` brings (an optimiser brings more later) and ends with `close`.
+    """
+
+    def __init__(self, folder: Path, overrides: Sequence[str], swept: Mapping[str, str]):
+        """`folder` and `overrides` are those of the whole sweep; `swept` has the expression of each swept setting."""
+        self.run: TrackedRun | None = None
+        self.failed: list[SweepJob] = []
+        self._folder = folder
+        self._command = f"python run.py -m {shlex.join(overrides)}"
+        self._swept = swept
+        self._totals = SweepTotals()
+        self._plans: list[str] = []
+        self._sheet: LiveSheet | None = None
+
+    def extend(self, sweep: Sweep, axes: Sequence[Axis]) -> None:
+        """Begin to record jobs that were checked and planned. Raises OutputError or TrackingError."""
+        self._totals.jobs += len(sweep.jobs)
+        self._plans.append(sweep.describe({}) + "\n")
+        plan = write_text(open_folder(self._folder), PLAN, "\n".join(self._plans))
+        tracker = open_tracker(sweep.jobs[0].read.tracking)
+        if tracker and self.run is None:
+            params = {axis.path: self._write_values(axis) for axis in axes}
+            tags = {"mlflow.note.content": f"`{self._command}`"}
+            self.run = tracker.start(NewRun(self._name(axes), params, tags, self._folder), time.time())
+        if self.run:
+            self.run.add_file(plan)
+        jobs = [SheetJob(job.number, job.name, job.config.hydra.overrides.task) for job in sweep.jobs]
+        if self._sheet is None:
+            self._sheet = LiveSheet(self._folder, self._name(axes), axes, jobs)
+        else:
+            self._sheet.extend(axes, jobs)
+
+    def keep(self, job: SweepJob, result: RunResult, keys: Mapping[str, str]) -> None:
+        """Add a job that is done; `keys` are the content keys of its nodes, if it ran."""
+        self._totals.count(result, keys)
+        self._place(job, next((path for path in result.files if path.suffix == ".png"), None), result)
+
+    def keep_failure(self, job: SweepJob, error: Exception) -> None:
+        """Add a job that failed."""
+        self.failed.append(job)
+        self._totals.jobs_failed += 1
+        if self._sheet:
+            self._sheet.place(job.number, None, "failed", {"error": str(error), **_list_settings(job)})
+
+    def close(self, status: str) -> None:
+        """Complete the record, as FINISHED, FAILED or KILLED. Raises TrackingError."""
+        files = self._sheet.close() if self._sheet else []
+        if self.run is None:
+            return
+        for path in files:
+            self.run.add_file(path, picture_key=path.stem if path.suffix == ".png" else None)
+        now = time.time()
+        self.run.log([(name, value, now, 0) for name, value in self._totals.list_metrics().items()])
+        self.run.finish(status, now)
+        self.run.wait()
+
+    def _place(self, job: SweepJob, picture: Path | None, result: RunResult) -> None:
+        assert self._sheet
+        results = {name: f"{value:.4g}" for name, value in result.metrics.items() if name.count("/") < 2}
+        status: Status = "reused" if result.linked else "finished"
+        self._sheet.place(job.number, picture, status, {**_list_settings(job), **results})
+
+    def _name(self, axes: Sequence[Axis]) -> str:
+        """`steps=4,8 seed=range(0,100)`"""
+        values = [self._write_values(axis) for axis in axes]
+        short = [text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..." for text in values]
+        return " ".join(f"{axis.label}={text}" for axis, text in zip(axes, short, strict=True))
+
+    def _write_values(self, axis: Axis) -> str:
+        return self._swept.get(axis.path) or ",".join(axis.values)
+
+
+def _list_settings(job: SweepJob) -> dict[str, str]:
+    """The constants of the nodes of a job, by dotted path."""
+    return {
+        f"{name}.{key}": write_param(value)
+        for name, node in job.read.graph.items()
+        for key, value in node.inputs.items()
+        if not isinstance(value, Link)
+    }

@@ -1,0 +1,185 @@
+"""A sweep: its jobs checked together, planned, and run one by one as the plan says."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from pipeline.config import RunConfig
+from pipeline.errors import ConfigError, Problem
+from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker
+from pipeline.runner import (
+    CheckedRun,
+    InSweep,
+    RunResult,
+    identify,
+    link_run,
+    open_session,
+    open_tracker,
+    run_checked,
+)
+from pipeline.sweep.plan import Cell, Plan, plan_cells
+
+NAMED = 3  # jobs that a problem names; of others it says how many
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """A job whose config is read. `name` tells it from the others of its sweep: `steps=8 seed=3`."""
+
+    number: int
+    name: str
+    config: DictConfig
+    read: RunConfig
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Jobs without mistakes, in Hydra's order, and how each comes to its results.
+
+    found: those whose results are recorded already, by place in `jobs`; keys: the content keys of the nodes of all
+    others, and `plan` says in which order they run and what they reuse.
+    """
+
+    jobs: Sequence[SweepJob]
+    runs: Sequence[CheckedRun]
+    found: Mapping[int, FinishedRun]
+    keys: Mapping[int, Mapping[str, str]]
+    plan: Plan
+
+    @functools.cached_property
+    def order(self) -> tuple[int, ...]:
+        """The jobs by their places in `jobs`, in the order of execution: first those that need not run."""
+        return (*self.found, *(planned.index for planned in self.plan.cells))
+
+    def run(self, place: int, folder: Path, record: TrackedRun | None = None) -> RunResult:
+        """Run the job at `place` in the order of execution, into `folder`, recorded below `record`.
+
+        Raises what `run_checked` raises.
+        """
+        index = self.order[place]
+        if index in self.found:
+            return link_run(self.runs[index], self.found[index], folder, record)
+        # What the last job leaves stays for the sweep's next batch of jobs, which is planned by itself.
+        planned = place - len(self.found)
+        later = functools.partial(self.plan.is_read_after, planned) if place + 1 < len(self.jobs) else None
+        return run_checked(self.runs[index], folder, InSweep(later, record))
+
+    def describe(self, expected: Mapping[int, float | None]) -> str:
+        """The plan as a table: jobs in the order of execution, what they run and what they reuse.
+
+        `expected` has the seconds that each job is expected to take, where they are known.
+        """
+        width = max((len(job.name) for job in self.jobs), default=0)
+        lines = []
+        for index, said in [*self._describe_found(), *self._describe_planned()]:
+            job, seconds = self.jobs[index], expected.get(index)
+            about = "" if seconds is None else f"about {seconds:.1f} s"
+            lines.append(f"#{job.number:<4}{job.name:<{width}}  {about:<14}{said}")
+        counts = self.count_nodes()
+        total = f"{len(self.jobs)} jobs: {counts['nodes_run']} nodes run, {counts['nodes_reused']} are known by then"
+        recorded = f"; {len(self.found)} jobs are recorded already" if self.found else ""
+        times = [expected.get(index) for index in self.keys]
+        whole = f"; about {sum(filter(None, times)):.0f} s" if times and None not in times else ""
+        return "\n".join([*lines, total + recorded + whole])
+
+    def _describe_found(self) -> Iterator[tuple[int, str]]:
+        for index, run in self.found.items():
+            yield index, f"recorded: run {run.run_id}"
+
+    def _describe_planned(self) -> Iterator[tuple[int, str]]:
+        for planned in self.plan.cells:
+            reused = f"; known: {', '.join(planned.reuses)}" if planned.reuses else ""
+            yield planned.index, f"runs: {', '.join(planned.runs) or 'nothing'}{reused}"
+
+    def count_nodes(self) -> dict[str, int]:
+        """How many nodes of all jobs that run do so, and how many need not."""
+        return {
+            "nodes_run": sum(len(planned.runs) for planned in self.plan.cells),
+            "nodes_reused": sum(len(planned.reuses) for planned in self.plan.cells),
+        }
+
+
+def check_sweep(jobs: Sequence[SweepJob]) -> Sweep:
+    """Check all jobs, find what is recorded already, and plan the rest; no model is loaded.
+
+    Wrong settings are found before ComfyUI is started, everything else before the first job runs. Raises ConfigError
+    with the problems of all jobs, and TrackingError.
+    """
+    _check_settings(jobs)
+    tracker = open_tracker(jobs[0].read.tracking)  # it gets ready while ComfyUI starts
+    runs = _check_graphs(jobs)
+    found = _find_finished(jobs, runs, tracker)
+    session = open_session(jobs[0].read)
+    keys = {index: session.make_keys(run.checked) for index, run in enumerate(runs) if index not in found}
+    plan = plan_cells({index: Cell(runs[index].checked, known) for index, known in keys.items()})
+    return Sweep(jobs, runs, found, keys, plan)
+
+
+def _check_settings(jobs: Sequence[SweepJob]) -> None:
+    found: dict[Problem, list[SweepJob]] = {}
+    for job in jobs:
+        if job.read.has_wrong_settings:
+            _collect(found, job.read.problems, job)
+        elif job.read.comfyui != jobs[0].read.comfyui:
+            _collect(found, [ONE_COMFYUI], job)
+    _raise_if_any(found, len(jobs))
+
+
+def _check_graphs(jobs: Sequence[SweepJob]) -> list[CheckedRun]:
+    found: dict[Problem, list[SweepJob]] = {}
+    runs = []
+    for job in jobs:
+        try:
+            checked = open_session(job.read).check(job.read.graph, job.read.run.outputs, job.read.problems)
+        except ConfigError as error:
+            _collect(found, error.problems, job)
+        else:
+            name = job.read.run.name or job.name
+            identity = identify(job.read, checked)
+            runs.append(CheckedRun(name, job.config, job.config.hydra, job.read, checked, identity))
+    _raise_if_any(found, len(jobs))
+    return runs
+
+
+def _find_finished(
+    jobs: Sequence[SweepJob], runs: Sequence[CheckedRun], tracker: Tracker | None
+) -> dict[int, FinishedRun]:
+    """The jobs that need not run, by their places."""
+    wanted = [index for index, job in enumerate(jobs) if job.read.run.resume]
+    if tracker is None or not wanted:
+        return {}
+    answers = tracker.find_finished([(runs[index].identity.key, runs[index].identity.files) for index in wanted])
+    return {index: run for index, run in zip(wanted, answers, strict=True) if run}
+
+
+ONE_COMFYUI = Problem(
+    "comfyui_settings",
+    "comfyui",
+    "differs between jobs, but one process runs one ComfyUI with one set of settings. Make a sweep for each setting",
+)
+
+
+def _collect(found: dict[Problem, list[SweepJob]], problems: Sequence[Problem], job: SweepJob) -> None:
+    for problem in problems:
+        found.setdefault(problem, []).append(job)
+
+
+def _raise_if_any(found: dict[Problem, list[SweepJob]], count: int) -> None:
+    """One problem for each cause, with the jobs that have it."""
+    if found:
+        raise ConfigError(
+            Problem(one.code, one.where, f"{one.message}{_name_jobs(jobs, count)}") for one, jobs in found.items()
+        )
+
+
+def _name_jobs(jobs: Sequence[SweepJob], count: int) -> str:
+    if len(jobs) == count:
+        return f" (all {count} jobs)" if count > 1 else ""
+    names = ", ".join(f"#{job.number} {job.name}" for job in jobs[:NAMED])
+    more = f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else ""
+    return f" ({len(jobs)} of {count} jobs: {names}{more})"

@@ -1,0 +1,111 @@
+"""Finding a finished run by what its results follow from, and taking it over."""
+
+from __future__ import annotations
+
+import platform
+import time
+
+import pytest
+from mlflow import MlflowClient
+
+from pipeline.file_state import FileState
+from pipeline.record.orphans import end_orphans
+from pipeline.record.tracker import NewRun, Tracker, TrackingSettings
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture
+def tracker(uri, request):
+    tracker = Tracker(TrackingSettings(uri, request.node.name))
+    yield tracker
+    tracker.close()
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"weights")
+    return path
+
+
+def record(tracker, folder, model, status="FINISHED"):
+    """A run with an artifact in a sub-folder; its id."""
+    (folder / "images").mkdir(parents=True)
+    path = folder / "images" / "one.txt"
+    path.write_text("result")
+    run = tracker.start(
+        NewRun("first", {"seed": "1"}, {"device": "cpu"}, folder, "the key", {"unet.unet_name": FileState.of(model)}),
+        time.time(),
+    )
+    run.log([("latent/sampler/mean", 0.5, time.time(), 0), ("seconds/sampler", 3.0, time.time(), 0)])
+    run.add_file(path)
+    run.finish(status, time.time())
+    return run.wait().run_id
+
+
+def find(tracker, model, key="the key"):
+    (found,) = tracker.find_finished([(key, {"unet.unet_name": FileState.of(model)})])
+    return found
+
+
+def test_a_finished_run_is_found_by_its_identity(tracker, model, tmp_path):
+    run_id = record(tracker, tmp_path / "run", model)
+    found = find(tracker, model)
+    assert found.run_id == run_id
+    assert found.metrics == {"latent/sampler/mean": 0.5, "seconds/sampler": 3.0}
+    assert find(tracker, model, "another key") is None
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED"])
+def test_a_run_that_did_not_finish_is_not_found(tracker, model, tmp_path, status):
+    record(tracker, tmp_path / "run", model, status)
+    assert find(tracker, model) is None
+
+
+def test_a_model_file_of_other_content_gives_other_results_under_any_name_and_time(tracker, model, tmp_path):
+    run_id = record(tracker, tmp_path / "run", model)
+    moved = model.rename(tmp_path / "moved.safetensors")
+    moved.touch()
+    assert find(tracker, moved).run_id == run_id
+    moved.write_bytes(b"weightz")
+    assert find(tracker, moved) is None
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("resulT")])
+def test_a_run_whose_artifacts_are_not_intact_is_not_found(tracker, model, tmp_path, uri, damage):
+    run_id = record(tracker, tmp_path / "run", model)
+    path = MlflowClient(uri).get_run(run_id).info.artifact_uri.removeprefix("file://")
+    damage(type(model)(path, "images", "one.txt"))
+    assert find(tracker, model) is None
+
+
+def test_a_linked_run_has_the_files_and_results_and_none_of_the_costs(tracker, model, tmp_path, uri):
+    run_id = record(tracker, tmp_path / "run", model)
+    linked = tracker.link("second", run_id, tmp_path / "link", time.time(), None).wait()
+    assert (tmp_path / "link/images/one.txt").read_text() == "result"
+    data = MlflowClient(uri).get_run(linked.run_id).data
+    assert (data.params, data.metrics) == ({"seed": "1"}, {"latent/sampler/mean": 0.5})
+    assert (data.tags["linked_run_id"], data.tags["device"]) == (run_id, "cpu")
+    MlflowClient(uri).delete_run(run_id)
+    assert find(tracker, model).run_id == linked.run_id
+
+
+def test_a_link_of_a_link_names_the_run_that_computed(tracker, model, tmp_path, uri):
+    run_id = record(tracker, tmp_path / "run", model)
+    for name in ("second", "third"):
+        last = tracker.link(name, find(tracker, model).run_id, tmp_path / name, time.time(), None).wait()
+    assert MlflowClient(uri).get_run(last.run_id).data.tags["linked_run_id"] == run_id
+
+
+def test_what_a_dead_writer_left_running_is_killed_and_nothing_else(uri):
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("orphans")
+    dead, elsewhere = f"{platform.node()}:1:0.00", "another host:1:0.00"
+    runs = [client.create_run(experiment, tags={"writer": writer}).info.run_id for writer in (dead, elsewhere)]
+    runs.append(client.create_run(experiment).info.run_id)
+    end_orphans(client, experiment)
+    assert [client.get_run(run).info.status for run in runs] == ["KILLED", "RUNNING", "RUNNING"]

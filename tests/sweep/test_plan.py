@@ -1,0 +1,108 @@
+"""The plan of a sweep, followed on paper: what runs, in which order, and what is still held when it is read."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.engine.keys import make_key
+from pipeline.graph.check import CheckedGraph
+from pipeline.graph.model import Graph, Link, Node
+from pipeline.graph.order import sort_nodes
+from pipeline.graph.signature import OutputSpec, Signature
+from pipeline.sweep.plan import Cell, Plan, plan_cells
+
+CLASSES = {
+    "UNETLoader": Signature("UNETLoader", {}, (OutputSpec("MODEL", "MODEL"),)),
+    "LoraLoaderModelOnly": Signature("LoraLoaderModelOnly", {}, (OutputSpec("MODEL", "MODEL"),)),
+    "Encode": Signature("Encode", {}, (OutputSpec("CONDITIONING", "CONDITIONING"),)),
+    "KSampler": Signature("KSampler", {}, (OutputSpec("LATENT", "LATENT"),)),
+    "SaveLatent": Signature("SaveLatent", {}, (), is_output_node=True),
+}
+
+
+def make_cell(graph: Graph, *targets: str) -> Cell:
+    order = sort_nodes(graph)
+    signatures = {name: CLASSES[graph[name].class_type] for name in order}
+    keys: dict[str, str] = {}
+    for name in order:
+        keys[name] = make_key(graph[name], signatures[name], keys, None, None)
+    return Cell(CheckedGraph(graph, signatures, order, targets), keys)
+
+
+def sample(text: str = "a star", lora: float = 1.0, seed: int = 0, unet: str = "one", save: bool = False) -> Cell:
+    nodes = [
+        Node("positive", "Encode", {"text": text}),
+        Node("unet", "UNETLoader", {"unet_name": unet}),
+        Node("lora", "LoraLoaderModelOnly", {"model": Link("unet", 0), "strength_model": lora}),
+        Node("sampler", "KSampler", {"model": Link("lora", 0), "positive": Link("positive", 0), "seed": seed}),
+    ]
+    if save:
+        nodes.append(Node("save", "SaveLatent", {"samples": Link("sampler", 0)}))
+    return make_cell(Graph({node.name: node for node in nodes}), "save" if save else "sampler")
+
+
+def follow(cells: list[Cell], plan: Plan) -> tuple[Counter[str], int]:
+    """Carry out a plan, holding only what it says is read later. How often each class ran, and the most ever held."""
+    held: set[str] = set()
+    ran: Counter[str] = Counter()
+    most = 0
+    for place, planned in enumerate(plan.cells):
+        checked, keys = cells[planned.index].checked, cells[planned.index].keys
+        for name in planned.runs:
+            assert {keys[link.node] for _, link in checked.graph[name].links} <= held
+            held.add(keys[name])
+            ran[checked.graph[name].class_type] += 1
+        assert {keys[name] for name in checked.targets} <= held
+        assert set(planned.runs) | set(planned.reuses) == set(checked.order)
+        most = max(most, len(held))
+        held = {key for key in held if plan.is_read_after(place, key)}
+    assert not held
+    return ran, most
+
+
+def test_a_grid_loads_once_and_patches_once_for_each_strength_whatever_its_order():
+    grid = list(itertools.product(("one", "two"), (0.5, 1.0), ("a star", "a ring"), range(3)))
+    for shuffle in range(5):
+        random.Random(shuffle).shuffle(grid)
+        cells = [sample(text, lora, seed, unet) for unet, lora, text, seed in grid]
+        ran, most = follow(cells, plan_cells(dict(enumerate(cells))))
+        assert ran == {"UNETLoader": 2, "LoraLoaderModelOnly": 4, "Encode": 2, "KSampler": 24}
+        assert most <= 5  # two captions, a checkpoint, a LoRA and a latent
+
+
+def test_cells_of_equal_rank_stay_in_order_and_the_first_cell_leads():
+    cells = [sample(seed=seed, lora=lora) for seed in range(3) for lora in (0.5, 1.0)]
+    assert [planned.index for planned in plan_cells(dict(enumerate(cells))).cells] == [0, 2, 4, 1, 3, 5]
+
+
+def test_equal_cells_run_once():
+    first, second = plan_cells({0: sample(), 1: sample()}).cells
+    assert first.runs == ("positive", "unet", "lora", "sampler")
+    assert (second.runs, second.reuses) == ((), ("positive", "unet", "lora", "sampler"))
+
+
+def test_an_output_node_writes_in_every_cell():
+    first, second = plan_cells({0: sample(save=True), 1: sample(save=True)}).cells
+    assert first.runs[-1] == "save"
+    assert second.runs == ("save",)
+
+
+def test_what_only_known_nodes_read_is_not_held_for_them():
+    cells = [sample(seed=0), sample(seed=1)]
+    plan = plan_cells(dict(enumerate(cells)))
+    assert not plan.is_read_after(0, cells[0].keys["unet"])
+    assert plan.is_read_after(0, cells[0].keys["lora"])
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from((0.5, 1.0)), st.integers(0, 3)), max_size=12))
+def test_each_content_runs_once_and_every_read_finds_it(settings: list[tuple[str, float, int]]):
+    cells = [sample(text, lora, seed) for text, lora, seed in settings]
+    plan = plan_cells(dict(enumerate(cells)))
+    ran, _ = follow(cells, plan)
+    assert sorted(planned.index for planned in plan.cells) == list(range(len(cells)))
+    assert ran.total() == len({key for cell in cells for key in cell.keys.values()})
