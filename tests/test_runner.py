@@ -44,8 +44,8 @@ def test_the_result_holds_the_latent_as_an_ordinary_tensor(sampled):
 
 def test_the_output_folder_holds_what_the_docs_say(sampled):
     names = {path.name for path in sampled.folder.iterdir()}
-    assert names == {"config.yaml", "prompt.json", "sampler.latent", "sampler.pt", "sampler.png"}
-    assert {path.name for path in sampled.files} == names
+    assert names == {"config.yaml", "prompt.json", "record.json", "sampler.latent", "sampler.pt", "sampler.png"}
+    assert {path.name for path in sampled.files} == names - {"record.json"}
     assert torch.equal(load_file(sampled.folder / "sampler.latent")["latent_tensor"], sampled.latent)
     assert torch.equal(torch.load(sampled.folder / "sampler.pt", weights_only=True)["samples"], sampled.latent)
 

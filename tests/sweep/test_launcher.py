@@ -116,12 +116,12 @@ def test_all_problems_of_all_jobs_are_named_before_anything_runs(run_sweep):
 
 
 def test_a_job_that_fails_is_recorded_and_the_others_go_on(run_sweep, tmp_path):
-    broken = ["+broken._node_=ProbeFail", "+broken.value=1", *PROBES]
+    broken = ["+broken._node_=ProbeFail", "+broken.value=1", "+broken.text=x", *PROBES]
     done, folder = run_sweep(*broken, "run.outputs=[broken],[sampler]", "sampler.steps=1", "seed=1,2")
     assert done.returncode == 1
     assert "2 of 4 jobs ran, 0 were recorded already, 2 failed" in done.stderr
-    assert "failed: #0 outputs=[broken] seed=1: broken: ProbeFail failed: RuntimeError: this probe" in done.stderr
-    assert "\nfailed: #0 outputs=[broken] seed=1\n" in done.stderr
+    assert "failed: #0 run=[broken] seed=1: broken: ProbeFail failed: RuntimeError: this probe" in done.stderr
+    assert "\nfailed: #0 run=[broken] seed=1\n" in done.stderr
     assert sorted(path.parent.name for path in folder.glob("*/sampler.latent")) == ["2", "3"]
     assert "RuntimeError: this probe always fails" in (folder / "0/run.log").read_text()
     client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
@@ -130,8 +130,8 @@ def test_a_job_that_fails_is_recorded_and_the_others_go_on(run_sweep, tmp_path):
 
 
 def test_a_sweep_may_end_with_its_first_failure(run_sweep):
-    broken = ["+broken._node_=ProbeFail", "+broken.value=1", *PROBES, "run.fail_fast=true", "tracking=none"]
-    done, folder = run_sweep(*broken, "run.outputs=[broken],[sampler]")
+    broken = ["+broken._node_=ProbeFail", "+broken.value=1", "+broken.text=x", *PROBES]
+    done, folder = run_sweep(*broken, "run.outputs=[broken],[sampler]", "run.fail_fast=true", "tracking=none")
     assert done.returncode == 1
     assert "0 of 2 jobs ran, 0 were recorded already, 1 failed" in done.stderr
     assert not (folder / "1").exists()
@@ -170,18 +170,22 @@ def test_what_is_recorded_is_not_run_again(run_sweep, tmp_path):
             path.unlink()
     shutil.rmtree(second)
     done, _ = run_sweep("seed=1,2,3", "sampler.steps=1", "run.dry_run=true")
-    assert "3 jobs: 10 nodes run, 6 are known by then; 1 jobs are recorded already" in done.stdout
+    assert "3 jobs: 9 nodes run, 7 are known by then; 1 jobs are recorded already" in done.stdout
     done, _ = run_sweep("seed=1,2,3", "sampler.steps=1", "run.resume=false")
     assert "3 of 3 jobs ran, 0 were recorded already, 0 failed" in done.stderr
+
+
+def wait_for_sampler(process: subprocess.Popen[str], job: str) -> None:
+    """Read what a sweep says until the sampler of the job at a place (`2/3`) has begun."""
+    assert any(line.startswith(job) for line in process.stderr)
+    assert any(line.startswith("sampler: KSampler") for line in process.stderr)
 
 
 def test_after_sigkill_the_same_command_finishes_the_rest(run_sweep, start_sweep, tmp_path):
     settings = ["seed=1,2,3", "sampler.steps=1,200"]
     with start_sweep(*settings) as process:
-        for line in process.stderr:
-            if line.startswith("5/6"):
-                process.send_signal(signal.SIGKILL)
-                break
+        wait_for_sampler(process, "5/6")
+        process.send_signal(signal.SIGKILL)
     done, folder = run_sweep(*settings)
     assert "2 of 6 jobs ran, 4 were recorded already, 0 failed" in done.stderr
     assert all((folder / f"{number}/sampler.latent").is_file() for number in range(6))
@@ -194,9 +198,9 @@ def test_after_sigkill_the_same_command_finishes_the_rest(run_sweep, start_sweep
 
 def test_a_sweep_that_is_terminated_says_so(start_sweep, tmp_path):
     with start_sweep("seed=1,2,3", "sampler.steps=300") as process:
-        for line in process.stderr:
-            if line.startswith("2/3"):
-                process.send_signal(signal.SIGTERM)
+        wait_for_sampler(process, "2/3")
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
         assert process.wait() == 143
     client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("latentgrid").experiment_id])
