@@ -154,7 +154,7 @@ def sampling_process(tmp_path: Path, environment: dict[str, str]) -> subprocess.
 def test_a_run_ended_by_a_signal_is_recorded_as_killed(tmp_path, environment, number, status, error):
     process = sampling_process(tmp_path, environment)
     os.kill(process.pid, number)
-    assert process.wait(timeout=60) == status
+    assert process.wait(timeout=120) == status
     record = wait_for_end(tmp_path)
     assert record.info.status == "KILLED"
     assert record.data.tags["error"].startswith(error)
@@ -165,10 +165,12 @@ def test_a_run_ended_by_a_signal_is_recorded_as_killed(tmp_path, environment, nu
 
 def wait_for_end(folder: Path):
     client = MlflowClient(f"sqlite:///{folder}/outputs/mlflow.db")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        (run,) = client.search_runs([client.get_experiment_by_name("latentgrid").experiment_id])
-        if run.info.status != "RUNNING":
+        experiment = client.get_experiment_by_name("latentgrid")  # the writer may still be making the store
+        runs = client.search_runs([experiment.experiment_id]) if experiment else []
+        if [run for run in runs if run.info.status != "RUNNING"]:
+            (run,) = runs
             return run
         time.sleep(0.2)
     raise AssertionError("the run is RUNNING for ever")

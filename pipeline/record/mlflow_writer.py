@@ -238,7 +238,8 @@ def main(messages: TextIO, answers: TextIO) -> None:
         for line in messages:
             answer = writer.handle(json.loads(line))
             if answer is not None:
-                print(json.dumps(answer), file=answers, flush=True)
+                with contextlib.suppress(BrokenPipeError):  # killed; what it told is written all the same
+                    print(json.dumps(answer), file=answers, flush=True)
         writer.close()
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
