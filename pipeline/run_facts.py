@@ -14,7 +14,7 @@ from pipeline.config import RunConfig
 from pipeline.console import format_value
 from pipeline.graph.api_format import write_api_format
 from pipeline.graph.check import CheckedGraph
-from pipeline.graph.model import Link
+from pipeline.graph.model import Link, Node
 from pipeline.record.facts import collect_facts
 from pipeline.record.recorder import RunFacts
 
@@ -84,6 +84,13 @@ def _list_params(read: RunConfig, checked: CheckedGraph) -> dict[str, str]:
         for key, value in node.inputs.items():
             params[f"{name}.{key}"] = format_value(value, checked) if isinstance(value, Link) else write_param(value)
     return params
+
+
+def list_constants(node: Node) -> dict[str, str]:
+    """The inputs of a node that are no links, as text under their dotted paths."""
+    return {
+        f"{node.name}.{key}": write_param(value) for key, value in node.inputs.items() if not isinstance(value, Link)
+    }
 
 
 def write_param(value: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.graph.model import Graph, Link
-from pipeline.run_facts import write_param
+from pipeline.graph.model import Graph
+from pipeline.run_facts import list_constants
 from pipeline.runner import open_tracker
 from pipeline.sweep.sweep import Sweep
 
@@ -41,9 +41,7 @@ def expect_seconds(graph: Graph, nodes: Sequence[str], earlier: Sequence[Mapping
 
 
 def _expect_node(graph: Graph, name: str, earlier: Sequence[Mapping[str, Any]]) -> float | None:
-    inputs = {
-        f"{name}.{key}": write_param(value) for key, value in graph[name].inputs.items() if not isinstance(value, Link)
-    }
+    inputs = list_constants(graph[name])
     ran = [run for run in earlier if f"seconds/{name}" in run["metrics"]]
     if not ran:
         return None

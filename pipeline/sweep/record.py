@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.graph.model import Link
 from pipeline.record.artifacts import open_folder, write_text
 from pipeline.record.tracker import NewRun, TrackedRun
-from pipeline.run_facts import write_param
+from pipeline.run_facts import list_constants
 from pipeline.runner import RunResult, open_tracker
 from pipeline.sweep.axes import Axis
 from pipeline.sweep.layout import SheetJob
@@ -130,9 +129,4 @@ class SweepRecord:
 
 def _list_settings(job: SweepJob) -> dict[str, str]:
     """The constants of the nodes of a job, by dotted path."""
-    return {
-        f"{name}.{key}": write_param(value)
-        for name, node in job.read.graph.items()
-        for key, value in node.inputs.items()
-        if not isinstance(value, Link)
-    }
+    return {path: text for node in job.read.graph.values() for path, text in list_constants(node).items()}
