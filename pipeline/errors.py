@@ -2,9 +2,11 @@
 
     PipelineError
     ├── ConfigError      the config cannot become a run; `problems` lists every fault
-    │   └── CycleError   nodes feed each other in a circle
+    │   ├── CycleError   nodes feed each other in a circle
+    │   └── PromptError  no output of a prompt in ComfyUI's API format can run; has ComfyUI's own error and node_errors
     ├── ComfyUIError     ComfyUI cannot be found, installed or started
     ├── NodeError        a node raised while it ran; names node, class_type and inputs
+    │   └── RunInterrupted  the run was interrupted at that node
     ├── OutputError      a result cannot be written where the config says
     └── TrackingError    the MLflow record could not be written (the results on disk are kept)
 
@@ -63,6 +65,27 @@ class CycleError(ConfigError):
         return type(self), (self.nodes,)
 
 
+class PromptError(ConfigError):
+    """No output of an API-format prompt can run; nothing has run.
+
+    `error` is ComfyUI's error of the whole prompt (`type`, `message`, `details`, `extra_info`), `node_errors` has for
+    each faulty node its `class_type`, `errors` of the same form, and `dependent_outputs`.
+    """
+
+    def __init__(self, error: Mapping[str, Any], node_errors: Mapping[str, Any]):
+        self.error, self.node_errors = dict(error), dict(node_errors)
+        found = [
+            Problem(one["type"], name, f"{one['message']}: {one['details']}")
+            for name, node in self.node_errors.items()
+            for one in node["errors"]
+        ]
+        whole = f"{error['message']}: {error['details']}" if error["details"] else error["message"]
+        super().__init__(found or [Problem(error["type"], "prompt", whole)])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.error, self.node_errors)
+
+
 class ComfyUIError(PipelineError):
     """ComfyUI cannot be found, installed or started; the message says what to do."""
 
@@ -70,19 +93,27 @@ class ComfyUIError(PipelineError):
 class NodeError(PipelineError):
     """A node raised while it ran; the node's own exception is the `__cause__`, and `reason` its type and message.
 
-    `inputs` holds a short text for each input, never a tensor.
+    `node` is a node of the graph that was run: of nodes that came of an expansion, the one that expanded. `inputs`
+    holds a short text for each input, never a tensor. `executed` are the nodes that had begun, `cached` those whose
+    outputs came from the cache.
     """
 
     def __init__(self, node: str, class_type: str, inputs: Mapping[str, str], cause: BaseException | str):
         self.node = node
         self.class_type = class_type
         self.inputs = dict(inputs)
+        self.executed: tuple[str, ...] = ()
+        self.cached: tuple[str, ...] = ()
         self.reason = cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}"
         given = ", ".join(f"{name}={text}" for name, text in self.inputs.items())
         super().__init__(f"{node}: {class_type} failed: {self.reason}\n  inputs: {given}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.node, self.class_type, self.inputs, self.reason)
+
+
+class RunInterrupted(NodeError):
+    """The run was interrupted, by ComfyUI's own flag, before or while this node ran."""
 
 
 class OutputError(PipelineError):

@@ -1,4 +1,4 @@
-"""Runs a checked graph: each node once, in order, unless its outputs are known already.
+"""Runs checked graphs one after the other: each node once, in order, unless its outputs are known already.
 
 The executor knows order, cache, release and events. What a node is and how it is called is behind `NodeCaller`.
 """
@@ -6,138 +6,161 @@ The executor knows order, cache, release and events. What a node is and how it i
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from pipeline.engine.cache import OutputCache
 from pipeline.engine.comfyui.call import NodeCaller, NodeOutputs
-from pipeline.engine.keys import Identify, find_known, make_key
+from pipeline.engine.expansion import Offspring
+from pipeline.engine.graph_run import Door, GraphRun
+from pipeline.engine.keys import Identify, make_key
+from pipeline.engine.run_outputs import RunOutputs
 from pipeline.errors import NodeError
-from pipeline.events import Listener, NodeFinished, NodeStarted, RunStarted
+from pipeline.events import Listener, RunStarted
 from pipeline.graph.check import CheckedGraph
-from pipeline.graph.model import Link, Node
-from pipeline.graph.order import cull
+from pipeline.graph.model import Graph, Node
+from pipeline.graph.signature import Signature
 
 IsReadLater: TypeAlias = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What one execution of a graph did: outputs of the targets, what ran and what came from the cache."""
+    """What one execution of a graph did.
+
+    outputs: those of the targets.
+    executed: the nodes that began, those of expansions under the names that they got there.
+    cached: the nodes of the graph whose outputs were known; one that was not needed because of them is in neither.
+    ui: what nodes showed, by node, as in ComfyUI's history; also of targets that came from the cache.
+    node_errors: what was wrong with outputs of a prompt that were dropped, in ComfyUI's form.
+    """
 
     outputs: Mapping[str, NodeOutputs]
     executed: tuple[str, ...]
     cached: tuple[str, ...]
     seconds: float
+    ui: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    node_errors: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Executor:
     """Runs graphs one after the other and keeps outputs from one to the next, by content.
 
-    Without a plan it is ComfyUI's classic cache: the outputs of the last graph stay, and what the next one does not
-    use is released before its first node runs, so that two checkpoints are never held at once.
+    How long is said by `cache.policy`. By default it is ComfyUI's classic cache: the outputs of the last graph stay,
+    and what the next one does not use is released before its first node runs, so that two checkpoints are never held at
+    once.
     """
 
-    def __init__(self, identify: Identify):
+    def __init__(self, identify: Identify, read_signatures: Callable[[Graph], Awaitable[Mapping[str, Signature]]]):
         """`identify` tells nodes of the same inputs apart, as long as this process lasts."""
         self._identify = identify
-        self._cache: dict[str, NodeOutputs] = {}
+        self._read_signatures = read_signatures
+        self._offspring = Offspring()
+        self.cache = OutputCache()
 
     async def run(
-        self, checked: CheckedGraph, caller: NodeCaller, listen: Listener, is_read_later: IsReadLater | None = None
+        self,
+        checked: CheckedGraph,
+        caller: NodeCaller,
+        listen: Listener,
+        is_read_later: IsReadLater | None = None,
+        output_folder: str = "",
     ) -> Execution:
-        """Run the nodes of `checked.order`. Raises NodeError for a node that fails.
+        """Run the nodes of `checked.order` that the targets need. Raises NodeError for a node that fails.
 
         `is_read_later` tells which keys later runs will read: just their outputs stay, all others are released as
-        soon as nothing in this run reads them.
+        soon as nothing in this run reads them; but policy `none` keeps nothing, and `all` everything. An output node
+        need not run again only if it wrote into `output_folder` before.
         """
         began = time.perf_counter()
-        keys = await self.make_keys(checked, caller)
-        known = find_known(checked, keys, self._cache)
-        needed = cull(checked.graph, checked.targets, known)
-        stays = is_read_later or {keys[name] for name in checked.order}.__contains__
-        readers = Counter(keys[link.node] for node in needed.values() for _, link in node.links)
-        readers.update(keys[name] for name in checked.targets)
-        written = {keys[name] for name in checked.order if name not in known}  # of output nodes that ran before
-        self._cache = {
-            key: outputs for key, outputs in self._cache.items() if key not in written and (stays(key) or readers[key])
-        }
-        listen(RunStarted(checked.order, tuple(name for name in checked.order if name not in needed)))
-        executed: dict[str, None] = {}  # a set that keeps its order
-        for name in (name for name in checked.order if name in needed):
-            node = needed[name]
-            # Two nodes of one content run once: the second finds the outputs of the first.
-            if keys[name] not in self._cache:
-                sources = {link.node: self._cache[keys[link.node]] for _, link in node.links}
-                self._cache[keys[name]] = await self._run_node(node, sources, caller, listen)
-                executed[name] = None
-            for key in (keys[link.node] for _, link in node.links):
-                readers[key] -= 1
-                if not readers[key] and not stays(key):
-                    self._cache.pop(key, None)
-        outputs = {name: self._cache[keys[name]] for name in checked.targets}
-        for key in (keys[name] for name in checked.targets if not stays(keys[name])):
-            self._cache.pop(key, None)
+        graph = [(name, node.class_type) for name, node in checked.graph.items()]
+        children = self._offspring.keep(graph)
+        caller.objects.keep({*graph, *children}, output_folder)
+        keeps_none = self.cache.policy.name == "none"
+        keys = {name: name for name in checked.order} if keeps_none else await self.make_keys(checked, caller)
+        signatures = dict(checked.signatures)
+        held = RunOutputs(self.cache, keys, signatures, self._choose_stays(is_read_later), output_folder)
+        run = GraphRun(checked, signatures, held, self._make_door(caller, signatures), listen)
+        known = [name for name in checked.order if held.find(name) is not None]
+        run.begin()
+        self._release_unused(held, {*keys.values(), *children.values()}, is_read_later)
+        listen(RunStarted(checked.order, tuple(name for name in known if not run.is_scheduled(name))))
+
+        def list_cached() -> tuple[str, ...]:
+            found = {*known, *run.served}
+            return tuple(name for name in checked.order if name in found and name not in run.executed)
+
+        try:
+            await run.run()
+            outputs = {name: found for name in checked.targets if (found := held.find(name))}
+        except NodeError as error:
+            error.executed, error.cached = tuple(run.executed), list_cached()
+            raise
+        finally:
+            self._end(held, is_read_later)
         return Execution(
             outputs=outputs,
-            executed=tuple(executed),
-            cached=tuple(name for name in checked.order if name not in executed),
+            executed=tuple(run.executed),
+            cached=list_cached(),
             seconds=time.perf_counter() - began,
+            ui=run.ui,
+            node_errors=checked.node_errors,
         )
 
     def clear(self) -> None:
         """Release all outputs."""
-        self._cache.clear()
+        self.cache.clear()
+        self._offspring.clear()
 
     async def make_keys(
         self, checked: CheckedGraph, caller: NodeCaller, identify: Identify | None = None
     ) -> dict[str, str]:
         """The content key of each node."""
-        identify = identify or self._identify
         keys: dict[str, str] = {}
         for name in checked.order:
-            node, signature = checked.graph[name], checked.signatures[name]
-            keys[name] = make_key(node, signature, keys, await caller.fingerprint(node), identify(node, signature))
+            keys[name] = await self._make_key(checked.graph[name], checked.signatures[name], keys, caller, identify)
         return keys
 
-    async def _run_node(
-        self, node: Node, sources: Mapping[str, NodeOutputs], caller: NodeCaller, listen: Listener
-    ) -> NodeOutputs:
-        listen(NodeStarted(node.name, node.class_type))
-        began = time.perf_counter()
-        try:
-            outputs = await caller.call(node, sources)
-        except Exception as error:
-            raise NodeError(node.name, node.class_type, describe_inputs(node, sources), error) from error
-        listen(NodeFinished(node.name, node.class_type, time.perf_counter() - began))
-        return outputs
+    async def _make_key(
+        self,
+        node: Node,
+        signature: Signature,
+        keys: Mapping[str, str],
+        caller: NodeCaller,
+        identify: Identify | None = None,
+    ) -> str:
+        # What a node is linked to may be missing, or be part of a cycle: nothing equals that.
+        upstream = {link.node: keys.get(link.node) or uuid.uuid4().hex for _, link in node.links}
+        identity = (identify or self._identify)(node, signature)
+        return make_key(node, signature, upstream, await caller.fingerprint(node), identity)
 
+    def _make_door(self, caller: NodeCaller, signatures: Mapping[str, Signature]) -> Door:
+        async def make_key_of(node: Node, keys: Mapping[str, str]) -> str:
+            return await self._make_key(node, signatures[node.name], keys, caller)
 
-def describe_inputs(node: Node, sources: Mapping[str, NodeOutputs]) -> dict[str, str]:
-    """A short text for each input, for error messages: constants as they are, tensors by shape and dtype."""
-    return {
-        name: describe(_follow(value, sources)) if isinstance(value, Link) else describe(value)
-        for name, value in node.inputs.items()
-    }
+        return Door(caller, self._read_signatures, make_key_of, self._offspring)
 
+    def _choose_stays(self, is_read_later: IsReadLater | None) -> IsReadLater:
+        """Which outputs stay when nothing in the run reads them any more."""
+        if self.cache.policy.name == "none":
+            return lambda key: False
+        return (lambda key: True) if self.cache.policy.keeps_others or not is_read_later else is_read_later
 
-def _follow(link: Link, sources: Mapping[str, NodeOutputs]) -> Any:
-    assert isinstance(link.output, int)
-    values = sources[link.node].outputs[link.output]
-    return values[0] if len(values) == 1 else values
+    def _release_unused(self, held: RunOutputs, used: set[str], is_read_later: IsReadLater | None) -> None:
+        """Before the first node runs, let go of what neither this run nor, as far as is known, a later one reads."""
+        if self.cache.policy.keeps_others:
+            return
+        if is_read_later:
+            self.cache.retain(lambda key: is_read_later(key) or held.readers[key] > 0)
+        else:
+            self.cache.retain(used.__contains__)
 
-
-def describe(value: Any) -> str:
-    """A value in a few words."""
-    shape = getattr(value, "shape", None)
-    if shape is not None:
-        return f"{type(value).__name__}{list(shape)} {getattr(value, 'dtype', '')}".strip()
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(describe(item) for item in value[:3]) + (", ..." if len(value) > 3 else "") + "]"
-    if isinstance(value, str | int | float | bool | None):
-        text = repr(value)
-        return text if len(text) <= 80 else text[:77] + "..."
-    return type(value).__name__
+    def _end(self, held: RunOutputs, is_read_later: IsReadLater | None) -> None:
+        if self.cache.policy.name == "none":
+            self.cache.clear()
+        elif is_read_later and not self.cache.policy.keeps_others:
+            self.cache.retain(is_read_later)
+        else:
+            self.cache.trim({*held.keys.values()})

@@ -26,11 +26,11 @@ Identify: TypeAlias = Callable[[Node, Signature], Any]
 def make_key(node: Node, signature: Signature, upstream: Mapping[str, str], fingerprint: Any, identity: Any) -> str:
     """Key of a node whose linked nodes have the keys `upstream`; `identity` is what an `Identify` says of it."""
     inputs = {
-        name: ["link", upstream[value.node], value.output] if isinstance(value, Link) else ["value", repr(value)]
+        name: ["link", upstream[value.node], value.output] if isinstance(value, Link) else ["value", settle(value)]
         for name, value in sorted(node.inputs.items())
     }
     name = node.name if signature.depends_on_name else ""
-    parts = [node.class_type, name, inputs, identity, _settle(fingerprint)]
+    parts = [node.class_type, name, inputs, identity, settle(fingerprint)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -53,9 +53,16 @@ def find_known(checked: CheckedGraph, keys: Mapping[str, str], held: Container[s
     return {name for name in checked.order if keys[name] in held and not checked.signatures[name].is_output_node}
 
 
-def _settle(fingerprint: Any) -> str:
-    """A fingerprint as text. What is not plain data, and NaN, never equals anything in ComfyUI, so neither here."""
-    parts = fingerprint if isinstance(fingerprint, list) else [fingerprint]
-    if all(isinstance(part, str | bytes | int | float | None) and part == part for part in parts):
-        return repr(fingerprint)
+def settle(value: Any) -> Any:
+    """A constant or a fingerprint as plain data for a key.
+
+    What is not plain data (a tensor in a node that another one expands to), and NaN, never equals anything in ComfyUI,
+    so neither here.
+    """
+    if isinstance(value, Mapping):
+        return ["mapping", sorted(([repr(key), settle(one)] for key, one in value.items()), key=lambda one: one[0])]
+    if isinstance(value, list | tuple):
+        return ["list", [settle(one) for one in value]]
+    if isinstance(value, str | bytes | int | float | None) and value == value:
+        return repr(value)
     return uuid.uuid4().hex

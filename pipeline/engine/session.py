@@ -12,19 +12,24 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.engine.cache import CachePolicy
 from pipeline.engine.comfyui.call import NodeCaller
 from pipeline.engine.comfyui.catalog import Catalog
 from pipeline.engine.comfyui.node_code import hash_node_code
+from pipeline.engine.comfyui.objects import NodeObjects
+from pipeline.engine.comfyui.prompt_check import check_prompt
 from pipeline.engine.comfyui.start import ComfyUI, add_model_folder
 from pipeline.engine.comfyui.surroundings import MemoryKeeper, progress_heard
 from pipeline.engine.executor import Execution, Executor, IsReadLater
 from pipeline.engine.identity import Identity, describe_platform, make_identity_key
 from pipeline.engine.keys import find_model_files
-from pipeline.errors import NodeError, Problem
+from pipeline.errors import ConfigError, NodeError, Problem
 from pipeline.events import Listener
 from pipeline.file_state import FileState
+from pipeline.graph.api_format import find_literals, read_api_format, write_api_prompt
 from pipeline.graph.check import CheckedGraph, check_graph
 from pipeline.graph.model import Graph, Node
+from pipeline.graph.order import cull, sort_nodes
 from pipeline.graph.signature import Signature
 
 log = logging.getLogger(__name__)
@@ -44,9 +49,9 @@ class Session:
         self._loop = asyncio.new_event_loop()  # one lasting loop: primitives of async nodes stay bound to it
         atexit.register(self.close)
         self._catalog = self._wait_for(Catalog.open(comfyui))
-        self._executor = Executor(self._identify_files)
+        self._executor = Executor(self._identify_files, self._read_signatures)
         self._memory = MemoryKeeper(comfyui)
-        self._objects: dict[tuple[str, str], Any] = {}
+        self._objects = NodeObjects()
         self._model_folders: set[Path] = set()
         # What the imports made stays for ever. Without looking through it, a collection takes a tenth of the time.
         gc.freeze()
@@ -57,18 +62,55 @@ class Session:
         signatures = self._wait_for(self._catalog.read_signatures(graph, found))
         return check_graph(graph, signatures, wanted, found, judge=self._judge)
 
+    def check_prompt(
+        self, prompt: Mapping[str, Mapping[str, Any]], targets: Sequence[str] | None = None
+    ) -> CheckedGraph:
+        """Check a prompt in ComfyUI's API format as ComfyUI's server does; no model is loaded.
+
+        `targets` are the wanted output nodes; None: all. An output that cannot run is dropped and `node_errors` of the
+        result says why. Raises PromptError if no output is left. `prompt` itself is not changed.
+        """
+        copied = {name: {**info, "inputs": dict(info.get("inputs", {}))} for name, info in prompt.items()}
+        return self._wait_for(self._check_prompt(copied, targets))
+
+    async def _check_prompt(self, prompt: dict[str, Any], targets: Sequence[str] | None) -> CheckedGraph:
+        literals = find_literals(prompt)
+        await self._catalog.load({str(info.get("class_type")) for info in prompt.values()})
+        outputs, node_errors = await check_prompt(self.comfyui, prompt, targets)
+        graph = read_api_format(prompt, literals)
+        signatures = await self._read_signatures(graph)
+        order = sort_nodes(cull(graph, outputs))
+        return CheckedGraph(graph, signatures, order, tuple(outputs), prompt=prompt, node_errors=node_errors)
+
+    async def _read_signatures(self, graph: Graph) -> dict[str, Signature]:
+        problems: list[Problem] = []
+        signatures = await self._catalog.read_signatures(graph, problems)
+        if problems:
+            raise ConfigError(problems)
+        return signatures
+
+    def _make_caller(self, checked: CheckedGraph, extra_data: Mapping[str, Any] | None = None) -> NodeCaller:
+        return NodeCaller(self.comfyui, checked.prompt or write_api_prompt(checked.graph), self._objects, extra_data)
+
     def _judge(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
-        caller = NodeCaller(self.comfyui, Graph({node.name: node}), {})
+        caller = NodeCaller(self.comfyui, write_api_prompt(Graph({node.name: node})), NodeObjects())
         return self._wait_for(caller.find_problems(node, received_types))
 
     def make_keys(self, checked: CheckedGraph) -> dict[str, str]:
         """The content key of each node: nodes of one key give the same outputs, in whichever graph they are."""
-        return self._wait_for(self._executor.make_keys(checked, NodeCaller(self.comfyui, checked.graph, self._objects)))
+        return self._wait_for(self._executor.make_keys(checked, self._make_caller(checked)))
+
+    def use_cache(self, policy: str) -> None:
+        """How long outputs are kept from now on: `classic` (the default), `all`, `lru:N` or `none`; see CachePolicy."""
+        self._executor.cache.policy = CachePolicy.parse(policy)
+
+    def interrupt(self) -> None:
+        """Let the run that another thread is in end with RunInterrupted, at its next node or progress call."""
+        self.comfyui.nodes.interrupt_processing()
 
     def identify(self, checked: CheckedGraph, settings: Mapping[str, Any]) -> Identity:
         """What the results of a checked graph follow from; `settings` are those that shape what is kept of them."""
-        caller = NodeCaller(self.comfyui, checked.graph, self._objects)
-        keys = self._wait_for(self._executor.make_keys(checked, caller, self._hash_code))
+        keys = self._wait_for(self._executor.make_keys(checked, self._make_caller(checked), self._hash_code))
         files = {
             f"{name}.{key}": FileState.of(path)
             for name, node in checked.graph.items()
@@ -88,17 +130,25 @@ class Session:
 
     def run(
         self,
-        checked: CheckedGraph,
+        graph: CheckedGraph | Mapping[str, Mapping[str, Any]],
         listen: Listener = lambda event: None,
         is_read_later: IsReadLater | None = None,
+        *,
+        targets: Sequence[str] | None = None,
+        extra_data: Mapping[str, Any] | None = None,
     ) -> Execution:
-        """Run a checked graph; events go to `listen`. Raises NodeError. The outputs are inference tensors.
+        """Run a checked graph, or a prompt in ComfyUI's API format; events go to `listen`. The outputs are inference
+        tensors.
 
-        The outputs of the run stay for the next one; or, given `is_read_later`, those whose key it says are. Out of
-        GPU memory, all models and outputs are let go and the run is tried once more.
+        Of a prompt only the outputs `targets` are run, if they are given. `extra_data` is what ComfyUI's /prompt takes
+        under that name (`{"extra_pnginfo": {"workflow": ...}}`).
+
+        The outputs of the run stay for the next one, as `use_cache` said; or, given `is_read_later`, those whose key it
+        says are. Out of GPU memory, all models and outputs are let go and the run is tried once more.
+        Raises PromptError before any node runs, NodeError for a node that fails, RunInterrupted.
         """
-        self._forget_objects(checked)
-        caller = NodeCaller(self.comfyui, checked.graph, self._objects)
+        checked = graph if isinstance(graph, CheckedGraph) else self.check_prompt(graph, targets)
+        caller = self._make_caller(checked, extra_data)
         try:
             return self._wait_for(self._run(checked, caller, listen, is_read_later))
         except NodeError as error:
@@ -115,7 +165,8 @@ class Session:
         import torch
 
         with torch.inference_mode(), progress_heard(self.comfyui, caller, listen), self._memory.around_run(caller):
-            return await self._executor.run(checked, caller, listen, is_read_later)
+            folder = self.comfyui.folder_paths.get_output_directory()
+            return await self._executor.run(checked, caller, listen, is_read_later, folder)
 
     def add_models(self, folder: Path) -> None:
         """Also search `folder`, laid out like ComfyUI's models/, after all others. Idempotent."""
@@ -140,19 +191,6 @@ class Session:
         self._objects.clear()
         self.comfyui.model_management.unload_all_models()
         self._memory.collect()
-
-    def _forget_objects(self, checked: CheckedGraph) -> None:
-        """Node objects hold state (a LoRA file, say); those of nodes that are gone would hold it for ever.
-
-        Those of output nodes go as well: ComfyUI's savers ask for the output folder when they are made.
-        """
-        kept = {
-            (name, node.class_type)
-            for name, node in checked.graph.items()
-            if not checked.signatures[name].is_output_node
-        }
-        for key in self._objects.keys() - kept:
-            del self._objects[key]
 
     def _run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
         try:

@@ -27,6 +27,9 @@ class CheckedGraph:
 
     `signatures` are those of its nodes, `order` is the order of execution, `targets` the nodes whose outputs are
     wanted, `filled` the dotted paths of the inputs that were not given and took the node's own default.
+
+    One that was read from a prompt in ComfyUI's API format holds that `prompt` and all of its nodes; `node_errors` is
+    what is wrong with outputs that were dropped because of it, in ComfyUI's form.
     """
 
     graph: Graph
@@ -34,6 +37,8 @@ class CheckedGraph:
     order: tuple[str, ...]
     targets: tuple[str, ...]
     filled: frozenset[str] = frozenset()
+    prompt: Mapping[str, Any] | None = None
+    node_errors: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_graph(
@@ -164,7 +169,8 @@ class _Check:
 
     def _find_undeclared(self, node: Node, signature: Signature) -> Iterator[tuple[str, Any]]:
         for name in (name for name in node.inputs if name not in signature.inputs):
-            if not signature.takes_any_input:
+            taken = signature.takes_any_link and isinstance(node.inputs[name], Link)
+            if not signature.takes_any_input and not taken:
                 listed = f". Its inputs are {', '.join(signature.inputs)}" if signature.inputs else "; it takes none"
                 near = did_you_mean(name, signature.inputs) or listed
                 message = f"{node.class_type} has no input {name!r}{near}"

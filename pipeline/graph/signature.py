@@ -64,10 +64,11 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One output: its name as the GUI shows it, and its type."""
+    """One output: its name as the GUI shows it, its type, and whether it gives a list of values."""
 
     name: str
     type: str
+    is_list: bool = False
 
     @property
     def slot_type(self) -> str:
@@ -82,6 +83,9 @@ class Signature:
     `checks_itself` names the inputs that the class's own VALIDATE_INPUTS judges, which ComfyUI then leaves to it;
     `takes_any_input` is true for a class that accepts undeclared inputs. `folders` are the model folders that the
     class listed to declare its choices; `depends_on_name` says that its outputs depend on the name of its node.
+    `takes_any_link` is true for a class whose function takes links to undeclared inputs, `lazy` names the inputs that
+    are evaluated only if the node asks for them, `is_async` says that its function may wait while others run, and
+    `shows_when_cached` that what it shows is shown again when it need not run.
     """
 
     class_type: str
@@ -92,6 +96,10 @@ class Signature:
     takes_any_input: bool = False
     folders: tuple[str, ...] = ()
     depends_on_name: bool = False
+    takes_any_link: bool = False
+    lazy: Collection[str] = frozenset()
+    is_async: bool = False
+    shows_when_cached: bool = False
 
     @property
     def slots(self) -> list[InputSpec]:
@@ -124,12 +132,18 @@ def read_inputs(
     }
 
 
-def read_outputs(types: Sequence[Any], names: Sequence[str] | None) -> tuple[OutputSpec, ...]:
-    """Pair RETURN_TYPES with RETURN_NAMES; an output without a name is named after its type."""
+def read_outputs(
+    types: Sequence[Any], names: Sequence[str] | None, are_lists: Sequence[bool] | None = None
+) -> tuple[OutputSpec, ...]:
+    """Pair RETURN_TYPES with RETURN_NAMES and OUTPUT_IS_LIST; an output without a name is named after its type."""
     kinds = [COMBO if isinstance(kind, list | tuple) else kind for kind in types]
-    given = list(names or [])
+    given, lists = list(names or []), list(are_lists or [])
     return tuple(
-        OutputSpec(given[index] if index < len(given) and given[index] else kind, kind)
+        OutputSpec(
+            given[index] if index < len(given) and given[index] else kind,
+            kind,
+            index < len(lists) and bool(lists[index]),
+        )
         for index, kind in enumerate(kinds)
     )
 

@@ -1,4 +1,4 @@
-"""Calling a node of ComfyUI: its function, its own validation, its fingerprint.
+"""Calling a node of ComfyUI: its function, its lazy inputs, its own validation, its fingerprint.
 
 What a call means (V1 and V3 classes, lists, hidden inputs, async functions) is defined by functions of ComfyUI's
 execution.py, so those are called here; their signatures are the same from ComfyUI 0.16 to 0.30.
@@ -13,12 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.engine.comfyui.catalog import find_validator
+from pipeline.engine.comfyui.catalog import find_lazy_check, find_validator
+from pipeline.engine.comfyui.objects import NodeObjects
+from pipeline.engine.comfyui.returns import Answer, is_blocked, read_answer
 from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import Problem
-from pipeline.graph.api_format import write_api_format
-from pipeline.graph.model import Graph, Node
-from pipeline.graph.reader import VALUE
+from pipeline.graph.api_format import is_link
+from pipeline.graph.model import Link, Node
+
+PROMPT_ID = "latentgrid"
 
 
 @dataclass(frozen=True)
@@ -33,45 +36,111 @@ class NodeOutputs:
     latent_format: Any = None
 
 
-class NodeCaller:
-    """Calls the nodes of one graph. Node objects live as long as `objects`, as they do in ComfyUI's server."""
+@dataclass
+class Call:
+    """A node's function, called: once, or once for each entry of a list. Calls of async functions may still wait.
 
-    def __init__(self, comfyui: ComfyUI, graph: Graph, objects: dict[tuple[str, str], Any]):
+    `blocked` has the messages of ExecutionBlockers that kept it from being called.
+    """
+
+    target: Any
+    results: list[Any]
+    latent_format: Any = None
+    blocked: list[str] = field(default_factory=list)
+
+    @property
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """The calls that have not returned yet."""
+        return [one for one in self.results if isinstance(one, asyncio.Task) and not one.done()]
+
+    async def wait(self) -> None:
+        """Wait until all calls have returned or raised."""
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def read(self, execution: Any) -> Answer:
+        """What the calls returned; raises what one of them raised."""
+        results = [one.result() if isinstance(one, asyncio.Task) else one for one in self.results]
+        return read_answer(execution, self.target, results)
+
+
+class NodeCaller:
+    """Calls the nodes of one prompt. Node objects live as long as `objects` keeps them."""
+
+    def __init__(
+        self,
+        comfyui: ComfyUI,
+        prompt: Mapping[str, Any],
+        objects: NodeObjects,
+        extra_data: Mapping[str, Any] | None = None,
+    ):
+        """`prompt` is in API format, literal lists taken out of `__value__`; `extra_data` as at ComfyUI's /prompt."""
         from comfy_execution.graph import DynamicPrompt
 
-        self._execution = comfyui.execution
+        self.execution = comfyui.execution
+        self.objects = objects
         self._classes = comfyui.nodes.NODE_CLASS_MAPPINGS
-        self._objects = objects
+        self._management = comfyui.model_management
+        self._server = comfyui.server
+        self._extra_data = dict(extra_data or {})
         # A prompt of its own: ComfyUI memoises in it, and nodes may change it.
-        self.prompt = DynamicPrompt(_unwrap_constants(write_api_format(graph)))
-        self.prompt_id = "latentgrid"
+        copied = {name: {**info, "inputs": dict(info.get("inputs", {}))} for name, info in prompt.items()}
+        self.prompt = DynamicPrompt(copied)
         self.mark_in_use: Callable[[Any], None] = lambda outputs: None
-        self._changes = self._execution.IsChangedCache(self.prompt_id, self.prompt, None)
+        self._changes = self.execution.IsChangedCache(PROMPT_ID, self.prompt, None)
 
-    async def call(self, node: Node, sources: Mapping[str, NodeOutputs]) -> NodeOutputs:
+    def add_node(self, name: str, info: Mapping[str, Any], parent: str) -> None:
+        """Make known a node that `parent` expanded to."""
+        self.prompt.add_ephemeral_node(name, info, parent, info.get("override_display_id", parent))
+
+    def find_submitted(self, name: str) -> str:
+        """The node of the prompt that `name` came of: itself, or the one that expanded to it."""
+        return self.prompt.get_real_node_id(name)
+
+    async def stop_if_interrupted(self) -> None:
+        """Raise ComfyUI's InterruptProcessingException if the run was interrupted."""
+        self._management.throw_exception_if_processing_interrupted()
+
+    async def find_wanted(self, node: Node, sources: Mapping[str, NodeOutputs]) -> list[str]:
+        """The inputs that the node asks for (check_lazy_status) and that `sources` do not hold yet."""
+        cls = self._classes[node.class_type]
+        if find_lazy_check(cls) is None:
+            return []
+        values, missing, v3_data = self._read_inputs(node, cls, _Sources(sources))
+        target = self.objects.get(node.name, node.class_type, cls)
+        # The class is given the original names of dynamic inputs, so that it can ask for them.
+        v3_data = {**v3_data, "create_dynamic_tuple": True}
+        results = await self._map(node, target, values, "check_lazy_status", allow_interrupt=True, v3_data=v3_data)
+        named = [name for result in results if isinstance(result, list) for name in result]
+        return [
+            name for name in dict.fromkeys(named) if isinstance(name, str) and (name not in values or name in missing)
+        ]
+
+    async def call(self, node: Node, sources: Mapping[str, NodeOutputs]) -> Call:
         """Call the node's function; `sources` holds the outputs of the nodes it is linked to."""
         cls = self._classes[node.class_type]
         values, _, v3_data = self._read_inputs(node, cls, _Sources(sources))
-        if (node.name, node.class_type) not in self._objects:
-            self._objects[node.name, node.class_type] = cls()
-        target = self._objects[node.name, node.class_type]
+        target = self.objects.get(node.name, node.class_type, cls)
+        call = Call(target, [], _find_latent_format(node, values, sources))
+        if not getattr(cls, "INPUT_IS_LIST", False) and any(len(many) == 0 for many in values.values()):
+            return call  # called for each entry of a list that has none
         for source in sources.values():
             self.mark_in_use(source.outputs)
+        self._server.last_node_id = self.prompt.get_display_node_id(node.name)
         try:
-            returned, ui, expands, pending = await self._execution.get_output_data(
-                self.prompt_id, node.name, target, values, execution_block_cb=_raise_if_told, v3_data=v3_data
+            call.results = await self.execution._async_map_node_over_list(
+                PROMPT_ID,
+                node.name,
+                target,
+                values,
+                target.FUNCTION,
+                allow_interrupt=True,
+                execution_block_cb=lambda blocker: _note_message(blocker, call.blocked),
+                pre_execute_cb=lambda index: self._set_prefix(node.name, index),
+                v3_data=v3_data,
             )
         finally:
             _reset_dynamic_vram()
-        if pending:
-            tasks = [result for result in returned if isinstance(result, asyncio.Task)]
-            await asyncio.gather(*tasks)
-            results = [result.result() if isinstance(result, asyncio.Task) else result for result in returned]
-            returned, ui, expands = self._execution.get_output_from_returns(results, target)
-        if expands:
-            raise NotImplementedError("nodes that expand into other nodes cannot run yet")
-        self.mark_in_use(returned)
-        return NodeOutputs(returned, ui, _find_latent_format(node, values, sources))
+        return call
 
     async def fingerprint(self, node: Node) -> Any:
         """What IS_CHANGED or fingerprint_inputs says of the node's constants; False for a class without it."""
@@ -93,10 +162,7 @@ class NodeCaller:
         if "input_types" in spec.args:
             values["input_types"] = [dict(received_types)]
         try:
-            results = await self._execution._async_map_node_over_list(
-                self.prompt_id, node.name, cls, values, function.__name__, v3_data=v3_data
-            )
-            results = await self._execution.resolve_map_node_over_list_results(results)
+            results = await self._map(node, cls, values, function.__name__, v3_data=v3_data)
         except Exception as error:
             message = f"{node.class_type}'s own validation raised {type(error).__name__}: {error}"
             return [Problem("exception_during_validation", where, message)]
@@ -104,9 +170,28 @@ class NodeCaller:
         said = [result if isinstance(result, str) else "is refused" for result in wrong]
         return [Problem("custom_validation_failed", where, text) for text in said]
 
+    async def _map(self, node: Node, target: Any, values: Any, function: str, **options: Any) -> list[Any]:
+        """Call a function of the node for each entry of its lists, and wait for what it returns."""
+        results = await self.execution._async_map_node_over_list(
+            PROMPT_ID, node.name, target, values, function, **options
+        )
+        return await self.execution.resolve_map_node_over_list_results(results)
+
     def _read_inputs(self, node: Node, cls: type, sources: _Sources | None) -> tuple[Any, Any, Any]:
         inputs = self.prompt.get_node(node.name)["inputs"]
-        return self._execution.get_input_data(inputs, cls, node.name, sources, self.prompt, {})
+        values, missing, v3_data = self.execution.get_input_data(
+            inputs, cls, node.name, sources, self.prompt, self._extra_data
+        )
+        # A literal list that looks like a link was taken for one.
+        literals = {name: [one] for name, one in node.inputs.items() if not isinstance(one, Link) and is_link(one)}
+        missing = {name: one for name, one in missing.items() if name not in literals}
+        return {**values, **literals}, missing, v3_data
+
+    def _set_prefix(self, name: str, index: int) -> None:
+        """Node ids of an expansion begin with the node that expands and the entry of the list that it is called for."""
+        from comfy_execution.graph_utils import GraphBuilder
+
+        GraphBuilder.set_default_prefix(name, index, 0)
 
 
 def _reset_dynamic_vram() -> None:
@@ -122,16 +207,12 @@ def _reset_dynamic_vram() -> None:
             getattr(importlib.import_module(module), function)()
 
 
-def is_blocked(value: Any) -> bool:
-    """Whether a value is ComfyUI's ExecutionBlocker: what reads it does not run."""
-    return type(value).__name__ == "ExecutionBlocker"
-
-
-def _raise_if_told(blocker: Any) -> Any:
-    """A blocker with a message is an error to be shown, at the node that it keeps from running."""
-    if blocker.message is not None:
-        raise RuntimeError(f"blocked: {blocker.message}")
-    return blocker
+def _note_message(blocker: Any, messages: list[str]) -> Any:
+    """A blocker with a message is an error to be shown; behind the node that it keeps from running it is silent."""
+    if blocker.message is None:
+        return blocker
+    messages.append(str(blocker.message))
+    return type(blocker)(None)
 
 
 class _Sources:
@@ -142,15 +223,6 @@ class _Sources:
 
     def get_cache(self, from_node_id: str, to_node_id: str) -> NodeOutputs | None:
         return self._sources.get(from_node_id)
-
-
-def _unwrap_constants(prompt: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Take literal lists and mappings out of their `__value__`, as ComfyUI's validation does in place."""
-    for node in prompt.values():
-        for name, value in node["inputs"].items():
-            if isinstance(value, dict):
-                node["inputs"][name] = value[VALUE]
-    return prompt
 
 
 def _find_latent_format(node: Node, values: Mapping[str, list[Any]], sources: Mapping[str, NodeOutputs]) -> Any:

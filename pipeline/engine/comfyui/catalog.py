@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import Problem, did_you_mean
 from pipeline.graph.model import Graph, Link, Node
-from pipeline.graph.signature import Signature, read_inputs, read_outputs
+from pipeline.graph.signature import InputSpec, Signature, read_inputs, read_outputs
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +46,15 @@ class Catalog:
 
     async def read_signatures(self, graph: Graph, problems: list[Problem]) -> dict[str, Signature]:
         """Signatures by node name; a class_type that nothing defines is appended to `problems`."""
-        await self._load({node.class_type for node in graph.values()})
+        await self.load({node.class_type for node in graph.values()})
         known = {name: node for name, node in graph.items() if node.class_type in self.classes}
         reported = {problem.where for problem in problems}
         unknown = [node for name, node in graph.items() if name not in known and f"{name}._node_" not in reported]
         problems.extend(map(self._explain_unknown, unknown))
         return {name: self._read_signature(node) for name, node in known.items()}
 
-    async def _load(self, wanted: set[str]) -> None:
+    async def load(self, wanted: set[str]) -> None:
+        """Import what defines the wanted class_types, if anything does."""
         for load_more in (self._load_extras, self._load_packs, self._load_everything):
             missing = wanted - self.classes.keys()
             if missing:
@@ -119,8 +120,13 @@ class Catalog:
             whole = cls.INPUT_TYPES()  # type: ignore[attr-defined]
             declared = _finalize_inputs(cls, whole, node)
         judged, judges_all = self._find_judged(cls)
-        outputs = read_outputs(cls.RETURN_TYPES, getattr(cls, "RETURN_NAMES", None))  # type: ignore[attr-defined]
+        outputs = read_outputs(
+            cls.RETURN_TYPES,  # type: ignore[attr-defined]
+            getattr(cls, "RETURN_NAMES", None),
+            getattr(cls, "OUTPUT_IS_LIST", None),
+        )
         inputs = read_inputs(declared, folders)
+        function = getattr(cls, cls.FUNCTION, None)  # type: ignore[attr-defined]
         return Signature(
             class_type=node.class_type,
             inputs=inputs,
@@ -130,6 +136,10 @@ class Catalog:
             takes_any_input=bool(getattr(cls, "ACCEPT_ALL_INPUTS", False)) or _takes_any(declared),
             folders=tuple(folders),
             depends_on_name=bool(getattr(cls, "NOT_IDEMPOTENT", False)) or _asks_for_name(whole.get("hidden") or {}),
+            takes_any_link=_takes_any_keyword(function),
+            lazy=_find_lazy(cls, whole, inputs),
+            is_async=inspect.iscoroutinefunction(function),
+            shows_when_cached=bool(getattr(cls, "HAS_INTERMEDIATE_OUTPUT", False)),
         )
 
     def _find_judged(self, cls: Any) -> tuple[frozenset[str], bool]:
@@ -184,6 +194,18 @@ def _asks_for_name(hidden: Mapping[str, Any]) -> bool:
     return "UNIQUE_ID" in hidden.values() or "unique_id" in hidden
 
 
+def _takes_any_keyword(function: Any) -> bool:
+    return function is not None and inspect.getfullargspec(function).varkw is not None
+
+
+def _find_lazy(cls: type, declared: Mapping[str, Any], inputs: Mapping[str, InputSpec]) -> frozenset[str]:
+    """The lazy inputs. Those within dynamic inputs count only if the class asks for what it needs: ComfyUI evaluates
+    them always, so that a class which never asks gets them all the same."""
+    plain = {name for part in ("required", "optional") for name in declared.get(part, {})}
+    asks = find_lazy_check(cls) is not None
+    return frozenset(name for name, spec in inputs.items() if spec.options.get("lazy") and (asks or name in plain))
+
+
 def is_v3(cls: type) -> bool:
     """Whether a node class is of ComfyUI's V3 generation (io.ComfyNode)."""
     from comfy_api.internal import _ComfyNodeInternal
@@ -198,3 +220,12 @@ def find_validator(cls: Any) -> Any:
 
         return first_real_override(cls, "validate_inputs")
     return getattr(cls, "VALIDATE_INPUTS", None)
+
+
+def find_lazy_check(cls: Any) -> Any:
+    """How the class says which lazy inputs it needs: check_lazy_status, of V3 an overridden one; None without it."""
+    if is_v3(cls):
+        from comfy_api.internal import first_real_override
+
+        return first_real_override(cls, "check_lazy_status")
+    return getattr(cls, "check_lazy_status", None)

@@ -58,6 +58,7 @@ class ComfyUI:
     folder_paths: ModuleType
     model_management: ModuleType
     dynamic_vram: bool
+    server: Any  # PromptServer.instance
 
     @property
     def model_folders(self) -> dict[str, list[str]]:
@@ -133,6 +134,7 @@ def _import_comfyui(installation: Installation, settings: ComfyUISettings) -> Co
         folder_paths,
         comfy.model_management,
         dynamic_vram,
+        sys.modules["server"].PromptServer.instance,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.engine.comfyui.call import NodeCaller
+from pipeline.engine.comfyui.call import PROMPT_ID, NodeCaller
 from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import NodeError
 from pipeline.events import Listener, NodeProgress
@@ -18,18 +18,24 @@ COLLECT_EVERY = 10.0  # seconds between garbage collections, as in ComfyUI's own
 
 @contextmanager
 def progress_heard(comfyui: ComfyUI, caller: NodeCaller, listen: Listener) -> Iterator[None]:
-    """Turn the progress calls of nodes into events."""
+    """Turn the progress calls of nodes (ProgressBar, set_progress) into events."""
     import comfy.utils
-    from comfy_execution.progress import reset_progress_state
+    from comfy_execution import progress
     from comfy_execution.utils import get_executing_context
 
-    def hook(value: float, total: float, preview: Any = None, **_: Any) -> None:
+    class Handler(progress.ProgressHandler):
+        def update_handler(self, node_id: str, value: float, max_value: float, *_: Any, **__: Any) -> None:
+            listen(NodeProgress(node_id, int(value), int(max_value)))
+
+    def hook(value: float, total: float, preview: Any = None, *_: Any, node_id: str | None = None, **__: Any) -> None:
         comfyui.model_management.throw_exception_if_processing_interrupted()
         context = get_executing_context()
-        if context is not None:
-            listen(NodeProgress(context.node_id, int(value), int(total)))
+        node = node_id or (context.node_id if context else comfyui.server.last_node_id)
+        if node is not None:
+            progress.get_progress_state().update_progress(node, value, total, preview)
 
-    reset_progress_state(caller.prompt_id, caller.prompt)
+    progress.reset_progress_state(PROMPT_ID, caller.prompt)
+    progress.add_progress_handler(Handler("latentgrid"))
     comfy.utils.set_progress_bar_global_hook(hook)
     try:
         yield

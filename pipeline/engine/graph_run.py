@@ -1,0 +1,292 @@
+"""One run of a graph, which can grow while it runs: nodes expand into others, and lazy inputs are asked for.
+
+What a node is and how it is called is behind `NodeCaller`; which node is next says the `Schedule`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.engine.comfyui.call import Call, NodeCaller, NodeOutputs
+from pipeline.engine.comfyui.returns import Answer
+from pipeline.engine.describe import describe_inputs
+from pipeline.engine.expansion import Offspring, find_result_links, merge_results
+from pipeline.engine.run_outputs import RunOutputs, list_sources
+from pipeline.engine.schedule import Schedule
+from pipeline.errors import CycleError, NodeError, PipelineError, RunInterrupted
+from pipeline.events import Listener, NodeFinished, NodeStarted
+from pipeline.graph.api_format import read_api_node
+from pipeline.graph.check import CheckedGraph
+from pipeline.graph.model import Graph, Link, Node
+from pipeline.graph.order import find_needed, sort_nodes
+from pipeline.graph.signature import Signature
+
+POLL_SECONDS = 0.1  # how often a run that waits for async nodes looks whether it was interrupted
+
+
+@dataclass(frozen=True)
+class Door:
+    """What a run asks of ComfyUI.
+
+    read_signatures: those of nodes that an expansion brings; raises ConfigError for an unknown class_type.
+    make_key: the content key of a node, given those of the nodes that it reads.
+    offspring: where it is noted which node expanded to which.
+    """
+
+    caller: NodeCaller
+    read_signatures: Callable[[Graph], Awaitable[Mapping[str, Signature]]]
+    make_key: Callable[[Node, Mapping[str, str]], Awaitable[str]]
+    offspring: Offspring
+
+
+class GraphRun:
+    """The state of one run; `run` runs it.
+
+    `executed` are the nodes that have begun, `served` those whose outputs were there when their turn came, `ui` what
+    was shown.
+    """
+
+    def __init__(
+        self, checked: CheckedGraph, signatures: dict[str, Signature], outputs: RunOutputs, door: Door, listen: Listener
+    ):
+        """`signatures` are those of `checked`, and grow with the graph."""
+        self.executed: dict[str, None] = {}  # a set that keeps its order
+        self.served: set[str] = set()
+        self.ui: dict[str, Mapping[str, Any]] = {}
+        self._outputs, self._signatures, self._door, self._listen = outputs, signatures, door, listen
+        self._caller = door.caller
+        self._nodes: dict[str, Node] = dict(checked.graph)
+        self._targets = checked.targets
+        self._schedule = Schedule()
+        self._place = {name: index for index, name in enumerate(checked.order)}
+        self._joined: dict[str, set[str]] = {}  # the nodes whose outputs a node is given
+        self._answers: dict[str, Answer] = {}  # of nodes that wait for what they expanded to
+        self._pending: dict[asyncio.Task[None], tuple[str, Call, float]] = {}
+        self._seconds: dict[str, float] = {}
+        self._blocked: NodeError | None = None
+
+    def begin(self) -> None:
+        """Schedule what the targets need and the cache does not hold."""
+        self._outputs.count(self._targets)
+        self._require(self._targets)
+
+    def is_scheduled(self, name: str) -> bool:
+        """Whether a node is still to run."""
+        return name in self._schedule
+
+    async def run(self) -> None:
+        """Run until nothing is left to do. Raises NodeError.
+
+        A blocker that has a message is an error as well, but stops only what reads it: it is raised in the end.
+        """
+        while True:
+            name = self._schedule.pop()
+            if name is not None:
+                await self._try(name, self._advance(name))
+                if self._pending:
+                    await asyncio.sleep(0)  # let async nodes go on beside the others
+            elif self._pending:
+                await self._wait()
+            elif self._schedule:
+                raise self._explain_circle(self._schedule.find_circle())
+            else:
+                break
+        if self._blocked:
+            raise self._blocked
+        for name, signature in self._signatures.items():
+            if signature.shows_when_cached and name in self._outputs.keys and name not in self.ui:
+                self._show(name)
+        for name in self._targets:
+            self._show(name)
+
+    async def _try(self, name: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except NodeError:
+            raise
+        except Exception as error:
+            raise self._explain(name, error) from error
+        except BaseException as error:
+            if type(error).__name__ != "InterruptProcessingException":
+                raise
+            raise self._explain(name, error, RunInterrupted) from error
+
+    async def _wait(self) -> None:
+        done, _ = await asyncio.wait(self._pending, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            name, _, _ = next(iter(self._pending.values()))
+            await self._try(name, self._caller.stop_if_interrupted())
+        for task in done:
+            name, call, began = self._pending.pop(task)
+            self._add_seconds(name, began)
+            await self._try(name, self._finish(name, call))
+
+    async def _advance(self, name: str) -> None:
+        """Take a node that is ready as far as it gets: it may ask for lazy inputs, wait, expand, or finish."""
+        if name in self._answers:
+            return self._resolve(name)
+        if self._outputs.find(name) is not None:  # another node of the same content has run meanwhile
+            self.served.add(name)
+            self._show(name)
+            return self._leave(name)
+        node, began = self._nodes[name], time.perf_counter()
+        if name not in self.executed:
+            self.executed[name] = None
+            self._listen(NodeStarted(name, node.class_type))
+        if self._ask(name, await self._caller.find_wanted(node, self._sources(name))):
+            self._add_seconds(name, began)
+            return None
+        call = await self._caller.call(node, self._sources(name))
+        if call.blocked and not self._blocked:
+            self._blocked = self._explain(name, ExecutionBlocked(f"Execution Blocked: {call.blocked[0]}"))
+        if call.tasks:
+            self._pending[asyncio.create_task(call.wait())] = (name, call, began)
+            return None
+        self._add_seconds(name, began)
+        return await self._finish(name, call)
+
+    def _ask(self, name: str, wanted: Iterable[str]) -> bool:
+        """Join the lazy inputs that a node asks for; whether it has to be asked again."""
+        node, joined = self._nodes[name], self._joined[name]
+        links = {one: node.inputs.get(one) for one in wanted}
+        wrong = [one for one, link in links.items() if not isinstance(link, Link)]
+        if wrong:
+            raise ValueError(f"asks for the input {wrong[0]!r}, which is not linked to a node")
+        new = {link.node for link in links.values() if isinstance(link, Link)} - joined
+        if new:
+            joined |= new
+            self._wait_for(name, new)
+        return bool(new)
+
+    async def _finish(self, name: str, call: Call) -> None:
+        answer = call.read(self._caller.execution)
+        self._caller.mark_in_use(answer.outputs)
+        if answer.parts:
+            return await self._expand(name, answer)
+        return self._keep(name, NodeOutputs(answer.outputs, answer.ui, call.latent_format))
+
+    def _keep(self, name: str, outputs: NodeOutputs) -> None:
+        self._outputs.put(name, outputs)
+        self._listen(NodeFinished(name, self._nodes[name].class_type, self._seconds.pop(name, 0.0)))
+        self._show(name)
+        self._leave(name)
+        self._outputs.settle(name)
+
+    async def _expand(self, name: str, answer: Answer) -> None:
+        """Add the nodes that a node expands to; it waits for those that its results are taken from."""
+        infos = {child: info for part in answer.parts for child, info in (part.nodes or {}).items()}
+        for child, info in infos.items():
+            self._caller.add_node(child, info, name)
+            self._place.setdefault(child, len(self._place))
+            self._outputs.keys.pop(child, None)
+        new = Graph({child: read_api_node(child, info) for child, info in infos.items()})
+        self._nodes.update(new)
+        self._signatures.update(await self._door.read_signatures(new))
+        await self._make_keys(new)
+        children = {(child, node.class_type): self._outputs.keys[child] for child, node in new.items()}
+        self._door.offspring.record((name, self._nodes[name].class_type), children)
+        self._answers[name] = answer
+        links = find_result_links(answer.parts)
+        self._check_links(links)
+        sources = [link.node for link in links]
+        await self._make_keys(sources)
+        self._outputs.count(sources)
+        self._require(child for child in new if self._signatures[child].is_output_node)
+        self._wait_for(name, set(sources))
+
+    def _resolve(self, name: str) -> None:
+        """Take the results of a node from what it expanded to, which has run by now."""
+        answer = self._answers.pop(name)
+        given: list[NodeOutputs] = []
+
+        def fetch(link: Link) -> list[Any]:
+            given.append(self._outputs.get(link.node))
+            return given[-1].outputs[int(link.output)]
+
+        outputs = merge_results(answer.parts, [output.is_list for output in self._signatures[name].outputs], fetch)
+        known = (one.latent_format for one in given if one.latent_format is not None)
+        self._outputs.release(link.node for link in find_result_links(answer.parts))
+        self._keep(name, NodeOutputs(outputs, answer.ui, next(known, None)))
+
+    async def _make_keys(self, names: Iterable[str]) -> None:
+        """Keys of nodes that came late, and of all that they read."""
+        keys = self._outputs.keys
+        missing = Graph({name: self._nodes[name] for name in find_needed(self._nodes, names, keys)})
+        try:
+            order: Sequence[str] = sort_nodes(missing)
+        except CycleError:  # which matters only if each of them really waits for the next
+            order = tuple(missing)
+        for name in order:
+            keys[name] = await self._door.make_key(missing[name], keys) if self._outputs.by_content else name
+
+    def _require(self, names: Iterable[str]) -> None:
+        """Schedule nodes whose outputs are not held, and what they need; a lazy input only once it is asked for."""
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name in self._schedule or self._outputs.find(name) is not None:
+                continue
+            node, signature = self._nodes[name], self._signatures[name]
+            joined = {link.node for key, link in node.links if key not in signature.lazy}
+            self._check_links(link for _, link in node.links if link.node in joined)
+            self._joined[name] = joined
+            self._outputs.count(list_sources(node))
+            unknown = self._list_unknown(joined)
+            urgent = signature.is_async or signature.is_output_node
+            self._schedule.add(name, self._place.setdefault(name, len(self._place)), urgent, unknown)
+            waiting += unknown
+
+    def _wait_for(self, name: str, sources: Iterable[str]) -> None:
+        sources = list(sources)
+        self._require(sources)
+        self._schedule.wait(name, self._list_unknown(sources))
+
+    def _list_unknown(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if self._outputs.find(name) is None]
+
+    def _check_links(self, links: Iterable[Link]) -> None:
+        for link in links:
+            if link.node not in self._nodes:
+                raise ValueError(f"is linked to {link}, but there is no node {link.node!r}")
+
+    def _sources(self, name: str) -> dict[str, NodeOutputs]:
+        return {source: self._outputs.get(source) for source in self._joined[name]}
+
+    def _leave(self, name: str) -> None:
+        """A node is done with what it read."""
+        self._schedule.finish(name)
+        self._outputs.release(list_sources(self._nodes[name]))
+
+    def _add_seconds(self, name: str, began: float) -> None:
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def _show(self, name: str) -> None:
+        outputs = self._outputs.find(name)
+        if outputs is not None and outputs.ui:
+            self.ui[name] = outputs.ui
+
+    def _explain_circle(self, circle: list[str]) -> NodeError:
+        born = next((name for name in circle if self._caller.find_submitted(name) != name), circle[0])
+        return self._explain(born, CycleError(circle))
+
+    def _explain(self, name: str, error: BaseException, kind: type[NodeError] = NodeError) -> NodeError:
+        """The error of a node; of one that came of an expansion it names the node that was submitted."""
+        node, submitted = self._nodes[name], self._nodes[self._caller.find_submitted(name)]
+        sources = {
+            source: held for source in self._joined.get(name, ()) if (held := self._outputs.find(source)) is not None
+        }
+        reason: BaseException | str = error
+        if submitted is not node:
+            said = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+            reason = f"in the {node.class_type} that it expanded to ({name}): {said}"
+        explained = kind(submitted.name, submitted.class_type, describe_inputs(node, sources), reason)
+        explained.__cause__ = error
+        return explained
+
+
+class ExecutionBlocked(Exception):
+    """A node got an ExecutionBlocker that has a message."""

@@ -1,0 +1,82 @@
+"""The outputs that one run works with: found in the cache by content key, and let go when nobody will read them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from pipeline.engine.cache import OutputCache
+from pipeline.engine.comfyui.call import NodeOutputs
+from pipeline.graph.model import Node
+from pipeline.graph.signature import Signature
+
+
+class RunOutputs:
+    """The outputs of a run's nodes, by name. `keys` has the content keys, `readers` counts who will read each key.
+
+    `stays` says which keys are kept when nobody in the run reads them any more. What an output node gave is good for
+    this run only if it wrote into `folder`.
+    """
+
+    def __init__(
+        self,
+        cache: OutputCache,
+        keys: dict[str, str],
+        signatures: Mapping[str, Signature],
+        stays: Callable[[str], bool],
+        folder: str,
+    ):
+        self.keys = keys
+        self.readers: Counter[str] = Counter()
+        self._cache, self._signatures, self._stays, self._folder = cache, signatures, stays, folder
+
+    @property
+    def by_content(self) -> bool:
+        """Whether nodes of one content share their outputs; else a key is the name of a node."""
+        return self._cache.policy.name != "none"
+
+    def find(self, name: str) -> NodeOutputs | None:
+        """The outputs of a node, if they are held and good for this run."""
+        return self._cache.find(self.keys[name], self._folder_of(name))
+
+    def get(self, name: str) -> NodeOutputs:
+        """The outputs of a node that are held for a reader."""
+        key = self.keys[name]
+        self._cache.touch(key)
+        outputs = self._cache.find(key)
+        assert outputs is not None, name  # its readers are counted
+        return outputs
+
+    def put(self, name: str, outputs: NodeOutputs) -> None:
+        """Hold what a node gave, as long as somebody reads it or it stays."""
+        self._cache.put(self.keys[name], outputs, self._folder_of(name))
+        self._cache.relieve(self.readers)
+
+    def count(self, names: Iterable[str]) -> None:
+        """Count one reader more of each name that has a key."""
+        self.readers.update(self.keys[name] for name in names if name in self.keys)
+
+    def release(self, names: Iterable[str]) -> None:
+        """Count one reader less of each."""
+        for key in (self.keys[name] for name in names if name in self.keys):
+            self.readers[key] -= 1
+            self._drop_unread(key)
+
+    def settle(self, name: str) -> None:
+        """Let the outputs of a node go if they have no reader at all and do not stay."""
+        self._drop_unread(self.keys[name])
+
+    def _drop_unread(self, key: str) -> None:
+        if self.readers[key] <= 0:
+            del self.readers[key]
+            if not self._stays(key):
+                self._cache.drop(key)
+
+    def _folder_of(self, name: str) -> str | None:
+        signature = self._signatures.get(name)
+        return self._folder if signature and signature.is_output_node else None
+
+
+def list_sources(node: Node) -> list[str]:
+    """The nodes that a node is linked to, once for each link."""
+    return [link.node for _, link in node.links]
