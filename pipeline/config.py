@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.engine.cache_policy import find_policy_problems
 from pipeline.engine.comfyui.settings import ComfyUISettings, find_setting_problems
 from pipeline.errors import Problem, did_you_mean
 from pipeline.graph.model import Graph
@@ -42,6 +43,7 @@ class RunSettings:
     fail_fast: a sweep ends with its first failed job.
     resume: a job of a sweep whose results are recorded already is not run again.
     objective: the metric that a job returns to a sweeper that optimises.
+    cache: how long outputs are kept for later runs: classic, all, lru:N or none.
     """
 
     outputs: list[str] = field(default_factory=list)
@@ -51,6 +53,7 @@ class RunSettings:
     fail_fast: bool = False
     resume: bool = True
     objective: str | None = None
+    cache: str = "classic"
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def read_config(config: DictConfig | Mapping[str, Any]) -> RunConfig:
         name: _read_section(name, cls, values.get(name), problems) for name, cls in SECTIONS.items()
     }
     problems.extend(find_setting_problems(settings["comfyui"]))
+    problems.extend(find_policy_problems("run.cache", settings["run"].cache))
     graph = read_graph(values, problems)
     problems.extend(_find_objective_problems(settings["run"], graph))
     return RunConfig(values=values, graph=graph, problems=tuple(problems), **settings)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.config import RunConfig, compose_config, read_config
 from pipeline.console import Progress, format_plan
-from pipeline.errors import ConfigError, Problem, TrackingError
+from pipeline.errors import ConfigError, Problem, RunInterrupted, TrackingError
 from pipeline.events import Event
 from pipeline.graph.check import CheckedGraph
 from pipeline.origins import find_origins
@@ -146,6 +146,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     """Run into `folder`. The record in MLflow is complete on return; that of a run in a sweep comes later."""
     session = open_session(job.read)
     session.set_output_folder(open_folder(folder).resolve())
+    session.use_cache(job.read.run.cache)
     overrides = _list_overrides(job.hydra)
     facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session.comfyui, job.identity)
     recorder = Recorder(folder, facts, open_tracker(job.read.tracking))
@@ -165,7 +166,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
         recorder.keep_others()
     except BaseException as error:
         progress.close()
-        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        status = "FAILED" if isinstance(error, Exception) and not isinstance(error, RunInterrupted) else "KILLED"
         with tracking_errors_logged():
             recorder.finish(status, time.perf_counter() - began, f"{type(error).__name__}: {error}")
             if not sweep:

@@ -30,7 +30,7 @@ IsReadLater: TypeAlias = Callable[[str], bool]
 class Execution:
     """What one execution of a graph did.
 
-    outputs: those of the targets.
+    outputs: those of the targets; of a prompt in API format only as far as the cache keeps them.
     executed: the nodes that began, those of expansions under the names that they got there.
     cached: the nodes of the graph whose outputs were known; one that was not needed because of them is in neither.
     ui: what nodes showed, by node, as in ComfyUI's history; also of targets that came from the cache.

@@ -61,6 +61,7 @@ class GraphRun:
         self._caller = door.caller
         self._nodes: dict[str, Node] = dict(checked.graph)
         self._targets = checked.targets
+        self._keeps_targets = checked.prompt is None  # those of a prompt run for what they show
         self._schedule = Schedule()
         self._place = {name: index for index, name in enumerate(checked.order)}
         self._joined: dict[str, set[str]] = {}  # the nodes whose outputs a node is given
@@ -71,7 +72,10 @@ class GraphRun:
 
     def begin(self) -> None:
         """Schedule what the targets need and the cache does not hold."""
-        self._outputs.count(self._targets)
+        if self._keeps_targets:
+            self._outputs.count(self._targets)
+        for name in self._targets:
+            self._show(name)
         self._require(self._targets)
 
     def is_scheduled(self, name: str) -> bool:
@@ -100,8 +104,6 @@ class GraphRun:
         for name, signature in self._signatures.items():
             if signature.shows_when_cached and name in self._outputs.keys and name not in self.ui:
                 self._show(name)
-        for name in self._targets:
-            self._show(name)
 
     async def _try(self, name: str, work: Awaitable[None]) -> None:
         try:

@@ -20,7 +20,7 @@ class Schedule:
         self._readers: dict[str, set[str]] = {}
         self._rank: dict[str, tuple[bool, int]] = {}
         self._ready: list[tuple[bool, int, int, str]] = []
-        self._rounds = itertools.count(0, -1)
+        self._rounds = itertools.count(-1, -1)
         self._round = 0
 
     def __contains__(self, name: str) -> bool:

@@ -12,14 +12,14 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.engine.cache import CachePolicy
+from pipeline.engine.cache_policy import CachePolicy
 from pipeline.engine.comfyui.call import NodeCaller
 from pipeline.engine.comfyui.catalog import Catalog
 from pipeline.engine.comfyui.node_code import hash_node_code
 from pipeline.engine.comfyui.objects import NodeObjects
 from pipeline.engine.comfyui.prompt_check import check_prompt
 from pipeline.engine.comfyui.start import ComfyUI, add_model_folder
-from pipeline.engine.comfyui.surroundings import MemoryKeeper, progress_heard
+from pipeline.engine.comfyui.surroundings import MemoryKeeper, expansions_named, progress_heard
 from pipeline.engine.executor import Execution, Executor, IsReadLater
 from pipeline.engine.identity import Identity, describe_platform, make_identity_key
 from pipeline.engine.keys import find_model_files
@@ -48,6 +48,7 @@ class Session:
         self.comfyui = comfyui
         self._loop = asyncio.new_event_loop()  # one lasting loop: primitives of async nodes stay bound to it
         atexit.register(self.close)
+        comfyui.server.loop = self._loop
         self._catalog = self._wait_for(Catalog.open(comfyui))
         self._executor = Executor(self._identify_files, self._read_signatures)
         self._memory = MemoryKeeper(comfyui)
@@ -73,10 +74,15 @@ class Session:
         copied = {name: {**info, "inputs": dict(info.get("inputs", {}))} for name, info in prompt.items()}
         return self._wait_for(self._check_prompt(copied, targets))
 
+    def _show_to_packs(self, prompt: dict[str, Any]) -> dict[str, Any]:
+        """Packs may look at a prompt, and change it, before it is checked."""
+        return self.comfyui.server.trigger_on_prompt({"prompt": prompt, "extra_data": {}})["prompt"]
+
     async def _check_prompt(self, prompt: dict[str, Any], targets: Sequence[str] | None) -> CheckedGraph:
-        literals = find_literals(prompt)
         await self._catalog.load({str(info.get("class_type")) for info in prompt.values()})
-        outputs, node_errors = await check_prompt(self.comfyui, prompt, targets)
+        prompt = self._show_to_packs(prompt)
+        literals = find_literals(prompt)
+        outputs, node_errors = await check_prompt(self.comfyui, prompt, targets, self._catalog.explain_failures())
         graph = read_api_format(prompt, literals)
         signatures = await self._read_signatures(graph)
         order = sort_nodes(cull(graph, outputs))
@@ -164,7 +170,12 @@ class Session:
     ) -> Execution:
         import torch
 
-        with torch.inference_mode(), progress_heard(self.comfyui, caller, listen), self._memory.around_run(caller):
+        with (
+            torch.inference_mode(),
+            progress_heard(self.comfyui, caller, listen),
+            expansions_named(caller),
+            self._memory.around_run(caller),
+        ):
             folder = self.comfyui.folder_paths.get_output_directory()
             return await self._executor.run(checked, caller, listen, is_read_later, folder)
 

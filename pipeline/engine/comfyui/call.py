@@ -86,6 +86,7 @@ class NodeCaller:
         copied = {name: {**info, "inputs": dict(info.get("inputs", {}))} for name, info in prompt.items()}
         self.prompt = DynamicPrompt(copied)
         self.mark_in_use: Callable[[Any], None] = lambda outputs: None
+        self._graphs: dict[tuple[str, int], int] = {}
         self._changes = self.execution.IsChangedCache(PROMPT_ID, self.prompt, None)
 
     def add_node(self, name: str, info: Mapping[str, Any], parent: str) -> None:
@@ -188,10 +189,14 @@ class NodeCaller:
         return {**values, **literals}, missing, v3_data
 
     def _set_prefix(self, name: str, index: int) -> None:
-        """Node ids of an expansion begin with the node that expands and the entry of the list that it is called for."""
-        from comfy_execution.graph_utils import GraphBuilder
+        self._graphs[name, index] = 0
 
-        GraphBuilder.set_default_prefix(name, index, 0)
+    def make_prefix(self, name: str, index: int) -> str:
+        """How the node ids of an expansion begin: the node that expands, the entry of the list that it is called for,
+        and how many graphs it made for that before."""
+        number = self._graphs.get((name, index), 0)
+        self._graphs[name, index] = number + 1
+        return f"{name}.{index}.{number}."
 
 
 def _reset_dynamic_vram() -> None:

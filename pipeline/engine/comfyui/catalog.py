@@ -7,22 +7,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from pipeline.engine.comfyui.packs import BUILT_IN, OWN_PACKS, Packs, names_class
 from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import Problem, did_you_mean
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.signature import InputSpec, Signature, read_inputs, read_outputs
-
-log = logging.getLogger(__name__)
-
-# The node packs of this project. nodes/ and pipeline/ lie side by side in a checkout and know nothing of each other.
-OWN_PACKS = Path(__file__).parents[3] / "nodes"
 
 
 class Catalog:
@@ -30,8 +24,7 @@ class Catalog:
 
     def __init__(self, comfyui: ComfyUI):
         self._comfyui = comfyui
-        self._loaded: set[Path] = set()
-        self._failed: list[str] = []
+        self._packs = Packs(comfyui)
 
     @classmethod
     async def open(cls, comfyui: ComfyUI) -> Catalog:
@@ -55,64 +48,58 @@ class Catalog:
 
     async def load(self, wanted: set[str]) -> None:
         """Import what defines the wanted class_types, if anything does."""
-        for load_more in (self._load_extras, self._load_packs, self._load_everything):
+        for load_more in (self._load_built_in, self._load_own, self._load_packs):
             missing = wanted - self.classes.keys()
             if missing:
                 await load_more(missing)
 
-    async def _load_extras(self, wanted: set[str]) -> None:
+    async def _load_built_in(self, wanted: set[str]) -> None:
         """Import ComfyUI's own modules whose text names a wanted class_type."""
-        for path, text in self._extras.items():
+        for path, (parent, text) in self._built_in.items():
             if any(f'"{name}"' in text or f"'{name}'" in text for name in wanted):
-                await self._load_module(path, "comfy_extras")
+                await self._packs.load(path, parent)
 
     @functools.cached_property
-    def _extras(self) -> dict[Path, str]:
-        """The text of ComfyUI's node modules. nodes_post_processing needs nodes_latent before it, hence the order."""
-        folder = self._comfyui.installation.path / "comfy_extras"
-        first = folder / "nodes_latent.py"
-        paths = [first, *sorted(path for path in folder.glob("nodes_*.py") if path != first)]
-        return {path: path.read_text(encoding="utf-8") for path in paths}
+    def _built_in(self) -> dict[Path, tuple[str, str]]:
+        """Parent and text of ComfyUI's node modules; nodes_post_processing needs nodes_latent before it."""
+        root = self._comfyui.installation.path
+        first = root / "comfy_extras" / "nodes_latent.py"
+        found = {first: BUILT_IN[0]}
+        found.update({path: parent for parent in BUILT_IN for path in sorted((root / parent).glob("nodes_*.py"))})
+        return {path: (parent, path.read_text(encoding="utf-8")) for path, parent in found.items()}
+
+    async def _load_own(self, wanted: set[str]) -> None:
+        """Import this project's packs, which need no other nodes."""
+        for path in self._packs.find():
+            if path.parent == OWN_PACKS and names_class(path, wanted):
+                await self._packs.load(path, "custom_nodes")
 
     async def _load_packs(self, wanted: set[str]) -> None:
-        for path in self._find_packs():
+        """Import packs until nothing is missing, those first whose text names a wanted class_type.
+
+        Before them all of ComfyUI's own modules, because packs expect to find their classes. If nothing defines a
+        class_type, all is imported by then, and the message knows all names.
+        """
+        for path, (parent, _) in self._built_in.items():
+            await self._packs.load(path, parent)
+        found = list(self._packs.find())
+        for path in sorted(found, key=lambda path: not names_class(path, wanted)):
             if wanted <= self.classes.keys():
                 return
-            await self._load_module(path, "custom_nodes")
-
-    def _find_packs(self) -> Iterator[Path]:
-        """Packs named in the config (a pack, or a folder of packs), then our own, then those of ComfyUI's folders."""
-        named = [Path(name).expanduser().resolve() for name in self._comfyui.settings.custom_nodes]
-        for path in named:
-            if path.is_file() or (path / "__init__.py").is_file():
-                yield path
-        folders = [path for path in named if path.is_dir() and not (path / "__init__.py").is_file()]
-        for folder in [*folders, OWN_PACKS, *map(Path, self._comfyui.folder_paths.get_folder_paths("custom_nodes"))]:
-            if folder.is_dir():
-                yield from sorted(path for path in folder.iterdir() if _is_pack(path))
-
-    async def _load_everything(self, wanted: set[str]) -> None:
-        """Import all of ComfyUI's own modules: a class_type is unknown, and the message should know all names."""
-        for path in self._extras:
-            await self._load_module(path, "comfy_extras")
-
-    async def _load_module(self, path: Path, parent: str) -> None:
-        if path in self._loaded:
-            return
-        self._loaded.add(path)
-        nodes: ModuleType = self._comfyui.nodes
-        before = set(nodes.NODE_CLASS_MAPPINGS)
-        if not await nodes.load_custom_node(str(path), ignore=before, module_parent=parent):
-            log.warning("%s could not be imported by ComfyUI; its nodes are missing", path)
-            self._failed.append(path.name)
+            await self._packs.load(path, "custom_nodes")
 
     def _explain_unknown(self, node: Node) -> Problem:
         near = did_you_mean(node.class_type, self.classes)
         version = self._comfyui.installation.version
         message = f"{node.class_type!r} is not a node of ComfyUI {version} nor of a loaded pack"
-        failed = f". These could not be imported, as the log says: {', '.join(self._failed)}" if self._failed else ""
-        hint = near or failed or ". Name the pack that has it: comfyui.custom_nodes=[FOLDER]"
-        return Problem("missing_node_type", f"{node.name}._node_", message + hint)
+        failed = self.explain_failures()
+        hint = near or ("" if failed else ". Name the pack that has it: comfyui.custom_nodes=[FOLDER]")
+        return Problem("missing_node_type", f"{node.name}._node_", message + hint + failed)
+
+    def explain_failures(self) -> str:
+        """Which packs could not be imported and why, as the end of a message; empty if all could."""
+        told = "; ".join(f"{name} ({reason})" for name, reason in self._packs.failures.items())
+        return f". Not imported: {told}" if told else ""
 
     def _read_signature(self, node: Node) -> Signature:
         cls = self.classes[node.class_type]
@@ -167,12 +154,6 @@ class Catalog:
             yield listed
         finally:
             module.get_filename_list = original
-
-
-def _is_pack(path: Path) -> bool:
-    if path.name.endswith(".disabled"):
-        return False
-    return (path / "__init__.py").is_file() if path.is_dir() else path.suffix == ".py"
 
 
 def _finalize_inputs(cls: type, declared: dict[str, Any], node: Node) -> dict[str, Any]:

@@ -19,14 +19,15 @@ from pipeline.graph.order import cull, sort_nodes
 
 
 async def check_prompt(
-    comfyui: ComfyUI, prompt: dict[str, Any], targets: Iterable[str] | None
+    comfyui: ComfyUI, prompt: dict[str, Any], targets: Iterable[str] | None, failures: str = ""
 ) -> tuple[list[str], dict[str, Any]]:
     """The output nodes that can run, and ComfyUI's node_errors of the others; converts constants in place.
 
-    `targets` are the wanted output nodes; None: all. Raises PromptError if none can run.
+    `targets` are the wanted output nodes; None: all. `failures` tells of packs that could not be imported.
+    Raises PromptError if none can run.
     """
     classes = comfyui.nodes.NODE_CLASS_MAPPINGS
-    _check_classes(prompt, classes, comfyui.installation.version)
+    _check_classes(prompt, classes, comfyui.installation.version, failures)
     wanted = None if targets is None else set(targets)
     outputs = [
         name
@@ -55,7 +56,7 @@ async def check_prompt(
     return good, node_errors
 
 
-def _check_classes(prompt: Mapping[str, Any], classes: Mapping[str, Any], version: str) -> None:
+def _check_classes(prompt: Mapping[str, Any], classes: Mapping[str, Any], version: str, failures: str) -> None:
     for name, info in prompt.items():
         class_type = info.get("class_type") if isinstance(info, Mapping) else None
         if class_type in classes:
@@ -64,7 +65,9 @@ def _check_classes(prompt: Mapping[str, Any], classes: Mapping[str, Any], versio
         shown = title or class_type or f"ID #{name}"
         message = f"Node '{shown}' has no class_type" if class_type is None else f"Node '{shown}' not found"
         near = did_you_mean(class_type, classes) if class_type else ""
-        details = f"Node ID '#{name}': {class_type!r} is not a node of ComfyUI {version} nor of a loaded pack{near}"
+        details = (
+            f"Node ID '#{name}': {class_type!r} is not a node of ComfyUI {version} nor of a loaded pack{near}{failures}"
+        )
         extra = {"node_id": name, "class_type": class_type, "node_title": title}
         raise PromptError(_make_error("missing_node_type", message, details, extra), {})
 

@@ -43,6 +43,31 @@ def progress_heard(comfyui: ComfyUI, caller: NodeCaller, listen: Listener) -> It
         comfy.utils.set_progress_bar_global_hook(None)
 
 
+@contextmanager
+def expansions_named(caller: NodeCaller) -> Iterator[None]:
+    """Let each node that expands name its nodes after itself.
+
+    ComfyUI remembers the node that was called last, so that an async node which goes on later takes another's prefix.
+    """
+    from comfy_execution.graph_utils import GraphBuilder
+    from comfy_execution.utils import get_executing_context
+
+    builder: Any = GraphBuilder
+    original = builder.__dict__["alloc_prefix"]
+
+    def alloc_prefix(cls: Any, root: Any = None, call_index: Any = None, graph_index: Any = None) -> str:
+        context = get_executing_context()
+        if context is None or root is not None or call_index is not None or graph_index is not None:
+            return original.__get__(None, cls)(root, call_index, graph_index)
+        return caller.make_prefix(context.node_id, context.list_index or 0)
+
+    builder.alloc_prefix = classmethod(alloc_prefix)
+    try:
+        yield
+    finally:
+        builder.alloc_prefix = original
+
+
 class MemoryKeeper:
     """Keeps ComfyUI's memory in order over many runs, as the worker of its server does."""
 

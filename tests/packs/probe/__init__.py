@@ -245,6 +245,37 @@ class ProbeV3Async(ProbeV3):
         return io.NodeOutput(value * factor)
 
 
+class ProbeState:
+    """Counts how often its own object was called."""
+
+    OUTPUT_NODE = True
+    RETURN_TYPES = ()
+    FUNCTION = "count"
+    CATEGORY = "probe"
+
+    def __init__(self):
+        self.calls = 0
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": ("INT", {"default": 0})}}
+
+    def count(self, value):
+        self.calls += 1
+        return {"ui": {"calls": [self.calls], "value": [value]}}
+
+
+class ProbeKeywords(ProbeAdd):
+    """Adds whatever is linked to it, declared or not."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"a": ("INT",)}}
+
+    def add(self, a, **more):
+        return (a + sum(more.values()),)
+
+
 V1 = (
     ProbeAdd,
     ProbeAsync,
@@ -260,6 +291,8 @@ V1 = (
     ProbeChoice,
     ProbeSpread,
     ProbeGather,
+    ProbeState,
+    ProbeKeywords,
 )
 NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (*V1, ProbeV3, ProbeV3Async)}
 ProbeV3.GET_SCHEMA()

@@ -1,0 +1,109 @@
+"""Finding and importing modules and packs of nodes, as ComfyUI does."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.engine.comfyui.start import ComfyUI
+
+log = logging.getLogger(__name__)
+
+# The node packs of this project. nodes/ and pipeline/ lie side by side in a checkout and know nothing of each other.
+OWN_PACKS = Path(__file__).parents[3] / "nodes"
+
+BUILT_IN = ("comfy_extras", "comfy_api_nodes")
+"""ComfyUI's folders of node modules, by the names that it gives to their parents."""
+
+
+class Packs:
+    """Imports modules and packs, each once; `failures` has the reason of each that could not be imported."""
+
+    def __init__(self, comfyui: ComfyUI):
+        self.failures: dict[str, str] = {}
+        self._comfyui = comfyui
+        self._loaded: set[Path] = set()
+
+    def find(self) -> Iterator[Path]:
+        """Packs named in the config (a pack, or a folder of packs), then our own, then those of ComfyUI's folders."""
+        named = [Path(name).expanduser().resolve() for name in self._comfyui.settings.custom_nodes]
+        for path in named:
+            if path.is_file() or (path / "__init__.py").is_file():
+                yield path
+        folders = [path for path in named if path.is_dir() and not (path / "__init__.py").is_file()]
+        for folder in [*folders, OWN_PACKS, *map(Path, self._comfyui.folder_paths.get_folder_paths("custom_nodes"))]:
+            if folder.is_dir():
+                yield from sorted(path for path in folder.iterdir() if _is_pack(path))
+
+    async def load(self, path: Path, parent: str) -> None:
+        """Import a module or a pack below `parent`, its prestartup script first. One that fails stops no other."""
+        if path in self._loaded:
+            return
+        self._loaded.add(path)
+        with _reasons_heard() as reasons:
+            try:
+                if parent == "custom_nodes":
+                    _run_prestartup(path)
+                before = set(self._comfyui.nodes.NODE_CLASS_MAPPINGS)
+                done = await self._comfyui.nodes.load_custom_node(str(path), ignore=before, module_parent=parent)
+            except SystemExit as error:
+                done = False
+                reasons.append(f"it called exit({error.code})")
+        if not done:
+            self.failures[path.name] = reasons[0] if reasons else "ComfyUI says no reason"
+            log.warning("%s could not be imported: %s; its nodes are missing", path, self.failures[path.name])
+            # Half imported, it would be found by others.
+            sys.modules.pop(str(path.with_suffix("")) if path.is_file() else str(path).replace(".", "_x_"), None)
+
+
+def names_class(path: Path, class_types: set[str]) -> bool:
+    """Whether the text of a module or a pack has one of the names in quotes."""
+    files = path.rglob("*.py") if path.is_dir() else [path]
+    texts = (file.read_text(encoding="utf-8", errors="replace") for file in files)
+    return any(f'"{name}"' in text or f"'{name}'" in text for text in texts for name in class_types)
+
+
+def _is_pack(path: Path) -> bool:
+    if path.name.endswith(".disabled") or path.name == "__pycache__":
+        return False
+    return (path / "__init__.py").is_file() if path.is_dir() else path.suffix == ".py"
+
+
+def _run_prestartup(path: Path) -> None:
+    """Run a pack's prestartup_script.py. In ComfyUI it runs before torch is imported, here before its pack is."""
+    script = path / "prestartup_script.py"
+    if not script.is_file():
+        return
+    spec = importlib.util.spec_from_file_location(str(script.with_suffix("")), script)
+    assert spec and spec.loader
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except Exception as error:  # ComfyUI goes on as well
+        log.warning("%s failed: %s: %s", script, type(error).__name__, error)
+
+
+class _Reasons(logging.Handler):
+    """Notes why ComfyUI warns: it logs the error of an import where it catches it."""
+
+    def __init__(self, reasons: list[str]):
+        super().__init__(logging.WARNING)
+        self._reasons = reasons
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        self._reasons.append(f"{type(error).__name__}: {error}" if error else record.getMessage())
+
+
+@contextmanager
+def _reasons_heard() -> Iterator[list[str]]:
+    reasons: list[str] = []
+    handler = _Reasons(reasons)
+    logging.root.addHandler(handler)
+    try:
+        yield reasons
+    finally:
+        logging.root.removeHandler(handler)

@@ -1,0 +1,3 @@
+import os
+
+os.environ["LATENTGRID_FLOW_PRESTARTUP"] = "done"
