@@ -50,21 +50,24 @@ class Packs:
                     _run_prestartup(path)
                 before = set(self._comfyui.nodes.NODE_CLASS_MAPPINGS)
                 done = await self._comfyui.nodes.load_custom_node(str(path), ignore=before, module_parent=parent)
-            except SystemExit as error:
+            except SystemExit as ended:
                 done = False
-                reasons.append(f"it called exit({error.code})")
+                reasons.append(f"it called exit({ended.code})")
         if not done:
-            self.failures[path.name] = reasons[0] if reasons else "ComfyUI says no reason"
-            log.warning("%s could not be imported: %s; its nodes are missing", path, self.failures[path.name])
+            first = reasons[0] if reasons else "ComfyUI says no reason"
+            error = first if isinstance(first, BaseException) else None
+            self.failures[path.name] = f"{type(error).__name__}: {error}" if error else str(first)
+            reason = self.failures[path.name]
+            log.warning("%s could not be imported: %s; its nodes are missing", path, reason, exc_info=error)
             # Half imported, it would be found by others.
             sys.modules.pop(str(path.with_suffix("")) if path.is_file() else str(path).replace(".", "_x_"), None)
 
 
 def names_class(path: Path, class_types: set[str]) -> bool:
-    """Whether the text of a module or a pack has one of the names in quotes."""
+    """Whether the text of a pack has one of the names."""
     files = path.rglob("*.py") if path.is_dir() else [path]
     texts = (file.read_text(encoding="utf-8", errors="replace") for file in files)
-    return any(f'"{name}"' in text or f"'{name}'" in text for text in texts for name in class_types)
+    return any(name in text for text in texts for name in class_types)
 
 
 def _is_pack(path: Path) -> bool:
@@ -86,24 +89,22 @@ def _run_prestartup(path: Path) -> None:
         log.warning("%s failed: %s: %s", script, type(error).__name__, error)
 
 
-class _Reasons(logging.Handler):
-    """Notes why ComfyUI warns: it logs the error of an import where it catches it."""
-
-    def __init__(self, reasons: list[str]):
-        super().__init__(logging.WARNING)
-        self._reasons = reasons
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        self._reasons.append(f"{type(error).__name__}: {error}" if error else record.getMessage())
-
-
 @contextmanager
-def _reasons_heard() -> Iterator[list[str]]:
-    reasons: list[str] = []
-    handler = _Reasons(reasons)
-    logging.root.addHandler(handler)
+def _reasons_heard() -> Iterator[list[BaseException | str]]:
+    """Note why ComfyUI warns while it imports, instead of showing it: it logs an error where it catches it."""
+    reasons: list[BaseException | str] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING or record.module != "nodes":
+            return True
+        reasons.append(sys.exc_info()[1] or record.getMessage())
+        return False
+
+    placeholder = logging.NullHandler()  # or the first log would add a handler to an unset root logger
+    logging.root.addHandler(placeholder)
+    logging.root.addFilter(note)
     try:
         yield reasons
     finally:
-        logging.root.removeHandler(handler)
+        logging.root.removeFilter(note)
+        logging.root.removeHandler(placeholder)
