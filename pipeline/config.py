@@ -44,6 +44,7 @@ class RunSettings:
     resume: a job of a sweep whose results are recorded already is not run again.
     objective: the metric that a job returns to a sweeper that optimises.
     cache: how long outputs are kept for later runs: classic, all, lru:N or none.
+    batch_seeds: up to how many jobs of a sweep that differ only in the seed of a KSampler it samples in one call.
     """
 
     outputs: list[str] = field(default_factory=list)
@@ -54,6 +55,7 @@ class RunSettings:
     resume: bool = True
     objective: str | None = None
     cache: str = "classic"
+    batch_seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,20 @@ def read_config(config: DictConfig | Mapping[str, Any]) -> RunConfig:
     }
     problems.extend(find_setting_problems(settings["comfyui"]))
     problems.extend(find_policy_problems("run.cache", settings["run"].cache))
+    problems.extend(_find_batch_problems(settings["run"]))
     graph = read_graph(values, problems)
     problems.extend(_find_objective_problems(settings["run"], graph))
     return RunConfig(values=values, graph=graph, problems=tuple(problems), **settings)
+
+
+def _find_batch_problems(run: RunSettings) -> list[Problem]:
+    where = "run.batch_seeds"
+    if run.batch_seeds < 1:
+        return [Problem("value_smaller_than_min", where, f"must be at least 1, got {run.batch_seeds}")]
+    if run.batch_seeds > 1 and run.cache == "none":
+        message = "needs outputs to be kept from one job to the next. Set run.cache=classic"
+        return [Problem("cache_needed", where, message)]
+    return []
 
 
 def _find_objective_problems(run: RunSettings, graph: Graph) -> list[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from pipeline.tiny_model import make_tiny_model, names_tiny_model
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.engine.comfyui.seed_batch import SeedBatch
     from pipeline.engine.executor import Execution, IsReadLater
     from pipeline.engine.identity import Identity
     from pipeline.engine.session import Session
@@ -125,9 +127,10 @@ class CheckedRun:
     identity: Identity
 
 
-def identify(read: RunConfig, checked: CheckedGraph) -> Identity:
-    """What the results of a run follow from."""
-    return open_session(read).identify(checked, {"save_pt": read.run.save_pt})
+def identify(read: RunConfig, checked: CheckedGraph, batched: bool = False) -> Identity:
+    """What the results of a run follow from. A seed that is sampled in a batch differs in its last digits."""
+    settings = {"save_pt": read.run.save_pt, **({"batched": True} if batched else {})}
+    return open_session(read).identify(checked, settings)
 
 
 @dataclass(frozen=True)
@@ -136,10 +139,12 @@ class InSweep:
 
     is_read_later: which outputs, by content key, later runs will read; None: keep those of this run for the next one.
     record: the sweep's own record, above that of the run.
+    batch: the seeds that are sampled together with that of this run.
     """
 
     is_read_later: IsReadLater | None = None
     record: TrackedRun | None = None
+    batch: SeedBatch | None = None
 
 
 def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> RunResult:
@@ -149,6 +154,10 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     session.use_cache(job.read.run.cache)
     overrides = _list_overrides(job.hydra)
     facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session.comfyui, job.identity)
+    batch = sweep.batch if sweep else None
+    if batch:
+        tags = batch.list_tags(int(job.checked.graph[batch.node].inputs["seed"]))
+        facts = dataclasses.replace(facts, tags={**facts.tags, **tags})
     recorder = Recorder(folder, facts, open_tracker(job.read.tracking))
     if sweep:
         recorder.parent = sweep.record
@@ -161,7 +170,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     began = time.perf_counter()
     try:
         recorder.start()
-        execution = session.run(job.checked, listen, sweep.is_read_later if sweep else None)
+        execution = session.run(job.checked, listen, sweep.is_read_later if sweep else None, batch=batch)
         latents = _keep_latents(execution, job.checked, recorder, job.read.run.save_pt)
         recorder.keep_others()
     except BaseException as error:

@@ -345,13 +345,25 @@ def test_a_plain_dictionary_is_a_config_too_and_hydras_own_node_is_no_section() 
             {"run": {"zzz": 1}},
             "unknown_setting",
             "run.zzz: is no setting. The settings are outputs, name, save_pt, dry_run, fail_fast, resume, objective, "
-            "cache",
+            "cache, batch_seeds",
             True,
         ),
         (
             {"run": {"save_pt": "perhaps"}},
             "invalid_input_type",
             "run.save_pt: must be true or false, got 'perhaps'",
+            True,
+        ),
+        (
+            {"run": {"batch_seeds": 0}},
+            "value_smaller_than_min",
+            "run.batch_seeds: must be at least 1, got 0",
+            True,
+        ),
+        (
+            {"run": {"batch_seeds": 4, "cache": "none"}},
+            "cache_needed",
+            "run.batch_seeds: needs outputs to be kept from one job to the next. Set run.cache=classic",
             True,
         ),
         ({"run": {"outputs": "sampler"}}, "invalid_input_type", "run.outputs: must be a list, got 'sampler'", True),

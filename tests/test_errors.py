@@ -20,7 +20,7 @@ MODEL = Problem("return_type_mismatch", "sampler.model", "needs MODEL, but [posi
 def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
     drawn, parents = {}, {}
     for line in (errors.__doc__ or "").splitlines():
-        found = re.match(r"    ([│ ├└─]*)(\w+Error)\b", line)
+        found = re.match(r"    ([│ ├└─]*)(\w+Error|\w+Interrupted)\b", line)
         if found:
             depth = len(found[1]) // 4
             parents[depth] = found[2]

@@ -145,7 +145,7 @@ def test_a_failing_node_is_recorded_as_failed(uri, tmp_path):
 
 
 def test_an_interrupted_run_is_recorded_as_killed(uri, tmp_path, session, monkeypatch):
-    monkeypatch.setattr(session, "run", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(session, "run", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(overrides=[*ADD, f"tracking.uri={uri}", "tracking.experiment_name=killed"], folder=tmp_path)
     assert [found.info.status for found in find_runs(uri, "killed")] == ["KILLED"]

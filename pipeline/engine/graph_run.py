@@ -169,7 +169,14 @@ class GraphRun:
         self._caller.mark_in_use(answer.outputs)
         if answer.parts:
             return await self._expand(name, answer)
-        return self._keep(name, NodeOutputs(answer.outputs, answer.ui, call.latent_format))
+        outputs = answer.outputs
+        batch = self._caller.batch
+        if batch and batch.node == name:
+            parts = batch.split(outputs)
+            outputs = parts.pop(self._outputs.keys[name])
+            for key, part in parts.items():
+                self._outputs.hold(key, NodeOutputs(part, answer.ui, call.latent_format))
+        return self._keep(name, NodeOutputs(outputs, answer.ui, call.latent_format))
 
     def _keep(self, name: str, outputs: NodeOutputs) -> None:
         self._outputs.put(name, outputs)

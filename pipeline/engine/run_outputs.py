@@ -52,6 +52,11 @@ class RunOutputs:
         self._cache.put(self.keys[name], outputs, self._folder_of(name))
         self._cache.relieve(self.readers)
 
+    def hold(self, key: str, outputs: NodeOutputs) -> None:
+        """Hold outputs that belong to another run, if that is still to come."""
+        if self._stays(key):
+            self._cache.put(key, outputs)
+
     def count(self, names: Iterable[str]) -> None:
         """Count one reader more of each name that has a key."""
         self.readers.update(self.keys[name] for name in names if name in self.keys)

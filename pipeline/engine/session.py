@@ -18,6 +18,7 @@ from pipeline.engine.comfyui.catalog import Catalog
 from pipeline.engine.comfyui.node_code import hash_node_code
 from pipeline.engine.comfyui.objects import NodeObjects
 from pipeline.engine.comfyui.prompt_check import check_prompt
+from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.engine.comfyui.start import ComfyUI, add_model_folder
 from pipeline.engine.comfyui.surroundings import MemoryKeeper, expansions_named, progress_heard
 from pipeline.engine.executor import Execution, Executor, IsReadLater
@@ -142,12 +143,14 @@ class Session:
         *,
         targets: Sequence[str] | None = None,
         extra_data: Mapping[str, Any] | None = None,
+        batch: SeedBatch | None = None,
     ) -> Execution:
         """Run a checked graph, or a prompt in ComfyUI's API format; events go to `listen`. The outputs are inference
         tensors.
 
         Of a prompt only the outputs `targets` are run, if they are given. `extra_data` is what ComfyUI's /prompt takes
-        under that name (`{"extra_pnginfo": {"workflow": ...}}`).
+        under that name (`{"extra_pnginfo": {"workflow": ...}}`). The KSampler of `batch` runs for all its seeds, and
+        the outputs for the others stay for the runs that `is_read_later` speaks of.
 
         The outputs of the run stay for the next one, as `use_cache` said; or, given `is_read_later`, those whose key it
         says are. Out of GPU memory, all models and outputs are let go and the run is tried once more.
@@ -155,12 +158,15 @@ class Session:
         """
         checked = graph if isinstance(graph, CheckedGraph) else self.check_prompt(graph, targets)
         caller = self._make_caller(checked, extra_data)
+        caller.batch = batch
         try:
             return self._wait_for(self._run(checked, caller, listen, is_read_later))
         except NodeError as error:
             if not self._memory.ran_out(error):
                 raise
             log.warning("%s\nAll models and outputs are let go, and the run is tried once more", error)
+            if batch:
+                log.warning("%d seeds are sampled at once, as run.batch_seeds allows", len(batch.seeds))
         # Not in the handler: the error's traceback holds tensors.
         self.clear()
         return self._wait_for(self._run(checked, caller, listen, is_read_later))

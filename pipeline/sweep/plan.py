@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.engine.keys import find_known
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph
 from pipeline.graph.order import cull
 from pipeline.graph.signature import Signature
+from pipeline.sweep.batches import BatchedSampler, plan_batches
 
 LOADED_TYPES = frozenset({"MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET", "STYLE_MODEL", "UPSCALE_MODEL"})
 """What is loaded or patched, and costs most to make again."""
@@ -21,10 +23,11 @@ LOADED_TYPES = frozenset({"MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET", 
 
 @dataclass(frozen=True)
 class Cell:
-    """A checked graph and the content key of each of its nodes."""
+    """A checked graph, the content key of each of its nodes, and the KSampler that may run for other cells too."""
 
     checked: CheckedGraph
     keys: Mapping[str, str]
+    batched: BatchedSampler | None = None
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,13 @@ class PlannedCell:
 
     index: which of the given cells it is.
     runs, reuses: its nodes, by whether they run here or have run before, in this cell or an earlier one.
+    batch: the seeds that are sampled with its own, in this cell or an earlier one; None: it is sampled alone.
     """
 
     index: int
     runs: tuple[str, ...]
     reuses: tuple[str, ...]
+    batch: SeedBatch | None = None
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,19 @@ def plan_cells(cells: Mapping[int, Cell]) -> Plan:
     held: set[str] = set()
     planned = []
     last_reads: dict[str, int] = {}
-    for place, index in enumerate(_order_cells(cells)):
-        cell = cells[index]
+    order = _order_cells(cells)
+    batches = plan_batches({index: (cells[index].keys, cells[index].batched) for index in order})
+    for place, index in enumerate(order):
+        cell, batch = cells[index], batches.get(index)
         needed = cull(cell.checked.graph, cell.checked.targets, find_known(cell.checked, cell.keys, held))
         last_reads.update((cell.keys[name], place) for name in cell.checked.targets)
         last_reads.update((cell.keys[link.node], place) for node in needed.values() for _, link in node.links)
         runs = _find_runs(cell, needed)
-        planned.append(PlannedCell(index, runs, tuple(name for name in cell.checked.order if name not in runs)))
+        reuses = tuple(name for name in cell.checked.order if name not in runs)
+        planned.append(PlannedCell(index, runs, reuses, batch))
         held.update(cell.keys[name] for name in runs)
+        if batch and batch.node in runs:
+            held.update(batch.seeds)
     return Plan(tuple(planned), last_reads)
 
 
@@ -80,15 +90,17 @@ def _find_runs(cell: Cell, needed: Graph) -> tuple[str, ...]:
 def _order_cells(cells: Mapping[int, Cell]) -> list[int]:
     """Sort cells by the keys of their nodes, what is loaded or patched before the rest, in order of first appearance.
 
-    Cells that share a model then follow one another, within them those that share a LoRA, and so on; cells of equal
-    rank stay as they were given.
+    Cells that share a model then follow one another, within them those that share a LoRA, then those that are sampled
+    together, and so on; cells of equal rank stay as they were given.
     """
     ranks: dict[str, int] = {}
     paths = {}
     for index, cell in cells.items():
         loaded = [name for name in cell.checked.order if _is_loaded(cell.checked.signatures[name])]
         rest = [name for name in cell.checked.order if name not in loaded]
-        paths[index] = [ranks.setdefault(cell.keys[name], len(ranks)) for name in loaded + rest]
+        together = [cell.batched.group] if cell.batched else []
+        path = [*(cell.keys[name] for name in loaded), *together, *(cell.keys[name] for name in rest)]
+        paths[index] = [ranks.setdefault(key, len(ranks)) for key in path]
     return sorted(cells, key=paths.__getitem__)
 
 

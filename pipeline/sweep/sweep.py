@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, Problem
+from pipeline.graph.check import CheckedGraph
 from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker
 from pipeline.runner import (
     CheckedRun,
@@ -22,7 +24,10 @@ from pipeline.runner import (
     open_tracker,
     run_checked,
 )
-from pipeline.sweep.plan import Cell, Plan, plan_cells
+from pipeline.sweep.batches import BatchedSampler, find_batched, list_unbatched_samplers
+from pipeline.sweep.plan import Cell, Plan, PlannedCell, plan_cells
+
+log = logging.getLogger(__name__)
 
 NAMED = 3  # jobs that a problem names; of others it says how many
 
@@ -67,7 +72,7 @@ class Sweep:
         # What the last job leaves stays for the sweep's next batch of jobs, which is planned by itself.
         planned = place - len(self.found)
         later = functools.partial(self.plan.is_read_after, planned) if place + 1 < len(self.jobs) else None
-        return run_checked(self.runs[index], folder, InSweep(later, record))
+        return run_checked(self.runs[index], folder, InSweep(later, record, self.plan.cells[planned].batch))
 
     def describe(self, expected: Mapping[int, float | None]) -> str:
         """The plan as a table: jobs in the order of execution, what they run and what they reuse.
@@ -94,7 +99,7 @@ class Sweep:
     def _describe_planned(self) -> Iterator[tuple[int, str]]:
         for planned in self.plan.cells:
             reused = f"; known: {', '.join(planned.reuses)}" if planned.reuses else ""
-            yield planned.index, f"runs: {', '.join(planned.runs) or 'nothing'}{reused}"
+            yield planned.index, f"runs: {', '.join(planned.runs) or 'nothing'}{_describe_batch(planned)}{reused}"
 
     def count_nodes(self) -> dict[str, int]:
         """How many nodes of all jobs that run do so, and how many need not."""
@@ -102,6 +107,11 @@ class Sweep:
             "nodes_run": sum(len(planned.runs) for planned in self.plan.cells),
             "nodes_reused": sum(len(planned.reuses) for planned in self.plan.cells),
         }
+
+
+def _describe_batch(planned: PlannedCell) -> str:
+    batch = planned.batch
+    return f" ({batch.describe()})" if batch and batch.node in planned.runs and len(batch.seeds) > 1 else ""
 
 
 def check_sweep(jobs: Sequence[SweepJob]) -> Sweep:
@@ -112,11 +122,13 @@ def check_sweep(jobs: Sequence[SweepJob]) -> Sweep:
     """
     _check_settings(jobs)
     tracker = open_tracker(jobs[0].read.tracking)  # it gets ready while ComfyUI starts
-    runs = _check_graphs(jobs)
+    graphs = _check_graphs(jobs)
+    keys = {index: open_session(jobs[index].read).make_keys(checked) for index, checked in graphs.items()}
+    batched = _find_batched(jobs, graphs, keys)
+    runs = [_prepare(job, graphs[index], index in batched) for index, job in enumerate(jobs)]
     found = _find_finished(jobs, runs, tracker)
-    session = open_session(jobs[0].read)
-    keys = {index: session.make_keys(run.checked) for index, run in enumerate(runs) if index not in found}
-    plan = plan_cells({index: Cell(runs[index].checked, known) for index, known in keys.items()})
+    keys = {index: known for index, known in keys.items() if index not in found}
+    plan = plan_cells({index: Cell(graphs[index], known, batched.get(index)) for index, known in keys.items()})
     return Sweep(jobs, runs, found, keys, plan)
 
 
@@ -130,20 +142,30 @@ def _check_settings(jobs: Sequence[SweepJob]) -> None:
     _raise_if_any(found, len(jobs))
 
 
-def _check_graphs(jobs: Sequence[SweepJob]) -> list[CheckedRun]:
+def _check_graphs(jobs: Sequence[SweepJob]) -> dict[int, CheckedGraph]:
     found: dict[Problem, list[SweepJob]] = {}
-    runs = []
-    for job in jobs:
+    graphs = {}
+    for index, job in enumerate(jobs):
         try:
-            checked = open_session(job.read).check(job.read.graph, job.read.run.outputs, job.read.problems)
+            graphs[index] = open_session(job.read).check(job.read.graph, job.read.run.outputs, job.read.problems)
         except ConfigError as error:
             _collect(found, error.problems, job)
-        else:
-            name = job.read.run.name or job.name
-            identity = identify(job.read, checked)
-            runs.append(CheckedRun(name, job.config, job.config.hydra, job.read, checked, identity))
     _raise_if_any(found, len(jobs))
-    return runs
+    return graphs
+
+
+def _find_batched(
+    jobs: Sequence[SweepJob], graphs: Mapping[int, CheckedGraph], keys: Mapping[int, Mapping[str, str]]
+) -> dict[int, BatchedSampler]:
+    sizes = {index: job.read.run.batch_seeds for index, job in enumerate(jobs) if job.read.run.batch_seeds > 1}
+    for name in list_unbatched_samplers({index: graphs[index] for index in sizes}):
+        log.info("%s draws noise while it steps, or may: its seeds are sampled one by one, not in batches", name)
+    return find_batched(graphs, keys, sizes)
+
+
+def _prepare(job: SweepJob, checked: CheckedGraph, batched: bool) -> CheckedRun:
+    identity = identify(job.read, checked, batched)
+    return CheckedRun(job.read.run.name or job.name, job.config, job.config.hydra, job.read, checked, identity)
 
 
 def _find_finished(

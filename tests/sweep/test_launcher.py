@@ -175,6 +175,27 @@ def test_what_is_recorded_is_not_run_again(run_sweep, tmp_path):
     assert "3 of 3 jobs ran, 0 were recorded already, 0 failed" in done.stderr
 
 
+def test_seeds_are_sampled_in_batches_that_no_resume_mixes_up_with_single_runs(run_sweep, tmp_path):
+    done, folder = run_sweep("seed=1,2,3", "sampler.steps=1", "run.batch_seeds=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("sampler: KSampler ...") == 2
+    assert "runs: sampler; known: unet" in (folder / "plan.txt").read_text()
+    assert "sampler (sampler takes the seeds 1, 2 at once)" in (folder / "plan.txt").read_text()
+    jobs = {job.data.params["seed"]: job.data for job in list_jobs(tmp_path, "seed=1,2,3")}
+    said = {seed: (job.tags["batch.seeds"], job.tags["batch.position"]) for seed, job in jobs.items()}
+    assert said == {"1": ("[1, 2]", "0"), "2": ("[1, 2]", "1"), "3": ("[3]", "0")}
+    assert len({job.metrics["latent/sampler/mean"] for job in jobs.values()}) == 3
+
+    done, _ = run_sweep("seed=1,2", "sampler.steps=1")
+    assert "2 of 2 jobs ran, 0 were recorded already" in done.stderr
+    done, _ = run_sweep("seed=1,2,3,4", "sampler.steps=1", "run.batch_seeds=4")
+    assert "1 of 4 jobs ran, 3 were recorded already" in done.stderr
+
+    done, _ = run_sweep("seed=1,2", "sampler.steps=1", "run.batch_seeds=2", "sampler.sampler_name=euler_ancestral")
+    assert done.stderr.count("sampler: KSampler ...") == 2
+    assert "euler_ancestral draws noise while it steps, or may: its seeds are sampled one by one" in done.stderr
+
+
 def wait_for_sampler(process: subprocess.Popen[str], job: str) -> None:
     """Read what a sweep says until the sampler of the job at a place (`2/3`) has begun."""
     assert any(line.startswith(job) for line in process.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.order import sort_nodes
 from pipeline.graph.signature import OutputSpec, Signature
+from pipeline.sweep.batches import find_batched, list_unbatched_samplers
 from pipeline.sweep.plan import Cell, Plan, plan_cells
 
 CLASSES = {
@@ -34,16 +36,38 @@ def make_cell(graph: Graph, *targets: str) -> Cell:
     return Cell(CheckedGraph(graph, signatures, order, targets), keys)
 
 
-def sample(text: str = "a star", lora: float = 1.0, seed: int = 0, unet: str = "one", save: bool = False) -> Cell:
+def sample(
+    text: str = "a star",
+    lora: float = 1.0,
+    seed: int = 0,
+    unet: str = "one",
+    save: bool = False,
+    sampler_name: str = "euler",
+) -> Cell:
     nodes = [
         Node("positive", "Encode", {"text": text}),
         Node("unet", "UNETLoader", {"unet_name": unet}),
         Node("lora", "LoraLoaderModelOnly", {"model": Link("unet", 0), "strength_model": lora}),
-        Node("sampler", "KSampler", {"model": Link("lora", 0), "positive": Link("positive", 0), "seed": seed}),
+        Node(
+            "sampler",
+            "KSampler",
+            {"model": Link("lora", 0), "positive": Link("positive", 0), "seed": seed, "sampler_name": sampler_name},
+        ),
     ]
     if save:
         nodes.append(Node("save", "SaveLatent", {"samples": Link("sampler", 0)}))
     return make_cell(Graph({node.name: node for node in nodes}), "save" if save else "sampler")
+
+
+def batched(cells: list[Cell], size: int) -> list[Cell]:
+    """The cells, with the KSamplers named that may run for several seeds at once."""
+    by_place = dict(enumerate(cells))
+    found = find_batched(
+        {place: cell.checked for place, cell in by_place.items()},
+        {place: cell.keys for place, cell in by_place.items()},
+        dict.fromkeys(by_place, size),
+    )
+    return [replace(cell, batched=found.get(place)) for place, cell in by_place.items()]
 
 
 def follow(cells: list[Cell], plan: Plan) -> tuple[Counter[str], int]:
@@ -56,6 +80,9 @@ def follow(cells: list[Cell], plan: Plan) -> tuple[Counter[str], int]:
         for name in planned.runs:
             assert {keys[link.node] for _, link in checked.graph[name].links} <= held
             held.add(keys[name])
+            if planned.batch and planned.batch.node == name:
+                assert planned.batch.seeds[keys[name]] == checked.graph[name].inputs["seed"]
+                held.update(planned.batch.seeds)
             ran[checked.graph[name].class_type] += 1
         assert {keys[name] for name in checked.targets} <= held
         assert set(planned.runs) | set(planned.reuses) == set(checked.order)
@@ -106,3 +133,34 @@ def test_each_content_runs_once_and_every_read_finds_it(settings: list[tuple[str
     ran, _ = follow(cells, plan)
     assert sorted(planned.index for planned in plan.cells) == list(range(len(cells)))
     assert ran.total() == len({key for cell in cells for key in cell.keys.values()})
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from((0.5, 1.0)), st.integers(0, 5)), max_size=16),
+    st.integers(2, 4),
+)
+def test_batches_give_every_seed_once_and_hold_it_until_it_is_read(settings: list[tuple[str, float, int]], size: int):
+    cells = batched([sample(text, lora, seed) for text, lora, seed in settings], size)
+    plan = plan_cells(dict(enumerate(cells)))
+    ran, most = follow(cells, plan)
+    groups = Counter((text, lora) for text, lora, _ in set(settings))
+    assert ran["KSampler"] == sum(-(-seeds // size) for seeds in groups.values())
+    assert most <= 5 + size  # two captions, a checkpoint, two strengths and a batch
+
+
+def test_seeds_are_sampled_together_whatever_the_order_of_the_command_line():
+    cells = batched([sample(text, seed=seed) for seed in range(5) for text in ("a star", "a ring")], 2)
+    planned = plan_cells(dict(enumerate(cells))).cells
+    assert [one.index for one in planned] == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
+    assert [list(one.batch.seeds.values()) for one in planned if one.batch and "sampler" in one.runs] == [
+        *([0, 1], [2, 3], [4]),
+        *([0, 1], [2, 3], [4]),
+    ]
+
+
+def test_samplers_that_draw_noise_and_lonely_seeds_are_not_batched():
+    noisy = [sample(seed=seed, sampler_name="euler_ancestral") for seed in (1, 2)]
+    alone = [sample(seed=3, lora=0.5), sample(seed=3, lora=1.0), sample(seed=3, lora=1.0)]
+    assert [cell.batched for cell in batched([*noisy, *alone], 4)] == [None] * 5
+    graphs = {place: cell.checked for place, cell in enumerate([*noisy, *alone])}
+    assert list_unbatched_samplers(graphs) == ["euler_ancestral"]

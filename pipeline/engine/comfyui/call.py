@@ -10,12 +10,14 @@ import asyncio
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.engine.comfyui.catalog import find_lazy_check, find_validator
 from pipeline.engine.comfyui.objects import NodeObjects
 from pipeline.engine.comfyui.returns import Answer, is_blocked, read_answer
+from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import Problem
 from pipeline.graph.api_format import is_link
@@ -86,6 +88,7 @@ class NodeCaller:
         copied = {name: {**info, "inputs": dict(info.get("inputs", {}))} for name, info in prompt.items()}
         self.prompt = DynamicPrompt(copied)
         self.mark_in_use: Callable[[Any], None] = lambda outputs: None
+        self.batch: SeedBatch | None = None
         self._graphs: dict[tuple[str, int], int] = {}
         self._changes = self.execution.IsChangedCache(PROMPT_ID, self.prompt, None)
 
@@ -120,6 +123,9 @@ class NodeCaller:
         """Call the node's function; `sources` holds the outputs of the nodes it is linked to."""
         cls = self._classes[node.class_type]
         values, _, v3_data = self._read_inputs(node, cls, _Sources(sources))
+        batch = self.batch if self.batch and self.batch.node == node.name else None
+        if batch:
+            values["latent_image"] = batch.repeat(values["latent_image"])
         target = self.objects.get(node.name, node.class_type, cls)
         call = Call(target, [], _find_latent_format(node, values, sources))
         if not getattr(cls, "INPUT_IS_LIST", False) and any(len(many) == 0 for many in values.values()):
@@ -128,17 +134,18 @@ class NodeCaller:
             self.mark_in_use(source.outputs)
         self._server.last_node_id = self.prompt.get_display_node_id(node.name)
         try:
-            call.results = await self.execution._async_map_node_over_list(
-                PROMPT_ID,
-                node.name,
-                target,
-                values,
-                target.FUNCTION,
-                allow_interrupt=True,
-                execution_block_cb=lambda blocker: _note_message(blocker, call.blocked),
-                pre_execute_cb=lambda index: self._set_prefix(node.name, index),
-                v3_data=v3_data,
-            )
+            with batch.noise_prepared() if batch else nullcontext():
+                call.results = await self.execution._async_map_node_over_list(
+                    PROMPT_ID,
+                    node.name,
+                    target,
+                    values,
+                    target.FUNCTION,
+                    allow_interrupt=True,
+                    execution_block_cb=lambda blocker: _note_message(blocker, call.blocked),
+                    pre_execute_cb=lambda index: self._set_prefix(node.name, index),
+                    v3_data=v3_data,
+                )
         finally:
             _reset_dynamic_vram()
         return call
