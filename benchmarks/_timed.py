@@ -4,22 +4,29 @@
     python benchmarks/_timed.py CLOCK pipeline.run [OVERRIDES...]    latentgrid in a loop, a seed on each line of stdin
 
 The clock is the same for whatever is measured, so it favours none. For each call a JSON line is added to the file
-CLOCK: the time it ended, how long it took, a digest of the latent, and the peak memory of the GPU so far.
+CLOCK: the time it ended, how long it took, a digest of the latent, and the memory of the process and of the GPU. At the
+end CLOCK.end has how often a checkpoint was loaded and how often its weights were patched by a LoRA, on the average.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib.machinery
 import json
 import os
+import resource
 import runpy
+import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import psutil
 
 
 class ClockOnKSampler:
@@ -27,6 +34,9 @@ class ClockOnKSampler:
 
     def __init__(self, clock: Path):
         self._clock = clock
+        self._loads = 0
+        self._patches: Counter[str] = Counter()
+        atexit.register(self._note_end)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         """The usual spec of `nodes`, with a loader that adds the clock; None for all other modules."""
@@ -41,6 +51,30 @@ class ClockOnKSampler:
     def _execute(self, execute: Callable[[ModuleType], None], module: ModuleType) -> None:
         execute(module)
         module.KSampler.sample = self._timed(module.KSampler.sample)
+        comfy: Any = sys.modules["comfy"]
+        comfy.sd.load_diffusion_model = self._counted_loads(comfy.sd.load_diffusion_model)
+        patcher = comfy.model_patcher.ModelPatcher
+        patcher.patch_weight_to_device = self._counted_patches(patcher.patch_weight_to_device)
+
+    def _counted_loads(self, load: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self._loads += 1
+            return load(*args, **kwargs)
+
+        return counted
+
+    def _counted_patches(self, patch: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(patcher: Any, key: str, *args: Any, **kwargs: Any) -> Any:
+            if key in patcher.patches:
+                self._patches[key] += 1
+            return patch(patcher, key, *args, **kwargs)
+
+        return counted
+
+    def _note_end(self) -> None:
+        patches = sum(self._patches.values()) / max(1, len(self._patches))
+        end = {"loads": self._loads, "patches": patches, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+        self._clock.with_suffix(".end").write_text(json.dumps(end))
 
     def _timed(self, sample: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -57,6 +91,7 @@ class ClockOnKSampler:
             "ended": ended,
             "seconds": seconds,
             "digest": hashlib.sha256(samples.cpu().contiguous().numpy().tobytes()).hexdigest(),
+            "memory": psutil.Process().memory_info().rss,
             "gpu_peak": cuda.max_memory_allocated() if cuda.is_initialized() else 0,
         }
         with self._clock.open("a") as file:
@@ -79,6 +114,7 @@ def run_in_loop(overrides: list[str]) -> None:
 def main(clock: str, script: str, *args: str) -> None:
     """Run the script with the clock on."""
     sys.meta_path.insert(0, ClockOnKSampler(Path(clock)))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that a server notes its end, too
     root = str(Path(__file__).resolve().parents[1])
     sys.path[0] = root if script == "pipeline.run" else os.path.dirname(script)  # noqa: PTH120
     if script == "pipeline.run":

@@ -51,7 +51,7 @@ def find_problems(values: dict[Any, Any]) -> list[tuple[str, str]]:
 
 def test_the_repository_has_these_groups() -> None:
     groups = {choice.partition("/")[0] for choice in CHOICES}
-    assert groups == {"unet", "lora", "auraflow", "cfg_norm", "sampler", "inputs", "tracking", "experiment"}
+    assert groups == {"unet", "lora", "auraflow", "cfg_norm", "sampler", "inputs", "tracking", "experiment", "sweep"}
 
 
 def choose(nth: int) -> tuple[str, ...]:
@@ -82,6 +82,13 @@ def test_every_choice_composes_and_lacks_nothing_but_what_the_user_must_give(
     assert {"unet", "lora", "auraflow", "cfg_norm", "sampler", "positive", "negative", "latent"} == set(read_.graph)
     choices = config.hydra.runtime.choices
     assert [override for override in overrides if choices[override.partition("=")[0]] not in override] == []
+
+
+@pytest.mark.parametrize("sweep", [choice.partition("/")[2] for choice in CHOICES if choice.startswith("sweep/")])
+def test_a_grid_sweeps_settings_that_there_are(sweep: str) -> None:
+    config = compose(f"sweep={sweep}")
+    assert config.hydra.mode.name == "MULTIRUN"
+    assert [path for path in config.hydra.sweeper.params if OmegaConf.select(config, path) is None] == []
 
 
 def list_nodes(file: str) -> dict[str, dict[str, Any]]:
