@@ -19,8 +19,12 @@ from dotenv import load_dotenv
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config import CONF, compose_config, read_config, register_names
+from pipeline.commands import comfyui
+from pipeline.config import CONF, register_names
 from pipeline.errors import ConfigError, PipelineError
+
+COMMANDS = (comfyui,)
+"""The modules of the commands of `python -m pipeline`."""
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -88,40 +92,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_dotenv(CONF.parent / ".env")
     parser = argparse.ArgumentParser("python -m pipeline", description="Commands around `python run.py`.")
     commands = parser.add_subparsers(dest="command", required=True)
-    comfyui = commands.add_parser("comfyui", help="show which ComfyUI would be used, installing it if need be")
-    comfyui.add_argument("--path", action="store_true", help="print the folder of ComfyUI and nothing else")
-    comfyui.add_argument("overrides", nargs="*", help="as for run.py, for example comfyui.version=0.24.1")
+    for command in COMMANDS:
+        command.add_parser(commands)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:
-        show_comfyui(args.overrides, args.path)
+        args.run(args)
     except Exception as error:
-        _end_in_words(error, args.overrides, os.environ.get(FULL_ERROR, "0") == "1")
-
-
-def show_comfyui(overrides: Sequence[str], path_only: bool) -> None:
-    """Print the folder of the ComfyUI that the config finds, or all that is known of it."""
-    from pipeline.engine.comfyui.locate import find_comfyui
-
-    read = read_config(compose_config(overrides))
-    problems = [problem for problem in read.problems if problem.where.startswith("comfyui")]
-    if problems:
-        raise ConfigError(problems)
-    settings = read.comfyui
-    installation = find_comfyui(settings.path, settings.version)
-    if path_only:
-        print(installation.path)
-        return
-    from pipeline.engine.comfyui.start import start_comfyui
-
-    comfyui = start_comfyui(settings)
-    import torch
-
-    print(f"path     {installation.path} ({installation.source})")
-    print(f"version  {installation.version}")
-    print(f"torch    {torch.__version__}")
-    print(f"device   {comfyui.device}, dynamic VRAM {'on' if comfyui.dynamic_vram else 'off'}")
-    for name, folders in sorted(comfyui.model_folders.items()):
-        for folder in filter(os.path.isdir, folders):
-            print(f"models   {name}: {folder}")
+        _end_in_words(error, getattr(args, "overrides", ()), os.environ.get(FULL_ERROR, "0") == "1")
