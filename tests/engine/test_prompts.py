@@ -264,3 +264,21 @@ def test_a_pack_that_fails_is_named_with_its_reason(session):
     ):
         session.run(make_prompt(x=("NoSuchNodeAnywhere", {})))
     assert not [name for name in sys.modules if name.endswith("packs/broken")]
+
+
+def test_all_lets_go_of_what_is_unused_longest_while_memory_is_short(session, monkeypatch):
+    from types import SimpleNamespace
+
+    import psutil
+
+    first, second = (show("a", a=("ProbeAdd", {"a": value, "b": 0})) for value in (1, 2))
+    session.use_cache("all")
+    session.run(first)
+    session.run(second)
+    assert session.run(first).cached == ("a", "out")
+    full = SimpleNamespace(available=2**30, total=2**36)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: full)
+    session.run(show("a", a=("ProbeAdd", {"a": 3, "b": 0})))
+    monkeypatch.undo()
+    assert session.run(first).cached == ()
+    assert session.run(first).cached == ("a", "out")
