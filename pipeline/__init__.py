@@ -10,17 +10,19 @@ Importing this package is cheap: torch, ComfyUI and Hydra come with the first ru
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.runner import RunResult, run
+    from pipeline.service.sample_latent import sample_latent
 
-__all__ = ["RunResult", "run"]
+__all__ = ["RunResult", "run", "sample_latent"]
+
+_HOMES = {"RunResult": "pipeline.runner", "run": "pipeline.runner", "sample_latent": "pipeline.service.sample_latent"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from pipeline import runner
-
-        return getattr(runner, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

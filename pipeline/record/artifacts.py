@@ -82,11 +82,16 @@ def write_latent(folder: Path, node: str, samples: torch.Tensor, prompt: Mapping
 
 def write_pt(folder: Path, node: str, samples: torch.Tensor) -> Path:
     """Write samples as a `.pt` file that holds {"samples": tensor}."""
+    return write_tensors(folder, f"{node}.pt", {"samples": samples.detach().cpu().clone()})
+
+
+def write_tensors(folder: Path, name: str, value: Any) -> Path:
+    """Write tensors in containers of plain values, as torch.save does."""
     import torch
 
-    with _written_whole(folder / f"{node}.pt") as path:
-        torch.save({"samples": samples.detach().cpu().clone()}, path)
-    return folder / f"{node}.pt"
+    with _written_whole(folder / name) as path:
+        torch.save(value, path)
+    return folder / name
 
 
 def write_picture(folder: Path, node: str, pixels: np.ndarray, prompt: Mapping[str, Any]) -> Path:

@@ -1,0 +1,1 @@
+"""Runs that others ask for: the sampling stage as a function."""

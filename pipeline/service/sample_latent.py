@@ -1,0 +1,175 @@
+"""The sampling stage as a function: encodings and a latent in, a latent out, and the same record as any run leaves."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import os
+import re
+import secrets
+import shlex
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config import compose_config
+from pipeline.errors import ConfigError, Problem
+from pipeline.record.artifacts import RECORD, open_folder, write_tensors
+from pipeline.runner import RunResult, run_config
+from pipeline.service.errors import errors_named
+
+if TYPE_CHECKING:
+    import torch
+
+Encoding: TypeAlias = "str | Path | torch.Tensor | list[Any] | tuple[Any, ...]"
+Latent: TypeAlias = "str | Path | torch.Tensor | Mapping[str, Any]"
+
+OVERRIDES = "LATENTGRID_SAMPLING"
+"""The environment variable with the overrides of the config that requests start from."""
+DEFAULT = "experiment=qwen_image_edit_2509_lightning"
+
+INPUTS = {"positive_encoding": "positive", "negative_encoding": "negative", "latent_image": "latent"}
+"""The nodes that load the inputs."""
+SETTINGS = {
+    "unet_model_name": "unet.unet_name",
+    "lora_model_name": "lora.lora_name",
+    "lora_strength": "lora.strength_model",
+    "seed": "seed",
+    "steps": "sampler.steps",
+    "cfg": "sampler.cfg",
+    "sampler_name": "sampler.sampler_name",
+    "scheduler": "sampler.scheduler",
+    "denoise": "sampler.denoise",
+    "shift": "auraflow.shift",
+    "strength": "cfg_norm.strength",
+}
+"""Where a parameter stands in the config."""
+SAMPLER = "sampler"
+REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+SEEDS = 2**53
+"""Drawn seeds are smaller, so that JSON readers that know only doubles read them exactly."""
+
+
+def sample_latent(
+    positive_encoding: Encoding,
+    negative_encoding: Encoding,
+    latent_image: Latent,
+    unet_model_name: str | None = None,
+    lora_model_name: str | None = None,
+    lora_strength: float = 1.0,
+    seed: int | None = None,
+    steps: int = 4,
+    cfg: float = 1.0,
+    sampler_name: str = "euler",
+    scheduler: str = "simple",
+    denoise: float = 1.0,
+    shift: float = 3,
+    strength: float = 1.0,
+    output_dir: Path | str | None = None,
+    request_id: str | None = None,
+    save_tensor: bool = True,
+) -> dict[str, Any]:
+    """Sample one latent; models stay loaded for the next call.
+
+    An encoding is the path of a file or the value itself: a tensor [batch, tokens, channels], `[tensor, metadata]`, or
+    a list of such pairs. The latent is a path, a tensor [batch, channels, (frames,) height, width], or
+    `{"samples": tensor}`. `shift` is ModelSamplingAuraFlow's, `strength` CFGNorm's. A model name of None is the
+    config's; without a seed one is drawn. The config is that of experiment=qwen_image_edit_2509_lightning, or what the
+    environment variable LATENTGRID_SAMPLING says (`experiment=tiny comfyui.device=cpu`).
+
+    Files go to `output_dir`/`request_id`, by default below outputs/samples/. Returns
+
+        sampled_latent_tensor   the tensor on the CPU; or with `save_tensor` the path of a file of {"samples": tensor}
+        sampled_latent_shape    its shape, a list
+        metadata                request_id, seed, settings, seconds, models (names and sha256), folder, run_id
+
+    The sha256 of a model is known only if the run is recorded in MLflow. Raises the errors of
+    pipeline/service/errors.py, ConfigError for other mistakes, and TrackingError; all before a model is loaded, but for
+    SamplingFailedError, OutputDirNotWritableError of a disk that fills up, and TrackingError.
+    """
+    given = {name: value for name, value in locals().items() if name in SETTINGS and value is not None}
+    given.setdefault("seed", secrets.randbelow(SEEDS))
+    name = _check_request_id(uuid.uuid4().hex if request_id is None else request_id)
+    values = {SETTINGS[one]: value for one, value in given.items()}
+    with errors_named():
+        folder = open_folder(Path(output_dir or "outputs/samples") / name).absolute()
+        inputs = dict(zip(INPUTS, (positive_encoding, negative_encoding, latent_image), strict=True))
+        values.update({f"{INPUTS[one]}.path": _find_path(folder, one, value) for one, value in inputs.items()})
+        config, overrides = _make_config(values, name, save_tensor)
+        result = run_config(config, folder, OmegaConf.create({"overrides": {"task": overrides}}))
+    samples = result.latents[SAMPLER]
+    return {
+        "sampled_latent_tensor": str(folder / f"{SAMPLER}.pt") if save_tensor else samples,
+        "sampled_latent_shape": list(samples.shape),
+        "metadata": {"request_id": name, **_describe(config, result)},
+    }
+
+
+def _check_request_id(request_id: str) -> str:
+    if not REQUEST_ID.fullmatch(request_id):
+        rule = "must be 1 to 128 letters, digits, '.', '_' or '-', and begin with a letter or digit"
+        raise ConfigError([Problem("bad_request_id", "request_id", f"{rule}, got {request_id!r}")])
+    return request_id
+
+
+def _find_path(folder: Path, name: str, value: Encoding | Latent) -> str:
+    """The file of an input; a value that is none is written into the folder, so that the record can be repeated."""
+    import torch
+
+    if isinstance(value, str | Path):
+        return str(Path(value).expanduser().absolute())
+    if isinstance(value, torch.Tensor | list | tuple | Mapping):
+        return str(write_tensors(folder, f"{INPUTS[name]}.pt", value))
+    message = f"must be a path, a tensor, or what ComfyUI's nodes hold, got {type(value).__name__}"
+    raise ConfigError([Problem("invalid_input_type", name, message)])
+
+
+def _make_config(values: Mapping[str, Any], name: str, save_tensor: bool) -> tuple[DictConfig, list[str]]:
+    """The config of a request, and the overrides that give the same from the command line."""
+    base = shlex.split(os.environ.get(OVERRIDES, DEFAULT))
+    config = copy.deepcopy(_compose(tuple(base)))
+    values = {**values, "run.name": name, "run.save_pt": save_tensor}
+    problems = []
+    for path, value in values.items():
+        try:
+            OmegaConf.update(config, path, value)
+        except OmegaConfBaseException:
+            message = f"is no setting of the config of {OVERRIDES}={shlex.join(base)!r}, which needs the sampling graph"
+            problems.append(Problem("unknown_setting", path, message))
+    if problems:
+        raise ConfigError(problems)
+    return config, [*base, *(f"{path}={json.dumps(value)}" for path, value in values.items())]
+
+
+@functools.lru_cache(maxsize=4)
+def _compose(overrides: tuple[str, ...]) -> DictConfig:
+    """Composing takes longer than all else that a request needs besides sampling."""
+    config = compose_config(overrides)
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+def _describe(config: DictConfig, result: RunResult) -> dict[str, Any]:
+    settings = {name: OmegaConf.select(config, path) for name, path in SETTINGS.items()}
+    record = result.folder / RECORD if result.folder else None
+    hashes = json.loads(record.read_text()).get("files", {}) if record and record.is_file() else {}
+    return {
+        "seed": settings["seed"],
+        "settings": settings,
+        "seconds": {
+            "total": result.metrics["seconds/total"],
+            "sampling": result.metrics.get(f"seconds/{SAMPLER}", 0.0),
+        },
+        "models": {
+            name: {"name": settings[name], "sha256": hashes.get(SETTINGS[name])}
+            for name in ("unet_model_name", "lora_model_name")
+        },
+        "folder": str(result.folder),
+        "run_id": result.mlflow.run_id if result.mlflow else None,
+    }
