@@ -240,7 +240,8 @@ def judge_grid(figures: dict[str, Figures]) -> list[str]:
 def measure_cells(folder: Path) -> str:
     """What a job costs that has next to nothing to do."""
     rows = [["jobs", "none: total s", "ms/job", "mlflow: total s", "ms/job"]]
-    empty = ["experiment=tiny", "+empty._node_=EmptySD3LatentImage", "run.outputs=[empty]", "run.resume=false"]
+    node = ["+empty._node_=EmptyLatentImage", "+empty.width=64", "+empty.height=64", "+empty.batch_size=1"]
+    empty = ["experiment=tiny", *node, "run.outputs=[empty]", "run.resume=false"]
     for count in (100, 300, 1000):
         row = [str(count)]
         for tracking in ("tracking=none", "tracking.uri=sqlite:///mlflow.db"):
