@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -316,8 +317,6 @@ def test_a_process_runs_one_comfyui_only(session):
 
 
 def test_starting_comfyui_leaves_the_root_logger_alone(environment, comfyui_path):
-    import subprocess
-
     code = (
         "import logging; from pipeline.engine.comfyui.start import start_comfyui;"
         "from pipeline.engine.comfyui.settings import ComfyUISettings;"
@@ -325,6 +324,19 @@ def test_starting_comfyui_leaves_the_root_logger_alone(environment, comfyui_path
         "import sys; assert not logging.root.handlers, logging.root.handlers;"
         "assert 'server' in sys.modules and 'aiohttp' not in sys.modules;"
         "assert 'main' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.parametrize("class_type", ["ImageBlend", "LatentBatch"])  # of the two modules that import each other
+def test_a_module_is_imported_alone_too(environment, comfyui_path, class_type):
+    code = (
+        "from pipeline.engine.comfyui.start import start_comfyui;"
+        "from pipeline.engine.comfyui.settings import ComfyUISettings;"
+        "from pipeline.engine.session import Session; from pipeline.errors import PromptError\n"
+        f"session = Session(start_comfyui(ComfyUISettings(path={str(comfyui_path)!r})))\n"
+        f"try: session.check_prompt({{'x': {{'class_type': {class_type!r}, 'inputs': {{}}}}}})\n"
+        "except PromptError as error: assert error.error['type'] == 'prompt_no_outputs', error\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
