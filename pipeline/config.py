@@ -59,6 +59,33 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
+class WorkerSettings:
+    """The `worker` section of the config: the Kafka worker.
+
+    topic, reply_topic, dead_letter_topic: where requests come from, and where replies and refused requests go.
+    group_id: workers of one consumer group share the partitions of the topic.
+    roots: the folders that the files of requests must lie in.
+    output_root: the folder of the results, one folder for each request.
+    attempts: how often a request is tried whose sampling fails, or ends the process.
+    grace_seconds: how long a request in hand may go on after SIGTERM before it is handed back.
+    port: of /healthz, /readyz and /metrics, on the loopback; null: none.
+    kafka: further settings of librdkafka, for consumer and producer (security.protocol, ...).
+    """
+
+    bootstrap_servers: str = "localhost:9092"
+    topic: str = "sampling-requests"
+    reply_topic: str = "sampling-replies"
+    dead_letter_topic: str = "sampling-dead-letters"
+    group_id: str = "latentgrid"
+    roots: list[str] = field(default_factory=list)
+    output_root: str = "outputs/requests"
+    attempts: int = 3
+    grace_seconds: float = 20.0
+    port: int | None = 9464
+    kafka: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A config, read. `values` is the whole config with interpolations resolved, `problems` what is wrong so far."""
 
@@ -67,6 +94,7 @@ class RunConfig:
     comfyui: ComfyUISettings
     run: RunSettings
     tracking: TrackingSettings
+    worker: WorkerSettings
     problems: tuple[Problem, ...]
 
     @property
@@ -83,7 +111,12 @@ class RunConfig:
         return {name: value for name, value in self.values.items() if not isinstance(value, Mapping)}
 
 
-SECTIONS: dict[str, type] = {"comfyui": ComfyUISettings, "run": RunSettings, "tracking": TrackingSettings}
+SECTIONS: dict[str, type] = {
+    "comfyui": ComfyUISettings,
+    "run": RunSettings,
+    "tracking": TrackingSettings,
+    "worker": WorkerSettings,
+}
 
 
 LAUNCHER = "hydra_plugins.latentgrid.WarmLauncher"

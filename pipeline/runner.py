@@ -247,6 +247,12 @@ def open_session(read: RunConfig) -> Session:
     return _session
 
 
+def interrupt_run() -> None:
+    """Let the run that another thread is in end with RunInterrupted; without one nothing happens."""
+    if _session is not None:
+        _session.interrupt()
+
+
 @contextlib.contextmanager
 def tracking_errors_logged() -> Iterator[None]:
     """The error of the run is the one to raise; that its record failed too is only logged."""

@@ -10,7 +10,7 @@ import re
 import secrets
 import shlex
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -92,15 +92,28 @@ def sample_latent(
     pipeline/service/errors.py, ConfigError for other mistakes, and TrackingError; all before a model is loaded, but for
     SamplingFailedError, OutputDirNotWritableError of a disk that fills up, and TrackingError.
     """
-    given = {name: value for name, value in locals().items() if name in SETTINGS and value is not None}
-    given.setdefault("seed", secrets.randbelow(SEEDS))
+    given = dict(locals())
     name = _check_request_id(uuid.uuid4().hex if request_id is None else request_id)
+    folder = Path(output_dir or "outputs/samples") / name
+    inputs, settings = ({one: given[one] for one in names} for names in (INPUTS, SETTINGS))
+    return sample(shlex.split(os.environ.get(OVERRIDES, DEFAULT)), inputs, settings, folder, save_tensor)
+
+
+def sample(
+    base: Sequence[str], inputs: Mapping[str, Any], settings: Mapping[str, Any], folder: Path, save_tensor: bool
+) -> dict[str, Any]:
+    """`sample_latent` from the config of the overrides `base`, into `folder`, whose name is that of the request.
+
+    `inputs` and `settings` have the parameters of `sample_latent`; a setting of None is the config's.
+    """
+    name = folder.name
+    given = {one: value for one, value in settings.items() if value is not None}
+    given.setdefault("seed", secrets.randbelow(SEEDS))
     values = {SETTINGS[one]: value for one, value in given.items()}
     with errors_named():
-        folder = open_folder(Path(output_dir or "outputs/samples") / name).absolute()
-        inputs = dict(zip(INPUTS, (positive_encoding, negative_encoding, latent_image), strict=True))
+        folder = open_folder(folder).absolute()
         values.update({f"{INPUTS[one]}.path": _find_path(folder, one, value) for one, value in inputs.items()})
-        config, overrides = _make_config(values, name, save_tensor)
+        config, overrides = _make_config(base, values, name, save_tensor)
         result = run_config(config, folder, OmegaConf.create({"overrides": {"task": overrides}}))
     samples = result.latents[SAMPLER]
     return {
@@ -129,9 +142,10 @@ def _find_path(folder: Path, name: str, value: Encoding | Latent) -> str:
     raise ConfigError([Problem("invalid_input_type", name, message)])
 
 
-def _make_config(values: Mapping[str, Any], name: str, save_tensor: bool) -> tuple[DictConfig, list[str]]:
+def _make_config(
+    base: Sequence[str], values: Mapping[str, Any], name: str, save_tensor: bool
+) -> tuple[DictConfig, list[str]]:
     """The config of a request, and the overrides that give the same from the command line."""
-    base = shlex.split(os.environ.get(OVERRIDES, DEFAULT))
     config = copy.deepcopy(_compose(tuple(base)))
     values = {**values, "run.name": name, "run.save_pt": save_tensor}
     problems = []
@@ -139,7 +153,9 @@ def _make_config(values: Mapping[str, Any], name: str, save_tensor: bool) -> tup
         try:
             OmegaConf.update(config, path, value)
         except OmegaConfBaseException:
-            message = f"is no setting of the config of {OVERRIDES}={shlex.join(base)!r}, which needs the sampling graph"
+            message = (
+                f"is no setting of the config of {shlex.join(base)!r}, which must have the sampling graph with files"
+            )
             problems.append(Problem("unknown_setting", path, message))
     if problems:
         raise ConfigError(problems)

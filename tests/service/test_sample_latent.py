@@ -125,4 +125,4 @@ def test_the_command_prints_the_result(inputs, base, environment, tmp_path):
     environment["LATENTGRID_SAMPLING"] = "inputs=demo tracking=none"
     done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=300)
     assert done.returncode == 1
-    assert "positive.path: is no setting of the config of LATENTGRID_SAMPLING" in done.stderr
+    assert "positive.path: is no setting of the config of 'inputs=demo tracking=none'" in done.stderr

@@ -1,0 +1,29 @@
+"""`python -m pipeline redrive`: dead letters of the Kafka worker, sent again."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pipeline.config import compose_config, read_config
+from pipeline.errors import ConfigError
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers of `python -m pipeline`."""
+    parser = commands.add_parser("redrive", help="send the dead letters of the Kafka worker again, as new requests")
+    parser.add_argument("--limit", type=int, help="at most so many")
+    parser.add_argument("overrides", nargs="*", help="settings of the worker, for example worker.topic=requests")
+    parser.set_defaults(run=run_redrive)
+
+
+def run_redrive(args: argparse.Namespace) -> None:
+    """Send them, and say how many there were."""
+    from pipeline.service.redrive import redrive
+
+    args.overrides = ["worker=kafka", *args.overrides]
+    read = read_config(compose_config(args.overrides))
+    problems = [problem for problem in read.problems if problem.where.startswith("worker")]
+    if problems:
+        raise ConfigError(problems)
+    print(f"{redrive(read.worker, args.limit)} dead letters sent to {read.worker.topic}")

@@ -1,0 +1,62 @@
+"""How the worker is: /healthz, /readyz and /metrics on the loopback."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+
+
+class Health:
+    """What the worker tells of itself. `serve` makes it known on a port."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self._requests = Counter("latentgrid_requests", "Requests by what came of them", ["status"], registry=registry)
+        self._seconds = Histogram(
+            "latentgrid_request_seconds",
+            "Seconds from taking a request to having its reply",
+            registry=registry,
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+        )
+        self._in_hand = Gauge("latentgrid_requests_in_hand", "Requests being answered", registry=registry)
+        self._metrics: Any = make_wsgi_app(registry)
+        self._ready = False
+        self._server: WSGIServer | None = None
+
+    def set_ready(self, ready: bool) -> None:
+        """Whether requests can be answered now."""
+        self._ready = ready
+
+    def begin(self) -> None:
+        """A request was taken."""
+        self._in_hand.inc()
+
+    def end(self, status: str, seconds: float) -> None:
+        """A request was answered, refused or handed back."""
+        self._in_hand.dec()
+        self._requests.labels(status).inc()
+        self._seconds.observe(seconds)
+
+    def serve(self, port: int) -> int:
+        """Answer on a port of the loopback from now on (0: any that is free); which one."""
+        self._server = make_server("127.0.0.1", port, self._answer, handler_class=_Quiet)
+        threading.Thread(target=self._server.serve_forever, name="latentgrid-health", daemon=True).start()
+        return int(self._server.server_port)
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO")
+        if path == "/metrics":
+            return self._metrics(environ, start_response)
+        known = {"/healthz": True, "/readyz": self._ready}
+        status = "404 Not Found" if path not in known else "200 OK" if known[path] else "503 Service Unavailable"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{status.partition(' ')[2].lower()}\n".encode()]
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        """Probes come every few seconds; the log is for requests."""

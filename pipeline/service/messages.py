@@ -1,0 +1,107 @@
+"""The messages of the Kafka worker, version 1. Tensors travel as files; a message says where and what they are.
+
+Unknown fields are refused: a misspelt setting would else be sampled without.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.service.sample_latent import REQUEST_ID
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class RefusedRequest(Exception):
+    """A request that can never be answered; `reasons` say why, one for each mistake."""
+
+    def __init__(self, *reasons: str):
+        self.reasons = reasons
+        super().__init__("; ".join(reasons))
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TensorFile(_Message):
+    """A file with a tensor: its path (or file:// URI), and what it must be. What is left out is not checked."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    sha256: Sha256 | None = None
+    size: int | None = Field(default=None, ge=0)
+
+
+class KafkaSamplingRequest(_Message):
+    """A request to sample one latent; the parameters are those of `sample_latent`.
+
+    A request whose `deadline` has passed when its turn comes is not sampled.
+    """
+
+    version: Literal[1] = 1
+    request_id: str = Field(pattern=f"^{REQUEST_ID.pattern}$")
+    positive_encoding: TensorFile
+    negative_encoding: TensorFile
+    latent_image: TensorFile
+    unet_model_name: str | None = None
+    lora_model_name: str | None = None
+    lora_strength: float = 1.0
+    seed: int | None = Field(default=None, ge=0, lt=2**64)
+    steps: int = 4
+    cfg: float = 1.0
+    sampler_name: str = "euler"
+    scheduler: str = "simple"
+    denoise: float = 1.0
+    shift: float = 3.0
+    strength: float = 1.0
+    deadline: AwareDatetime | None = None
+
+
+class Failure(_Message):
+    """Why there is no latent: the name of the error, and what it says."""
+
+    type: str
+    message: str
+
+
+class KafkaSamplingResponse(_Message):
+    """The answer to a request: the file of the latent, or an error. `metadata` is that of `sample_latent`."""
+
+    version: Literal[1] = 1
+    request_id: str
+    status: Literal["ok", "error"]
+    sampled_latent: TensorFile | None = None
+    sampled_latent_shape: list[int] | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    error: Failure | None = None
+
+
+def read_request(body: bytes | None) -> KafkaSamplingRequest:
+    """Read a message. Raises RefusedRequest with every mistake in it."""
+    try:
+        return KafkaSamplingRequest.model_validate_json(body or b"", strict=False)
+    except ValidationError as error:
+        reasons = (f"{'.'.join(map(str, one['loc'])) or 'message'}: {one['msg']}" for one in error.errors())
+        raise RefusedRequest(*reasons) from error
+
+
+def find_request_id(body: bytes | None) -> str | None:
+    """The request_id of a message that may be no request at all, so that its sender can be answered."""
+
+    class Named(BaseModel):
+        request_id: str = Field(pattern=f"^{REQUEST_ID.pattern}$")
+
+    try:
+        return Named.model_validate_json(body or b"").request_id
+    except ValidationError:
+        return None
+
+
+def describe_file(path: Path) -> TensorFile:
+    """A file as messages speak of it."""
+    from pipeline.service.claims import hash_file
+
+    return TensorFile(path=str(path), sha256=hash_file(path), size=path.stat().st_size)

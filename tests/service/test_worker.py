@@ -1,0 +1,264 @@
+"""The real worker, in processes of its own, on a real broker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+from service.kafka_broker import Broker, find_broker
+
+from pipeline.tiny_model import make_tiny_model
+
+PATIENCE = 120.0
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory) -> Iterator[tuple[str, Any]]:
+    servers, kept = find_broker(tmp_path_factory.mktemp("broker"))
+    yield servers, kept
+    if isinstance(kept, Broker):
+        kept.stop()
+
+
+class Service:
+    """Topics of one test, the files of its requests, and its workers."""
+
+    def __init__(self, servers: str, folder: Path, environment: dict[str, str]):
+        self.servers, self.folder, self._environment = servers, folder, environment
+        self.name = f"test-{time.time_ns()}"
+        names = [f"{self.name}-{suffix}" for suffix in ("requests", "replies", "dead")]
+        self.requests, self.replies, self.dead = names
+        admin = AdminClient({"bootstrap.servers": servers})
+        for future in admin.create_topics([NewTopic(name, 3, 1) for name in names]).values():
+            future.result(30)
+        self._producer = Producer({"bootstrap.servers": servers})
+        self.root = folder / "root"
+        self.root.mkdir()
+        for name in ("positive", "negative", "latent"):
+            shutil.copy(make_tiny_model() / f"{name}.pt", self.root)
+
+    @contextlib.contextmanager
+    def worker(self, *overrides: str) -> Iterator[subprocess.Popen[str]]:
+        """A worker, killed in the end if it has not ended by then."""
+        settings = {
+            "bootstrap_servers": self.servers,
+            "topic": self.requests,
+            "reply_topic": self.replies,
+            "dead_letter_topic": self.dead,
+            "group_id": self.name,
+            "roots": f"[{self.root}]",
+            "port": "null",
+            "kafka": "{session.timeout.ms:3000,heartbeat.interval.ms:500}",
+        }
+        given = [f"{'+' if name == 'kafka' else ''}worker.{name}={value}" for name, value in settings.items()]
+        environment = {**self._environment, "LATENTGRID_SAMPLING": "experiment=tiny"}
+        command = [sys.executable, "-m", "pipeline", "worker", *given, *overrides]
+        with (self.folder / "worker.log").open("a") as log:
+            process = subprocess.Popen(command, cwd=self.folder, env=environment, stderr=log, text=True)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def make_request(self, request_id: str, **changes: Any) -> dict[str, Any]:
+        files = {"positive_encoding": "positive", "negative_encoding": "negative", "latent_image": "latent"}
+        inputs = {name: {"path": str(self.root / f"{file}.pt")} for name, file in files.items()}
+        return {"request_id": request_id, **inputs, "steps": 1, "seed": 1, **changes}
+
+    def send(self, content: dict[str, Any] | bytes, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        key = None if isinstance(content, bytes) else str(content.get("request_id")).encode()
+        self._producer.produce(self.requests, body, key, headers=list(headers))
+        self._producer.flush(30)
+
+    def read(self, topic: str, count: int, quiet: float = 0.0) -> list[Any]:
+        """The first `count` messages of a topic, and those that follow within `quiet` seconds."""
+        options = {"auto.offset.reset": "earliest", "group.id": f"{self.name}-{time.time_ns()}"}
+        consumer = Consumer({"bootstrap.servers": self.servers, "enable.auto.commit": False, **options})
+        consumer.subscribe([topic])
+        found: list[Any] = []
+        deadline = time.monotonic() + PATIENCE
+        while len(found) < count and time.monotonic() < deadline:
+            message = consumer.poll(0.5)
+            if message is not None and not message.error():
+                found.append(message)
+        while quiet and (message := consumer.poll(quiet)) is not None:
+            found.append(message)
+        consumer.close()
+        assert len(found) >= count, (self.folder / "worker.log").read_text()[-5000:]
+        return found
+
+    def wait_for_log(self, pattern: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not re.search(pattern, (self.folder / "worker.log").read_text()):
+            assert time.monotonic() < deadline, (self.folder / "worker.log").read_text()[-5000:]
+            time.sleep(0.05)
+
+    def count_sampled(self) -> int:
+        return len(re.findall(r'"message": "answered: ', (self.folder / "worker.log").read_text()))
+
+
+@pytest.fixture
+def service(broker, tmp_path, environment) -> Service:
+    return Service(broker[0], tmp_path, environment)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+
+
+def fetch(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+
+
+def test_requests_are_answered_once_and_what_is_none_is_buried(service):
+    service.send(service.make_request("a", seed=5), [("correlation-id", b"c-1")])
+    service.send(service.make_request("a", seed=5))
+    service.send(service.make_request("a", seed=6))
+    service.send(b"poison", [("trace", b"t")])
+    service.send(service.make_request("b", steps=0, sampler_name="eulr"))
+    service.send(service.make_request("c", latent_image={"path": str(service.folder / "worker.log")}))
+    service.send(service.make_request("d", deadline="2020-01-01T00:00:00Z"))
+    with service.worker("worker.port=0") as worker:
+        replies = service.read(service.replies, 6)
+        dead = service.read(service.dead, 5)
+        (port,) = re.findall(r"metrics on port (\d+)", (service.folder / "worker.log").read_text())
+        assert fetch(int(port), "/healthz")[0] == fetch(int(port), "/readyz")[0] == 200
+        assert fetch(int(port), "/nothing")[0] == 404
+        metrics = fetch(int(port), "/metrics")[1]
+        assert 'latentgrid_requests_total{status="answered"} 2.0' in metrics
+        assert 'latentgrid_requests_total{status="refused"} 5.0' in metrics
+        stop(worker)
+
+    by_id: dict[str, list[dict[str, Any]]] = {}
+    for reply in replies:
+        content = json.loads(reply.value())
+        assert reply.key().decode() == content["request_id"]
+        by_id.setdefault(content["request_id"], []).append(content)
+    first, again, other = by_id["a"]
+    assert first == again
+    assert first["status"] == "ok"
+    assert next(dict(reply.headers() or []) for reply in replies if reply.key() == b"a") == {"correlation-id": b"c-1"}
+    latent = torch.load(first["sampled_latent"]["path"], weights_only=True)["samples"]
+    assert list(latent.shape) == first["sampled_latent_shape"]
+    assert first["metadata"]["seed"] == 5
+    assert first["metadata"]["run_id"]
+    assert "was used for another request before" in other["error"]["message"]
+    assert by_id["b"][0]["error"]["type"] == "ConfigError"
+    assert "sampler.steps: must be at least 1" in by_id["b"][0]["error"]["message"]
+    assert "deadline: has passed" in by_id["d"][0]["error"]["message"]
+
+    buried = {letter.value(): dict(letter.headers()) for letter in dead}
+    assert buried[b"poison"]["trace"] == b"t"
+    assert buried[b"poison"]["origin"].decode().startswith(f"{service.requests}/")
+    reasons = [reason for headers in buried.values() for reason in json.loads(headers["reasons"])]
+    assert any(reason.startswith("latent_image.path: is in none of the folders") for reason in reasons)
+    assert any("did you mean 'euler'" in reason for reason in reasons)
+
+
+def test_a_dead_letter_can_be_driven_again(service, environment):
+    request = service.make_request("late", latent_image={"path": str(service.root / "later.pt")})
+    service.send(request, [("correlation-id", b"c")])
+    with service.worker() as worker:
+        service.read(service.dead, 1)
+        shutil.copy(service.root / "latent.pt", service.root / "later.pt")
+        names = {"bootstrap_servers": service.servers, "topic": service.requests, "dead_letter_topic": service.dead}
+        given = [f"worker.{name}={value}" for name, value in {**names, "group_id": service.name}.items()]
+        command = [sys.executable, "-m", "pipeline", "redrive", "--limit", "1", *given]
+        done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=PATIENCE)
+        assert done.stdout == f"1 dead letters sent to {service.requests}\n", done.stderr
+        replies = service.read(service.replies, 2)
+        stop(worker)
+    assert [json.loads(reply.value())["status"] for reply in replies] == ["error", "ok"]
+    assert [dict(reply.headers()) for reply in replies] == [{"correlation-id": b"c"}] * 2
+
+
+def test_a_killed_worker_loses_nothing(service):
+    for number in range(6):
+        service.send(service.make_request(f"r-{number}", seed=number, steps=4))
+    with service.worker() as first:
+        service.wait_for_log('"answered: .*"request_id": "r-')
+        first.kill()
+    with service.worker() as second, service.worker() as third:
+        service.send(service.make_request("last"))
+        service.wait_for_log('"answered: .*"request_id": "last"')
+        second.kill()
+        replies = service.read(service.replies, 7, quiet=10.0)
+        stop(third)
+    answers: dict[str, set[str]] = {}
+    for reply in replies:  # a reply may come twice, if its worker died before its offset was stored
+        content = json.loads(reply.value())
+        answers.setdefault(content["request_id"], set()).add(content["sampled_latent"]["sha256"])
+    assert {name: len(found) for name, found in answers.items()} == {**{f"r-{n}": 1 for n in range(6)}, "last": 1}
+    assert service.read(service.dead, 0, quiet=3.0) == []
+
+
+def test_sampling_longer_than_the_poll_interval_keeps_the_partition(service):
+    kafka = "{session.timeout.ms:3000,heartbeat.interval.ms:500,max.poll.interval.ms:3000}"
+    service.send(service.make_request("slow", steps=60))
+    service.send(service.make_request("quick"))
+    with service.worker(f"+worker.kafka={kafka}") as worker:
+        replies = service.read(service.replies, 2, quiet=3.0)
+        stop(worker)
+    assert Counter(json.loads(reply.value())["request_id"] for reply in replies) == {"slow": 1, "quick": 1}
+    (slow,) = [reply for reply in (json.loads(one.value()) for one in replies) if reply["request_id"] == "slow"]
+    assert slow["metadata"]["seconds"]["sampling"] > 3.0
+
+
+def test_a_request_in_hand_is_handed_back_after_the_grace(service):
+    service.send(service.make_request("long", steps=2000))
+    with service.worker("worker.grace_seconds=0.5") as worker:
+        service.wait_for_log("sampler: KSampler")
+        stop(worker)
+    service.wait_for_log("handed back: the request at")
+    attempts = service.folder / "outputs/requests/long/attempts.json"
+    assert json.loads(attempts.read_text()) == {"attempts": 0}
+
+
+def test_a_broker_that_comes_back_finds_its_worker(service, broker):
+    if not isinstance(broker[1], Broker):
+        pytest.skip("this broker cannot be restarted")
+    service.send(service.make_request("before"))
+    with service.worker() as worker:
+        service.read(service.replies, 1)
+        broker[1].stop()
+        time.sleep(2)
+        broker[1].start()
+        service.send(service.make_request("after"))
+        replies = service.read(service.replies, 2)
+        stop(worker)
+    assert {json.loads(reply.value())["request_id"] for reply in replies} == {"before", "after"}
+
+
+def test_wrong_settings_are_named_before_anything_starts(environment, tmp_path):
+    command = [sys.executable, "-m", "pipeline", "worker", "worker.attemps=3", "unet.unet_name=x"]
+    environment["LATENTGRID_SAMPLING"] = "experiment=tiny"
+    done = subprocess.run(command, env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert "worker.roots: names no folder that inputs may lie in" in done.stderr
+    command[4:5] = [f"worker.roots=[{tmp_path}]"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("unet.unet_name: 'x' is not in")
