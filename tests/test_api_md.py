@@ -35,5 +35,14 @@ def test_the_sampling_example_samples(run_code, environment, tmp_path):
     assert (tmp_path / "results/a-1/sampler.pt").is_file()
 
 
+def test_the_messages_are_messages():
+    from pipeline.service.messages import KafkaSamplingRequest, KafkaSamplingResponse
+
+    text = (ROOT / "API.md").read_text(encoding="utf-8")
+    request, response = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert KafkaSamplingRequest.model_validate_json(request).seed == 12345
+    assert KafkaSamplingResponse.model_validate_json(response).status == "ok"
+
+
 def test_the_prompt_example_prints_what_it_says(run_code):
     assert run_code(PROMPTS) == re.findall(r"print\(.*\)  # (.*)", PROMPTS)

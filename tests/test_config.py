@@ -51,7 +51,18 @@ def find_problems(values: dict[Any, Any]) -> list[tuple[str, str]]:
 
 def test_the_repository_has_these_groups() -> None:
     groups = {choice.partition("/")[0] for choice in CHOICES}
-    assert groups == {"unet", "lora", "auraflow", "cfg_norm", "sampler", "inputs", "tracking", "experiment", "sweep"}
+    assert groups == {
+        "unet",
+        "lora",
+        "auraflow",
+        "cfg_norm",
+        "sampler",
+        "inputs",
+        "tracking",
+        "experiment",
+        "sweep",
+        "worker",
+    }
 
 
 def choose(nth: int) -> tuple[str, ...]:

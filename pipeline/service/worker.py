@@ -30,6 +30,14 @@ RESEND = 1.0
 """Seconds before a reply that the broker did not take is sent again."""
 
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+NOT_MENDED = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.INVALID_SESSION_TIMEOUT,
+    KafkaError.INVALID_GROUP_ID,
+)
+"""Errors of the broker that waiting does not mend."""
+
 REPLY_TOPIC, CORRELATION = "reply-topic", "correlation-id"
 """Headers of a request: where its reply goes, and what is copied into the reply."""
 ORIGIN, REASONS = "origin", "reasons"
@@ -230,6 +238,6 @@ def _locate(message: Message) -> str:
 
 
 def _raise_if_fatal(error: KafkaError) -> None:
-    if error.fatal() or error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+    if error.fatal() or error.code() in NOT_MENDED:
         raise KafkaException(error)
     log.warning("Kafka: %s", error)

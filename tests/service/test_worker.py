@@ -54,7 +54,7 @@ class Service:
             shutil.copy(make_tiny_model() / f"{name}.pt", self.root)
 
     @contextlib.contextmanager
-    def worker(self, *overrides: str) -> Iterator[subprocess.Popen[str]]:
+    def worker(self, *overrides: str, tracking: str = "none") -> Iterator[subprocess.Popen[str]]:
         """A worker, killed in the end if it has not ended by then."""
         settings = {
             "bootstrap_servers": self.servers,
@@ -67,7 +67,7 @@ class Service:
             "kafka": "{session.timeout.ms:3000,heartbeat.interval.ms:500}",
         }
         given = [f"{'+' if name == 'kafka' else ''}worker.{name}={value}" for name, value in settings.items()]
-        environment = {**self._environment, "LATENTGRID_SAMPLING": "experiment=tiny"}
+        environment = {**self._environment, "LATENTGRID_SAMPLING": f"experiment=tiny tracking={tracking}"}
         command = [sys.executable, "-m", "pipeline", "worker", *given, *overrides]
         with (self.folder / "worker.log").open("a") as log:
             process = subprocess.Popen(command, cwd=self.folder, env=environment, stderr=log, text=True)
@@ -122,7 +122,7 @@ def service(broker, tmp_path, environment) -> Service:
 
 def stop(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
@@ -141,7 +141,7 @@ def test_requests_are_answered_once_and_what_is_none_is_buried(service):
     service.send(service.make_request("b", steps=0, sampler_name="eulr"))
     service.send(service.make_request("c", latent_image={"path": str(service.folder / "worker.log")}))
     service.send(service.make_request("d", deadline="2020-01-01T00:00:00Z"))
-    with service.worker("worker.port=0") as worker:
+    with service.worker("worker.port=0", tracking="mlflow") as worker:
         replies = service.read(service.replies, 6)
         dead = service.read(service.dead, 5)
         (port,) = re.findall(r"metrics on port (\d+)", (service.folder / "worker.log").read_text())
