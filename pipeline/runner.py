@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,9 +154,6 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     overrides = _list_overrides(job.hydra)
     facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session.comfyui, job.identity)
     batch = sweep.batch if sweep else None
-    if batch:
-        tags = batch.list_tags(int(job.checked.graph[batch.node].inputs["seed"]))
-        facts = dataclasses.replace(facts, tags={**facts.tags, **tags})
     recorder = Recorder(folder, facts, open_tracker(job.read.tracking))
     if sweep:
         recorder.parent = sweep.record
@@ -171,6 +167,8 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     try:
         recorder.start()
         execution = session.run(job.checked, listen, sweep.is_read_later if sweep else None, batch=batch)
+        if execution.batch:
+            recorder.tags |= execution.batch.list_tags(int(job.checked.graph[execution.batch.node].inputs["seed"]))
         latents = _keep_latents(execution, job.checked, recorder, job.read.run.save_pt)
         recorder.keep_others()
     except BaseException as error:

@@ -13,14 +13,17 @@ from typing import Any, TypeAlias
 
 from pipeline.engine.cache import OutputCache
 from pipeline.engine.comfyui.call import NodeCaller, NodeOutputs
+from pipeline.engine.comfyui.objects import NodeObjects
+from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.engine.expansion import Offspring
 from pipeline.engine.graph_run import Door, GraphRun
 from pipeline.engine.keys import Identify, make_key
 from pipeline.engine.run_outputs import RunOutputs
-from pipeline.errors import NodeError
+from pipeline.errors import CycleError, NodeError
 from pipeline.events import Listener, RunStarted
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Node
+from pipeline.graph.order import sort_nodes
 from pipeline.graph.signature import Signature
 
 IsReadLater: TypeAlias = Callable[[str], bool]
@@ -35,6 +38,7 @@ class Execution:
     cached: the nodes of the graph whose outputs were known; one that was not needed because of them is in neither.
     ui: what nodes showed, by node, as in ComfyUI's history; also of targets that came from the cache.
     node_errors: what was wrong with outputs of a prompt that were dropped, in ComfyUI's form.
+    batch: the seeds that a KSampler was called for, now or in the run that left its outputs.
     """
 
     outputs: Mapping[str, NodeOutputs]
@@ -43,6 +47,7 @@ class Execution:
     seconds: float
     ui: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     node_errors: Mapping[str, Any] = field(default_factory=dict)
+    batch: SeedBatch | None = None
 
 
 class Executor:
@@ -84,8 +89,10 @@ class Executor:
         held = RunOutputs(self.cache, keys, signatures, self._choose_stays(is_read_later), output_folder)
         run = GraphRun(checked, signatures, held, self._make_door(caller, signatures), listen)
         known = [name for name in checked.order if held.find(name) is not None]
+        sampled = held.find(caller.batch.node) if caller.batch else None
         run.begin()
-        self._release_unused(held, {*keys.values(), *children.values()}, is_read_later)
+        others = {} if keeps_none else await self._make_other_keys(checked, caller, keys)
+        self._release_unused(held, {*keys.values(), *others.values(), *children.values()}, is_read_later)
         listen(RunStarted(checked.order, tuple(name for name in known if not run.is_scheduled(name))))
 
         def list_cached() -> tuple[str, ...]:
@@ -99,7 +106,7 @@ class Executor:
             error.executed, error.cached = tuple(run.executed), list_cached()
             raise
         finally:
-            self._end(held, is_read_later)
+            self._end(held, is_read_later, caller.objects)
         return Execution(
             outputs=outputs,
             executed=tuple(run.executed),
@@ -107,6 +114,7 @@ class Executor:
             seconds=time.perf_counter() - began,
             ui=run.ui,
             node_errors=checked.node_errors,
+            batch=sampled.batch if sampled else caller.batch,
         )
 
     def clear(self) -> None:
@@ -122,6 +130,23 @@ class Executor:
         for name in checked.order:
             keys[name] = await self._make_key(checked.graph[name], checked.signatures[name], keys, caller, identify)
         return keys
+
+    async def _make_other_keys(
+        self, checked: CheckedGraph, caller: NodeCaller, keys: Mapping[str, str]
+    ) -> dict[str, str]:
+        """The keys of the nodes of a prompt that its wanted outputs do not need: as in ComfyUI, what is held of them
+        stays for a run that wants other outputs."""
+        if checked.prompt is None or len(checked.graph) == len(keys):
+            return {}
+        try:
+            order = sort_nodes(checked.graph)
+        except CycleError:
+            return {}
+        found = dict(keys)
+        for name in order:
+            if name not in found and name in checked.signatures:
+                found[name] = await self._make_key(checked.graph[name], checked.signatures[name], found, caller)
+        return found
 
     async def _make_key(
         self,
@@ -157,9 +182,10 @@ class Executor:
         else:
             self.cache.retain(used.__contains__)
 
-    def _end(self, held: RunOutputs, is_read_later: IsReadLater | None) -> None:
+    def _end(self, held: RunOutputs, is_read_later: IsReadLater | None, objects: NodeObjects) -> None:
         if self.cache.policy.name == "none":
             self.cache.clear()
+            objects.clear()  # as in ComfyUI, a node has no state then
         elif is_read_later and not self.cache.policy.keeps_others:
             self.cache.retain(is_read_later)
         else:

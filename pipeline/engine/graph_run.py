@@ -69,6 +69,7 @@ class GraphRun:
         self._pending: dict[asyncio.Task[None], tuple[str, Call, float]] = {}
         self._seconds: dict[str, float] = {}
         self._blocked: NodeError | None = None
+        self._blockers: list[str] = []  # nodes that got a blocker with a message
 
     def begin(self) -> None:
         """Schedule what the targets need and the cache does not hold."""
@@ -100,10 +101,25 @@ class GraphRun:
             else:
                 break
         if self._blocked:
+            self._forget_blocked()
             raise self._blocked
         for name, signature in self._signatures.items():
             if signature.shows_when_cached and name in self._outputs.keys and name not in self.ui:
                 self._show(name)
+
+    def _forget_blocked(self) -> None:
+        """Let nothing that came of a blocker with a message be taken for known by a later run, which must fail too."""
+        readers: dict[str, list[str]] = {}
+        for name, node in self._nodes.items():
+            for _, link in node.links:
+                readers.setdefault(link.node, []).append(name)
+        waiting, found = list(self._blockers), set[str]()
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += readers.get(name, [])
+        self._outputs.forget(found)
 
     async def _try(self, name: str, work: Awaitable[None]) -> None:
         try:
@@ -142,7 +158,10 @@ class GraphRun:
         if self._ask(name, await self._caller.find_wanted(node, self._sources(name))):
             self._add_seconds(name, began)
             return None
+        self._check_batch(name)
         call = await self._caller.call(node, self._sources(name))
+        if call.blocked:
+            self._blockers.append(name)
         if call.blocked and not self._blocked:
             self._blocked = self._explain(name, ExecutionBlocked(f"Execution Blocked: {call.blocked[0]}"))
         if call.tasks:
@@ -150,6 +169,12 @@ class GraphRun:
             return None
         self._add_seconds(name, began)
         return await self._finish(name, call)
+
+    def _check_batch(self, name: str) -> None:
+        """Give a seed batch up if what its node reads has changed since the sweep was planned."""
+        batch = self._caller.batch
+        if batch and batch.node == name and self._outputs.keys[name] not in batch.seeds:
+            self._caller.batch = None
 
     def _ask(self, name: str, wanted: Iterable[str]) -> bool:
         """Join the lazy inputs that a node asks for; whether it has to be asked again."""
@@ -170,18 +195,19 @@ class GraphRun:
         if answer.parts:
             return await self._expand(name, answer)
         outputs = answer.outputs
-        batch = self._caller.batch
-        if batch and batch.node == name:
+        batch = self._caller.batch if self._caller.batch and self._caller.batch.node == name else None
+        if batch:
             parts = batch.split(outputs)
             outputs = parts.pop(self._outputs.keys[name])
             for key, part in parts.items():
-                self._outputs.hold(key, NodeOutputs(part, answer.ui, call.latent_format))
-        return self._keep(name, NodeOutputs(outputs, answer.ui, call.latent_format))
+                self._outputs.hold(key, NodeOutputs(part, answer.ui, call.latent_format, batch))
+        return self._keep(name, NodeOutputs(outputs, answer.ui, call.latent_format, batch))
 
     def _keep(self, name: str, outputs: NodeOutputs) -> None:
+        if outputs.ui:
+            self.ui[name] = outputs.ui
         self._outputs.put(name, outputs)
         self._listen(NodeFinished(name, self._nodes[name].class_type, self._seconds.pop(name, 0.0)))
-        self._show(name)
         self._leave(name)
         self._outputs.settle(name)
 
@@ -204,7 +230,10 @@ class GraphRun:
         sources = [link.node for link in links]
         await self._make_keys(sources)
         self._outputs.count(sources)
-        self._require(child for child in new if self._signatures[child].is_output_node)
+        shown = [child for child in new if self._signatures[child].is_output_node]
+        for child in shown:
+            self._show(child)
+        self._require(shown)
         self._wait_for(name, set(sources))
 
     def _resolve(self, name: str) -> None:

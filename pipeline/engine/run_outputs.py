@@ -57,6 +57,12 @@ class RunOutputs:
         if self._stays(key):
             self._cache.put(key, outputs)
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Let the outputs of nodes go, whoever reads them."""
+        for name in names:
+            if name in self.keys:
+                self._cache.drop(self.keys[name])
+
     def count(self, names: Iterable[str]) -> None:
         """Count one reader more of each name that has a key."""
         self.readers.update(self.keys[name] for name in names if name in self.keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import copy
 import gc
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
@@ -72,7 +73,7 @@ class Session:
         `targets` are the wanted output nodes; None: all. An output that cannot run is dropped and `node_errors` of the
         result says why. Raises PromptError if no output is left. `prompt` itself is not changed.
         """
-        copied = {name: {**info, "inputs": dict(info.get("inputs", {}))} for name, info in prompt.items()}
+        copied = {name: {**info, "inputs": copy.deepcopy(info.get("inputs", {}))} for name, info in prompt.items()}
         return self._wait_for(self._check_prompt(copied, targets))
 
     def _show_to_packs(self, prompt: dict[str, Any]) -> dict[str, Any]:
@@ -166,10 +167,11 @@ class Session:
                 raise
             log.warning("%s\nAll models and outputs are let go, and the run is tried once more", error)
             if batch:
-                log.warning("%d seeds are sampled at once, as run.batch_seeds allows", len(batch.seeds))
+                log.warning("%d seeds were sampled at once; now it is one", len(batch.seeds))
         # Not in the handler: the error's traceback holds tensors.
+        del caller
         self.clear()
-        return self._wait_for(self._run(checked, caller, listen, is_read_later))
+        return self._wait_for(self._run(checked, self._make_caller(checked, extra_data), listen, is_read_later))
 
     async def _run(
         self, checked: CheckedGraph, caller: NodeCaller, listen: Listener, is_read_later: IsReadLater | None

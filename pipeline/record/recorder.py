@@ -42,7 +42,7 @@ class Recorder:
     """Keeps one run: its files in `folder`, and its MLflow run, below `parent`, if there is a `tracker`.
 
     Call `start`, pass it the executor's events, `keep_latent` for what is kept, then `finish` once. What goes to MLflow
-    is written in the background; `wait` waits for it.
+    is written in the background; `wait` waits for it. `tags` are what the run has shown of itself.
     """
 
     folder: Path
@@ -50,6 +50,7 @@ class Recorder:
     tracker: Tracker | None = None
     parent: TrackedRun | None = None
     files: list[Path] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
     _run: TrackedRun | None = None
     _found: set[Path] = field(default_factory=set)
     _metrics: list[tuple[str, float, float, int]] = field(default_factory=list)
@@ -114,7 +115,7 @@ class Recorder:
         for name, value in facts.measure_peak_memory().items():
             self._measure(name, value)
         if self._run:
-            tags = {"cached": " ".join(self._cached) or "none"}
+            tags = {"cached": " ".join(self._cached) or "none", **self.tags}
             if error:
                 tags["error"] = error[:5000]
             self._run.log(self._metrics, tags)

@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.engine.comfyui.seed_batch import BATCHED_CLASS, WITHOUT_NOISE, SeedBatch
+from pipeline.engine.comfyui.seed_batch import BATCHED_CLASS, MODELS_APART, WITHOUT_NOISE, SeedBatch
 from pipeline.engine.keys import settle
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Link, Node
+from pipeline.graph.order import find_needed
 
 SEED = "seed"
 
@@ -40,7 +41,7 @@ def find_batched(
     for place, size in sizes.items():
         checked = graphs[place]
         samplers = (checked.graph[name] for name in checked.order if _can_be_batched(checked.graph[name]))
-        node = next(samplers, None)
+        node = next((one for one in samplers if not find_other_models(checked, one)), None)
         if size > 1 and node is not None:
             seed = int(node.inputs[SEED])
             found[place] = BatchedSampler(node.name, _make_group_key(node, keys[place], size), seed, size)
@@ -66,15 +67,29 @@ def plan_batches(cells: Mapping[int, tuple[Mapping[str, str], BatchedSampler | N
     return planned
 
 
-def list_unbatched_samplers(graphs: Mapping[int, CheckedGraph]) -> list[str]:
-    """The values of `sampler_name` whose seeds have to run one by one."""
-    names = {
-        str(node.inputs.get("sampler_name")): None
-        for checked in graphs.values()
-        for node in checked.graph.values()
-        if node.class_type == BATCHED_CLASS and not _can_be_batched(node)
+def explain_unbatched(graphs: Mapping[int, CheckedGraph]) -> list[str]:
+    """Why seeds of some KSamplers have to run one by one, a sentence for each reason."""
+    reasons: dict[str, None] = {}
+    for checked in graphs.values():
+        for node in checked.graph.values():
+            if node.class_type == BATCHED_CLASS and not _can_be_batched(node):
+                reasons[f"{node.inputs.get('sampler_name')} draws noise while it steps, or may"] = None
+            elif node.class_type == BATCHED_CLASS and (others := find_other_models(checked, node)):
+                reasons[f"{', '.join(others)} may treat a batch as a whole"] = None
+    return list(reasons)
+
+
+def find_other_models(checked: CheckedGraph, sampler: Node) -> list[str]:
+    """The class_types of nodes that the model of a KSampler comes from and that are not known to treat each latent of
+    a batch by itself."""
+    model = sampler.inputs.get("model")
+    needed = find_needed(checked.graph, [model.node] if isinstance(model, Link) else [])
+    makers = {
+        checked.graph[name].class_type
+        for name in needed
+        if any(output.type == "MODEL" for output in checked.signatures[name].outputs)
     }
-    return list(names)
+    return sorted(makers - MODELS_APART)
 
 
 def _can_be_batched(node: Node) -> bool:

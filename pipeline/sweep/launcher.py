@@ -10,6 +10,7 @@ import functools
 import importlib
 import logging
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,8 +107,10 @@ class WarmLauncher(Launcher):
             progress.begin(sweep.jobs[index])
             cell = functools.partial(_run_cell, sweep, place, record, progress)
             returns[index] = self._run(sweep.jobs[index].config, cell)
-            if returns[index].status == JobStatus.FAILED and sweep.jobs[index].read.run.fail_fast:
-                break
+            if returns[index].status == JobStatus.FAILED:
+                _let_go(returns[index]._return_value)
+                if sweep.jobs[index].read.run.fail_fast:
+                    break
         progress.close()
         log.info("%s", progress.summarise())
         for job in record.failed:
@@ -144,6 +147,15 @@ class WarmLauncher(Launcher):
 
     def _configure_log(self) -> None:
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what the frames of an error hold: models and latents, whose memory the next jobs need."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _run_cell(

@@ -24,7 +24,7 @@ from pipeline.runner import (
     open_tracker,
     run_checked,
 )
-from pipeline.sweep.batches import BatchedSampler, find_batched, list_unbatched_samplers
+from pipeline.sweep.batches import BatchedSampler, explain_unbatched, find_batched
 from pipeline.sweep.plan import Cell, Plan, PlannedCell, plan_cells
 
 log = logging.getLogger(__name__)
@@ -158,8 +158,8 @@ def _find_batched(
     jobs: Sequence[SweepJob], graphs: Mapping[int, CheckedGraph], keys: Mapping[int, Mapping[str, str]]
 ) -> dict[int, BatchedSampler]:
     sizes = {index: job.read.run.batch_seeds for index, job in enumerate(jobs) if job.read.run.batch_seeds > 1}
-    for name in list_unbatched_samplers({index: graphs[index] for index in sizes}):
-        log.info("%s draws noise while it steps, or may: its seeds are sampled one by one, not in batches", name)
+    for reason in explain_unbatched({index: graphs[index] for index in sizes}):
+        log.info("%s: seeds are sampled one by one, not in batches", reason)
     return find_batched(graphs, keys, sizes)
 
 

@@ -282,3 +282,50 @@ def test_all_lets_go_of_what_is_unused_longest_while_memory_is_short(session, mo
     monkeypatch.undo()
     assert session.run(first).cached == ()
     assert session.run(first).cached == ("a", "out")
+
+
+@pytest.mark.parametrize("policy", ["classic", "all", "lru:3"])
+def test_a_blocker_with_a_message_fails_again_and_in_every_graph_that_shares_it(session, policy):
+    session.use_cache(policy)
+    nodes = {
+        "block": ("FlowBlock", {"value": 1, "block": 1, "message": "no"}),
+        "add": ("ProbeAdd", {"a": ["block", 0], "b": 1}),
+    }
+    for extra in (1, 1, 2):
+        nodes["more"] = ("ProbeAdd", {"a": ["add", 0], "b": extra})
+        with pytest.raises(NodeError, match="Execution Blocked: no"):
+            session.run(show("more", **nodes))
+
+
+def test_a_node_that_changes_its_input_changes_no_prompt(session):
+    prompt = make_prompt(x=("ProbeAppend", {"values": {"__value__": [1, 2]}}), out=("PreviewAny", {"source": ["x", 0]}))
+    for _ in range(2):
+        session.clear()
+        assert json.loads(session.run(prompt).ui["out"]["text"][0]) == [1, 2, 99]
+    assert prompt["x"]["inputs"] == {"values": {"__value__": [1, 2]}}
+
+
+def test_outputs_that_are_not_wanted_this_time_stay_known(session):
+    prompt = make_prompt(a=("ProbeAdd", {"a": 1, "b": 0}), b=("ProbeAdd", {"a": 2, "b": 0}))
+    prompt |= make_prompt(p=("ProbeGather", {"values": ["a", 0]}), q=("ProbeGather", {"values": ["b", 0]}))
+    session.run(prompt)
+    assert session.run(prompt, targets=["p"]).executed == ()
+    assert session.run(prompt).executed == ()
+
+
+def test_nodes_have_no_state_without_a_cache(session):
+    session.use_cache("none")
+    prompt = make_prompt(state=("ProbeState", {"value": 1}))
+    assert session.run(prompt).ui == session.run(prompt).ui
+
+
+def test_an_output_within_an_expansion_is_shown_from_the_cache_too(session):
+    for count in (1, 2):
+        execution = session.run(show("x", x=("FlowExpandShow", {"value": 3, "count": count})))
+        assert [shown["values"] for name, shown in execution.ui.items() if name != "out"] == [[3]]
+
+
+def test_a_node_that_asks_for_inputs_is_not_called_for_an_empty_list(session):
+    nodes = {"none": ("ProbeSpread", {"count": 0}), "one": ("ProbeAdd", {"a": 1, "b": 0})}
+    lazy = ("FlowLazy", {"which": ["none", 0], "a": ["one", 0]})
+    assert session.run(show("lazy", **nodes, lazy=lazy)).ui["out"] == {"values": []}

@@ -18,7 +18,7 @@ LAST_DIGITS = 1e-4
 def sample(session):
     """Samples seeds of a graph, one by one or all in one batch; a latent for each."""
 
-    def run(batched: bool, change=lambda graph: graph, **settings) -> list[torch.Tensor]:
+    def run(batched: bool, change=lambda graph: graph, given_up=False, **settings) -> list[torch.Tensor]:
         settings = {"steps": 4, "cfg": 2.0, **settings}
         overrides = [f"sampler.{name}={value}" for name, value in settings.items()]
         nodes = [read_config(compose_config([*overrides, f"seed={seed}"])).graph for seed in SEEDS]
@@ -29,7 +29,8 @@ def sample(session):
         for place, graph in enumerate(graphs):
             done = set(keys[: place + 1])
             execution = session.run(graph, is_read_later=lambda key, done=done: key not in done, batch=batch)
-            assert ("sampler" in execution.executed) == (place == 0 or not batched)
+            assert ("sampler" in execution.executed) == (place == 0 or not batched or given_up)
+            assert execution.batch == (None if given_up else batch)
             latents.append(execution.outputs["sampler"].outputs[0][0]["samples"])
         return latents
 
@@ -50,20 +51,20 @@ def test_a_batch_gives_each_seed_what_it_gives_alone(sample, name):
     assert_equal_but_for_the_last_digits(sample(True, sampler_name=name), sample(False, sampler_name=name))
 
 
-def test_latents_of_several_frames_are_repeated_whole_and_masked(sample):
+@pytest.mark.parametrize(("amount", "given_up"), [(1, False), (2, True)])
+def test_a_masked_latent_is_repeated_and_several_latents_are_sampled_without_a_batch(sample, amount, given_up):
     def change(graph: Graph) -> Graph:
         source = graph["sampler"].inputs["latent_image"]
         nodes = {
-            "two": Node("two", "RepeatLatentBatch", {"samples": source, "amount": 2}),
+            "two": Node("two", "RepeatLatentBatch", {"samples": source, "amount": amount}),
             "mask": Node("mask", "SolidMask", {"value": 0.5, "width": 16, "height": 16}),
             "masked": Node("masked", "SetLatentNoiseMask", {"samples": Link("two", 0), "mask": Link("mask", 0)}),
             "sampler": Node("sampler", "KSampler", {**graph["sampler"].inputs, "latent_image": Link("masked", 0)}),
         }
         return Graph({**graph, **nodes})
 
-    ours = sample(True, change, denoise=0.7)
-    assert all(len(one) == 2 for one in ours)
-    assert not torch.allclose(ours[0][0], ours[0][1], atol=0.1)
+    ours = sample(True, change, given_up, denoise=0.7)
+    assert all(len(one) == amount for one in ours)
     assert_equal_but_for_the_last_digits(ours, sample(False, change, denoise=0.7))
 
 
@@ -71,3 +72,22 @@ def test_the_names_are_comfyuis(session):
     import comfy.samplers
 
     assert set(comfy.samplers.SAMPLER_NAMES) > WITHOUT_NOISE
+
+
+def test_several_conditionings_are_sampled_without_a_batch(sample):
+    """ComfyUI cuts the second for a single latent, and would give it to the second seed of a batch."""
+
+    def change(graph: Graph) -> Graph:
+        # As a tensor [2, ...] of two captions would come: an entry of the list for each is another thing.
+        nodes = {"two": Node("two", "ProbeDouble", {"conditioning": graph["sampler"].inputs["positive"]})}
+        nodes["sampler"] = Node("sampler", "KSampler", {**graph["sampler"].inputs, "positive": Link("two", 0)})
+        return Graph({**graph, **nodes})
+
+    for one, other in zip(sample(True, change, True), sample(False, change), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_batch_that_was_planned_for_other_inputs_is_given_up(session):
+    graph = session.check(read_config(compose_config(["sampler.steps=1"])).graph, ["sampler"])
+    execution = session.run(graph, batch=SeedBatch("sampler", {"another key": 1}))
+    assert execution.batch is None

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from hydra.version import VersionBase, __compat_version__
 from mlflow import MlflowClient
 
 from pipeline.config import register_names
-from pipeline.sweep.launcher import WarmLauncher, register_launcher
+from pipeline.sweep.launcher import WarmLauncher, _let_go, register_launcher
 
 KEPT = {"multirun.yaml", "plan.txt", "contact_sheet.png", "contact_sheet.html"}
 
@@ -272,3 +273,24 @@ def test_hydras_basic_launcher_still_works(run_sweep):
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("unet: UNETLoader ...") == 1
     assert sorted(path.parent.name for path in folder.glob("*/sampler.latent")) == ["0", "1"]
+
+
+def test_an_error_that_is_kept_until_the_end_of_the_sweep_holds_no_models():
+    class Model:
+        pass
+
+    models = []
+
+    def fail() -> None:
+        model = Model()
+        models.append(weakref.ref(model))
+        try:
+            raise ValueError
+        except ValueError as cause:
+            raise RuntimeError from cause
+
+    with pytest.raises(RuntimeError) as caught:
+        fail()
+    assert models[0]() is not None
+    _let_go(caught.value)
+    assert models[0]() is None

@@ -15,12 +15,13 @@ from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.order import sort_nodes
 from pipeline.graph.signature import OutputSpec, Signature
-from pipeline.sweep.batches import find_batched, list_unbatched_samplers
+from pipeline.sweep.batches import explain_unbatched, find_batched
 from pipeline.sweep.plan import Cell, Plan, plan_cells
 
 CLASSES = {
     "UNETLoader": Signature("UNETLoader", {}, (OutputSpec("MODEL", "MODEL"),)),
     "LoraLoaderModelOnly": Signature("LoraLoaderModelOnly", {}, (OutputSpec("MODEL", "MODEL"),)),
+    "Mahiro": Signature("Mahiro", {}, (OutputSpec("MODEL", "MODEL"),)),
     "Encode": Signature("Encode", {}, (OutputSpec("CONDITIONING", "CONDITIONING"),)),
     "KSampler": Signature("KSampler", {}, (OutputSpec("LATENT", "LATENT"),)),
     "SaveLatent": Signature("SaveLatent", {}, (), is_output_node=True),
@@ -163,4 +164,16 @@ def test_samplers_that_draw_noise_and_lonely_seeds_are_not_batched():
     alone = [sample(seed=3, lora=0.5), sample(seed=3, lora=1.0), sample(seed=3, lora=1.0)]
     assert [cell.batched for cell in batched([*noisy, *alone], 4)] == [None] * 5
     graphs = {place: cell.checked for place, cell in enumerate([*noisy, *alone])}
-    assert list_unbatched_samplers(graphs) == ["euler_ancestral"]
+    assert explain_unbatched(graphs) == ["euler_ancestral draws noise while it steps, or may"]
+
+
+def test_a_model_that_may_look_at_the_whole_batch_is_not_batched():
+    cells = [sample(seed=seed) for seed in (1, 2)]
+    patched = []
+    for cell in cells:
+        graph = cell.checked.graph
+        nodes = {**graph, "patch": Node("patch", "Mahiro", {"model": Link("lora", 0)})}
+        nodes["sampler"] = Node("sampler", "KSampler", {**graph["sampler"].inputs, "model": Link("patch", 0)})
+        patched.append(make_cell(Graph(nodes), "sampler"))
+    assert [cell.batched for cell in batched(patched, 4)] == [None, None]
+    assert explain_unbatched({0: patched[0].checked}) == ["Mahiro may treat a batch as a whole"]

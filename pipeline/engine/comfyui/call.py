@@ -7,8 +7,10 @@ execution.py, so those are called here; their signatures are the same from Comfy
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib.util
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -23,6 +25,8 @@ from pipeline.errors import Problem
 from pipeline.graph.api_format import is_link
 from pipeline.graph.model import Link, Node
 
+log = logging.getLogger(__name__)
+
 PROMPT_ID = "latentgrid"
 
 
@@ -30,12 +34,14 @@ PROMPT_ID = "latentgrid"
 class NodeOutputs:
     """What a node gave. `outputs` has a list for each output slot (of one value, but for list outputs).
 
-    `ui` is what an output node shows; `latent_format` ComfyUI's format of a LATENT among the outputs, if known.
+    `ui` is what an output node shows; `latent_format` ComfyUI's format of a LATENT among the outputs, if known; `batch`
+    the seeds that were sampled with it.
     """
 
     outputs: list[list[Any]]
     ui: Mapping[str, Any] = field(default_factory=dict)
     latent_format: Any = None
+    batch: SeedBatch | None = None
 
 
 @dataclass
@@ -85,7 +91,7 @@ class NodeCaller:
         self._server = comfyui.server
         self._extra_data = dict(extra_data or {})
         # A prompt of its own: ComfyUI memoises in it, and nodes may change it.
-        copied = {name: {**info, "inputs": dict(info.get("inputs", {}))} for name, info in prompt.items()}
+        copied = {name: {**info, "inputs": copy.deepcopy(info.get("inputs", {}))} for name, info in prompt.items()}
         self.prompt = DynamicPrompt(copied)
         self.mark_in_use: Callable[[Any], None] = lambda outputs: None
         self.batch: SeedBatch | None = None
@@ -110,6 +116,8 @@ class NodeCaller:
         if find_lazy_check(cls) is None:
             return []
         values, missing, v3_data = self._read_inputs(node, cls, _Sources(sources))
+        if _is_called_for_none(cls, values):
+            return []
         target = self.objects.get(node.name, node.class_type, cls)
         # The class is given the original names of dynamic inputs, so that it can ask for them.
         v3_data = {**v3_data, "create_dynamic_tuple": True}
@@ -123,13 +131,13 @@ class NodeCaller:
         """Call the node's function; `sources` holds the outputs of the nodes it is linked to."""
         cls = self._classes[node.class_type]
         values, _, v3_data = self._read_inputs(node, cls, _Sources(sources))
-        batch = self.batch if self.batch and self.batch.node == node.name else None
+        batch = self._find_batch(node, values)
         if batch:
             values["latent_image"] = batch.repeat(values["latent_image"])
         target = self.objects.get(node.name, node.class_type, cls)
         call = Call(target, [], _find_latent_format(node, values, sources))
-        if not getattr(cls, "INPUT_IS_LIST", False) and any(len(many) == 0 for many in values.values()):
-            return call  # called for each entry of a list that has none
+        if _is_called_for_none(cls, values):
+            return call
         for source in sources.values():
             self.mark_in_use(source.outputs)
         self._server.last_node_id = self.prompt.get_display_node_id(node.name)
@@ -149,6 +157,15 @@ class NodeCaller:
         finally:
             _reset_dynamic_vram()
         return call
+
+    def _find_batch(self, node: Node, values: Mapping[str, list[Any]]) -> SeedBatch | None:
+        """The seed batch to call the node for. One that its inputs do not allow is given up: `batch` is then None."""
+        if self.batch is None or self.batch.node != node.name:
+            return None
+        if obstacle := self.batch.find_obstacle(values):
+            log.info("%s: %s, so its seeds are sampled one by one", node.name, obstacle)
+            self.batch = None
+        return self.batch
 
     async def fingerprint(self, node: Node) -> Any:
         """What IS_CHANGED or fingerprint_inputs says of the node's constants; False for a class without it."""
@@ -217,6 +234,11 @@ def _reset_dynamic_vram() -> None:
     ):
         if importlib.util.find_spec(module):
             getattr(importlib.import_module(module), function)()
+
+
+def _is_called_for_none(cls: type, values: Mapping[str, list[Any]]) -> bool:
+    """Whether a node would be called for each entry of a list that has none."""
+    return not getattr(cls, "INPUT_IS_LIST", False) and any(len(many) == 0 for many in values.values())
 
 
 def _note_message(blocker: Any, messages: list[str]) -> Any:

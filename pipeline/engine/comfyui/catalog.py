@@ -132,7 +132,7 @@ class Catalog:
             folders=tuple(folders),
             depends_on_name=bool(getattr(cls, "NOT_IDEMPOTENT", False)) or _asks_for_name(whole.get("hidden") or {}),
             takes_any_link=_takes_any_keyword(function),
-            lazy=_find_lazy(cls, whole, inputs),
+            lazy=_find_lazy(cls, whole, inputs, node),
             is_async=inspect.iscoroutinefunction(function),
             shows_when_cached=bool(getattr(cls, "HAS_INTERMEDIATE_OUTPUT", False)),
         )
@@ -187,12 +187,16 @@ def _takes_any_keyword(function: Any) -> bool:
     return function is not None and inspect.getfullargspec(function).varkw is not None
 
 
-def _find_lazy(cls: type, declared: Mapping[str, Any], inputs: Mapping[str, InputSpec]) -> frozenset[str]:
+def _find_lazy(cls: type, declared: Mapping[str, Any], inputs: Mapping[str, InputSpec], node: Node) -> frozenset[str]:
     """The lazy inputs. Those within dynamic inputs count only if the class asks for what it needs: ComfyUI evaluates
     them always, so that a class which never asks gets them all the same."""
     plain = {name for part in ("required", "optional") for name in declared.get(part, {})}
     asks = find_lazy_check(cls) is not None
-    return frozenset(name for name, spec in inputs.items() if spec.options.get("lazy") and (asks or name in plain))
+    found = {name for name, spec in inputs.items() if spec.options.get("lazy") and (asks or name in plain)}
+    if _takes_any(declared):
+        others = {name: declared["optional"][name] for name in node.inputs if name not in plain}
+        found.update(name for name, spec in others.items() if len(spec) > 1 and spec[1].get("lazy"))
+    return frozenset(found)
 
 
 def is_v3(cls: type) -> bool:

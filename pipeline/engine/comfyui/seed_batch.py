@@ -40,6 +40,26 @@ All others (ancestral, SDE, lcm, ddpm, seeds_*, er_sde, sa_solver; dpm_adaptive,
 ddim, which draws noise where there is a mask) would give a batch one stream of noise, and so other pictures.
 """
 
+MODELS_APART = frozenset(
+    (
+        "APG",
+        "CFGNorm",
+        "CFGZeroStar",
+        "CheckpointLoaderSimple",
+        "FreSca",
+        "LoraLoader",
+        "LoraLoaderModelOnly",
+        "ModelSamplingAuraFlow",
+        "ModelSamplingFlux",
+        "ModelSamplingSD3",
+        "RescaleCFG",
+        "TCFG",
+        "UNETLoader",
+    )
+)
+"""The nodes whose models treat each latent of a batch by itself. Others may look at the whole batch, as Mahiro,
+EasyCache and LazyCache do, and would give other pictures."""
+
 
 @dataclass(frozen=True)
 class SeedBatch:
@@ -60,11 +80,19 @@ class SeedBatch:
         seeds = list(self.seeds.values())
         return {"batch.node": self.node, "batch.seeds": json.dumps(seeds), "batch.position": str(seeds.index(seed))}
 
-    def repeat(self, latents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Latents for the call: `samples` [batch, ...] become [seeds * batch, ...], seed by seed.
+    def find_obstacle(self, values: Mapping[str, Sequence[Any]]) -> str | None:
+        """Why these inputs of the KSampler (lists of values) cannot be sampled for several seeds at once, if so.
 
-        ComfyUI repeats a mask and conditionings itself. Raises TypeError for samples that are no single tensor.
+        ComfyUI fits conditionings, masks and hints to the size of the batch, by cutting them or by repeating them. Only
+        where all have one entry does each seed get in a batch what it gets alone.
         """
+        for name in ("latent_image", "positive", "negative"):
+            if where := _find_several(values.get(name, []), name):
+                return where
+        return None
+
+    def repeat(self, latents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Latents for the call: `samples` [1, ...] become [seeds, ...]. ComfyUI repeats masks and conditionings."""
         return [_change_samples(latent, lambda samples: _repeat(samples, len(self.seeds))) for latent in latents]
 
     @contextmanager
@@ -101,9 +129,20 @@ def _change_samples(latent: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _repeat(samples: Any, count: int) -> Any:
+    return samples.repeat(count, *(1 for _ in samples.shape[1:]))
+
+
+def _find_several(value: Any, where: str) -> str | None:
+    """Where a value has a tensor of several entries, or something that is neither a tensor nor plain data."""
     import torch
 
-    if not isinstance(samples, torch.Tensor):
-        message = f"a {type(samples).__name__} of latents cannot be sampled in a seed batch. Set run.batch_seeds=1"
-        raise TypeError(message)
-    return samples.repeat(count, *(1 for _ in samples.shape[1:]))
+    if isinstance(value, torch.Tensor):
+        return None if value.ndim == 0 or len(value) == 1 else f"{where} has {len(value)} entries"
+    if isinstance(value, Mapping):
+        found = (_find_several(one, f"{where}.{key}") for key, one in value.items())
+        return next((one for one in found if one), None)
+    if isinstance(value, list | tuple):
+        return next((one for one in (_find_several(entry, where) for entry in value) if one), None)
+    if is_blocked(value) or isinstance(value, str | int | float | None):
+        return None
+    return f"{where} has a {type(value).__name__}"

@@ -21,6 +21,7 @@ def progress_heard(comfyui: ComfyUI, caller: NodeCaller, listen: Listener) -> It
     """Turn the progress calls of nodes (ProgressBar, set_progress) into events."""
     import comfy.utils
     from comfy_execution import progress
+    from comfy_execution.graph import DynamicPrompt
     from comfy_execution.utils import get_executing_context
 
     class Handler(progress.ProgressHandler):
@@ -41,6 +42,7 @@ def progress_heard(comfyui: ComfyUI, caller: NodeCaller, listen: Listener) -> It
         yield
     finally:
         comfy.utils.set_progress_bar_global_hook(None)
+        progress.reset_progress_state(PROMPT_ID, DynamicPrompt({}))  # it would hold what nodes expanded to
 
 
 @contextmanager
@@ -94,6 +96,8 @@ class MemoryKeeper:
         finally:
             if in_use:
                 in_use.end()
+            if self._management.DISABLE_SMART_MEMORY:
+                self._management.unload_all_models()
             if time.monotonic() - self._collected > COLLECT_EVERY:
                 self.collect()
 

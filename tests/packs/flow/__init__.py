@@ -114,17 +114,33 @@ class FlowExpandFail(io.ComfyNode):
         return io.NodeOutput(graph.node(class_type, value=1, text="x").out(0), expand=graph.finalize())
 
 
+class FlowExpandShow(io.ComfyNode):
+    """Expands into a node that shows `value`, and an addition of `count`."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Int.Input("value"), io.Int.Input("count")]
+        return io.Schema(node_id="FlowExpandShow", inputs=inputs, outputs=[io.Int.Output()], enable_expand=True)
+
+    @classmethod
+    def execute(cls, value, count) -> io.NodeOutput:
+        graph = GraphBuilder()
+        graph.node("ProbeGather", values=value)
+        return io.NodeOutput(graph.node("ProbeAdd", a=value, b=count).out(0), expand=graph.finalize())
+
+
 class FlowBlock(io.ComfyNode):
     """Gives its value, or blocks what reads it without a word."""
 
     @classmethod
     def define_schema(cls):
-        inputs = [io.Int.Input("value"), io.Int.Input("block")]
+        message = io.String.Input("message", default="", optional=True)
+        inputs = [io.Int.Input("value"), io.Int.Input("block"), message]
         return io.Schema(node_id="FlowBlock", inputs=inputs, outputs=[io.Int.Output()])
 
     @classmethod
-    def execute(cls, value, block) -> io.NodeOutput:
-        return ExecutionBlocker(None) if block else io.NodeOutput(value)
+    def execute(cls, value, block, message="") -> io.NodeOutput:
+        return io.NodeOutput(ExecutionBlocker(message or None) if block else value)
 
 
 class FlowInterrupt(io.ComfyNode):
@@ -162,7 +178,7 @@ class FlowShow(io.ComfyNode):
 
 class Flow(ComfyExtension):
     async def get_node_list(self):
-        return [FlowLazy, FlowSum, FlowCountdown, FlowExpandFail, FlowBlock, FlowInterrupt, FlowShow]
+        return [FlowLazy, FlowSum, FlowCountdown, FlowExpandFail, FlowExpandShow, FlowBlock, FlowInterrupt, FlowShow]
 
 
 async def comfy_entrypoint() -> Flow:

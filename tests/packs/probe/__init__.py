@@ -197,6 +197,37 @@ class ProbeSpread:
         return (list(range(count)),)
 
 
+class ProbeAppend:
+    """Changes the list that it is given."""
+
+    RETURN_TYPES = ("*",)
+    FUNCTION = "append"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"values": ("*",)}}
+
+    def append(self, values):
+        values.append(99)
+        return (list(values),)
+
+
+class ProbeDouble:
+    """Makes each tensor of a conditioning one of two entries, the second without what the first says."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "double"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"conditioning": ("CONDITIONING",)}}
+
+    def double(self, conditioning):
+        return ([[torch.cat([tensor, torch.zeros_like(tensor)]), info] for tensor, info in conditioning],)
+
+
 class ProbeGather:
     """Takes a whole list, and shows it as an output node."""
 
@@ -284,6 +315,8 @@ V1 = (
     ProbeChanging,
     ProbeJudge,
     ProbeTyped,
+    ProbeAppend,
+    ProbeDouble,
     ProbeEcho,
     ProbeName,
     ProbeBlock,
