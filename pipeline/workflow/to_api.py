@@ -1,0 +1,151 @@
+"""From a workflow in the GUI's format to a prompt in ComfyUI's API format, as the GUI exports it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pipeline.errors import ConfigError, Problem, did_you_mean
+from pipeline.graph.api_format import is_link
+from pipeline.graph.reader import VALUE
+from pipeline.workflow.definitions import NodeDefinition, read_options
+from pipeline.workflow.live import ABSENT, BYPASSED, SILENT, LiveNode, Widget
+from pipeline.workflow.load import Workflow, load_workflow, set_primitives
+from pipeline.workflow.resolve import Held, Origin, Scope, find_source
+from pipeline.workflow.text import Choose, fill_placeholders, pick_choices
+from pipeline.workflow.widgets import CUSTOM_COMBO
+
+VIEWER_CLASSES = frozenset({"Load3D", "Load3DAdvanced", "Preview3DAdvanced", "Save3DAdvanced"})
+"""Node classes that need a value which only a 3D viewer in the GUI makes."""
+
+Prompt = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A prompt, the ids of bypassed nodes that it keeps, and what a user should know."""
+
+    prompt: Prompt
+    bypassed: frozenset[str] = frozenset()
+    warnings: list[str] = field(default_factory=list)
+
+
+def export_prompt(
+    document: Mapping[str, Any],
+    definitions: Mapping[str, NodeDefinition],
+    *,
+    keep_bypassed: bool = False,
+    choose: Choose = random.choice,
+    now: datetime | None = None,
+) -> Exported:
+    """Export a workflow in the GUI's format (0.4 or 1) as the GUI does.
+
+    `definitions` are those of its class_types. `choose` picks from the choices of dynamic prompts. With
+    `keep_bypassed`, bypassed nodes of the workflow stay in the prompt, and so do links to them.
+    Raises ConfigError with all that stands in the way: group nodes, unknown classes, values that a 3D viewer makes.
+    """
+    workflow = load_workflow(document, definitions)
+    set_primitives(workflow)
+    places = list(_list_places(Scope(workflow.root)))
+    kept = _find_kept(places) if keep_bypassed else frozenset()
+    emitted = [(scope, node) for scope, node in places if node.mode not in SILENT or scope.make_id(node) in kept]
+    _refuse_unknown([node for _, node in emitted], definitions)
+    exporter = _Exporter(workflow, kept, choose, now or datetime.now())
+    prompt = {scope.make_id(node): exporter.export(scope, node) for scope, node in emitted}
+    for info in prompt.values():
+        info["inputs"] = {
+            name: value for name, value in info["inputs"].items() if not is_link(value) or value[0] in prompt
+        }
+    return Exported(prompt, frozenset(kept), workflow.warnings)
+
+
+def _list_places(scope: Scope) -> Iterator[tuple[Scope, LiveNode]]:
+    """The nodes that are no GUI helpers, in the order of the file, those of a subgraph once for each of its hosts."""
+    for node in scope.graph.nodes.values():
+        if node.subgraph is None:
+            if not node.is_virtual:
+                yield scope, node
+        elif scope.host is not None or node.mode not in SILENT:
+            yield from _list_places(scope.enter(node))
+
+
+def _find_kept(places: Sequence[tuple[Scope, LiveNode]]) -> frozenset[str]:
+    return frozenset(scope.make_id(node) for scope, node in places if node.mode == BYPASSED and node.definition)
+
+
+def _refuse_unknown(nodes: Sequence[LiveNode], definitions: Collection[str]) -> None:
+    unknown: dict[str, LiveNode] = {node.type: node for node in reversed(nodes) if node.is_unknown}
+    problems = [_explain_unknown(node, definitions) for node in reversed(unknown.values())]
+    problems += [
+        Problem(
+            "viewer_value",
+            f"node {node.id} ({node.title})",
+            f"{node.type} needs a value that only the 3D viewer of ComfyUI's GUI makes. Take the node out of the "
+            "workflow, or read the model by a node without a viewer",
+        )
+        for node in nodes
+        if node.type in VIEWER_CLASSES
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _explain_unknown(node: LiveNode, known: Collection[str]) -> Problem:
+    properties = node.saved.get("properties") or {}
+    pack = properties.get("cnr_id") or properties.get("aux_id")
+    if pack and pack != "comfy-core":
+        hint = f". It is of the pack {pack!r}: install that, and name its folder: comfyui.custom_nodes=[FOLDER]"
+    else:
+        hint = did_you_mean(node.type, known) or ". Name the pack that has it: comfyui.custom_nodes=[FOLDER]"
+    return Problem("missing_node_type", f"node {node.id} ({node.title})", f"{node.type!r} is no known node class{hint}")
+
+
+@dataclass
+class _Exporter:
+    workflow: Workflow
+    kept: Collection[str]
+    choose: Choose
+    now: datetime
+
+    def export(self, scope: Scope, node: LiveNode) -> dict[str, Any]:
+        """One node of the prompt: the values of its widgets, then what its inputs are connected to."""
+        inputs: dict[str, Any] = {}
+        for widget in node.widgets:
+            value = self._read_widget(node, widget) if widget.prompted else ABSENT
+            if value is not ABSENT:
+                inputs[widget.name] = _wrap(value, widget.kind)
+        for index, slot in enumerate(node.slots):
+            source = find_source(scope, node, index, self.kept)
+            if isinstance(source, Origin):
+                inputs[slot.name] = [source.node, source.slot]
+            elif isinstance(source, Held) and source.value is not ABSENT:
+                inputs[slot.name] = _wrap(source.value, "")
+        if node.type == CUSTOM_COMBO:
+            inputs["index"] = _find_choice(node, inputs.get("choice"))
+        return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
+
+    def _read_widget(self, node: LiveNode, widget: Widget) -> Any:
+        value = widget.value
+        if not isinstance(value, str):
+            return value
+        if widget.declaration is not None and read_options(widget.declaration).get("dynamicPrompts"):
+            return pick_choices(value, self.choose)
+        if widget.name == "filename_prefix" and "Save" in node.type:
+            return fill_placeholders(value, self.workflow.nodes, self.now)
+        return value
+
+
+def _find_choice(node: LiveNode, choice: Any) -> int:
+    """The place of the choice among the options of a CustomCombo, -1 if it is none of them."""
+    options = [widget.value for widget in node.widgets if widget.name.startswith("option")]
+    return options.index(choice) if choice in options else -1
+
+
+def _wrap(value: Any, kind: str) -> Any:
+    """A list is wrapped, or it would pass for a link."""
+    if not isinstance(value, list):
+        return value
+    return {VALUE: value, **({"__type__": "CURVE"} if kind == "CURVE" else {})}
