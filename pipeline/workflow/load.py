@@ -132,7 +132,7 @@ class _Loader:
             slot = by_name.get(name)
             if slot is None:
                 owner = (saved.get("widget") or {}).get("name")
-                stray = node.definition and (owner and not node.find_widget(owner) or _belongs_to_combo(node, name))
+                stray = node.definition and ((owner and not node.find_widget(owner)) or _belongs_to_combo(node, name))
                 if node.subgraph or stray:
                     continue
                 slot = Slot(name, read_slot_type(saved.get("type")), is_widget=bool(owner))

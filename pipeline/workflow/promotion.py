@@ -1,4 +1,4 @@
-"""Widgets promoted to the outside of a subgraph: inputs of its hosts that hold a value, and the older `proxyWidgets`."""
+"""Widgets promoted out of a subgraph: inputs of its hosts that hold a value, and the older `proxyWidgets`."""
 
 from __future__ import annotations
 

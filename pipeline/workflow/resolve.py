@@ -23,7 +23,7 @@ WILDCARDS = ("*", "")
 
 @dataclass(frozen=True)
 class Scope:
-    """A graph as one of its hosts shows it: the same subgraph in two places has two scopes. The workflow has no host."""
+    """A graph as one of its hosts shows it, so a subgraph in two places has two scopes. The workflow has no host."""
 
     graph: LiveGraph
     path: tuple[str, ...] = ()
@@ -80,10 +80,11 @@ def find_source(scope: Scope, node: LiveNode, slot: int, kept: Collection[str] =
             if not isinstance(entered, tuple):
                 return entered
             scope, node, slot, wanted = entered
-        elif scope.host is not None and scope.outer is not None:
-            scope, node, slot, wanted = scope.outer, scope.host, link.origin_slot, None
-        else:
+            continue
+        outer, host = scope.outer, scope.host
+        if outer is None or host is None:
             return None
+        scope, node, slot, wanted = outer, host, link.origin_slot, None
 
 
 def _read_held(host: LiveNode, slot: int) -> Source:

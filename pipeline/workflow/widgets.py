@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from pipeline.graph.signature import MATCH_TYPE, WIDGET_TYPES
-from pipeline.workflow.definitions import NodeDefinition, list_inputs, read_choices, read_options, read_type
+from pipeline.workflow.definitions import list_inputs, read_choices, read_options, read_type
 from pipeline.workflow.live import ABSENT, LiveNode, Slot, Widget
 
 DYNAMIC_COMBO, AUTOGROW = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3"
@@ -154,7 +154,8 @@ def _choose_option(node: LiveNode, combo: Widget) -> None:
         (one for one in read_options(combo.declaration).get("options") or () if one.get("key") == combo.value), None
     )
     children = [(prefix + name, spec) for name, spec in list_inputs(option["inputs"] if option else {})]
-    widgets, slots = [], []
+    widgets: list[Widget] = []
+    slots: list[Slot] = []
     for name, declaration in children:
         if read_type(declaration) == AUTOGROW:
             slots += _make_autogrow(node, name, declaration, links)

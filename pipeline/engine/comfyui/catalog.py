@@ -49,7 +49,7 @@ class Catalog:
         return {name: self._read_signature(node) for name, node in known.items()}
 
     async def read_definitions(self, class_types: set[str]) -> dict[str, NodeDefinition]:
-        """Definitions by class_type, as ComfyUI's server gives them at /object_info; those that nothing defines lack."""
+        """Definitions by class_type, as at the /object_info of ComfyUI's server; one that nothing defines is missing."""
         await self.load(class_types)
         return {name: self._read_definition(name) for name in sorted(class_types & self.classes.keys())}
 
