@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from pipeline.graph.model import Graph, Link
 from pipeline.graph.reader import BYPASS, ID, MISSING, NODE, UI, VALUE
 from pipeline.graph.signature import OutputSpec, find_output
 from pipeline.workflow.definitions import NodeDefinition, read_type
-from pipeline.workflow.names import name_nodes
+from pipeline.workflow.names import WORDS, name_nodes
 from pipeline.workflow.widgets import AUTOGROW, DYNAMIC_COMBO, IMPLICIT_SEEDS
 
 Definitions = Mapping[str, NodeDefinition]
@@ -25,19 +26,19 @@ SEED = "${seed}"
 PART = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 INTERPOLATION = re.compile(r"(\\*)\$\{")
 # Texts that every YAML reader takes for what they are; all others are quoted.
-PLAIN = re.compile(r"(?!(?:null|true|false|yes|no|on|off|y|n|nan|inf)$)[a-z][a-z0-9_]*", re.IGNORECASE)
+PLAIN = re.compile(rf"(?!(?:{'|'.join(WORDS)})$)[A-Za-z_](?:[\w./ -]*[\w./-])?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a prompt comes from, for the head of the file: the name of the graph, and lines for people."""
+class Head:
+    """The head of the file: the name of the graph, and lines for people."""
 
     name: str
     lines: Sequence[str] = ()
 
 
 def write_graph_file(
-    prompt: Prompt, definitions: Definitions, origin: Origin, groups: Sequence[str], bypassed: Collection[str] = ()
+    prompt: Prompt, definitions: Definitions, head: Head, groups: Sequence[str], bypassed: Collection[str] = ()
 ) -> str:
     """Write a prompt as a file of the group `graph`: one node a section, links by output names.
 
@@ -46,8 +47,8 @@ def write_graph_file(
     """
     titles = [(str((info.get("_meta") or {}).get("title") or ""), info["class_type"]) for info in prompt.values()]
     writer = _Writer(prompt, definitions, dict(zip(prompt, name_nodes(titles), strict=True)), bypassed)
-    head = [f"# @package _global_\n# python run.py graph={origin.name}", *(f"# {line}" for line in origin.lines)]
-    parts = ["\n".join(head) + "\n" + _dump({"defaults": [{f"override /{group}": None} for group in groups]})]
+    lines = [f"# @package _global_\n# python run.py graph={head.name}", *(f"# {line}" for line in head.lines)]
+    parts = ["\n".join(lines) + "\n" + _dump({"defaults": [{f"override /{group}": None} for group in groups]})]
     if writer.seed is not None:
         parts.append(_dump({"seed": writer.seed}))
     parts.append(_dump({"run": {"outputs": _Flow()}}))
@@ -127,12 +128,8 @@ class _Writer:
     def _name_output(self, class_type: str, index: int) -> str | int:
         """The output's name, or its type, if that means this output; else its index."""
         outputs = _list_outputs(self.definitions, class_type)
-        if index < len(outputs):
-            for name in (outputs[index].name, outputs[index].type):
-                if isinstance(name, str) and name != MISSING and "${" not in name:
-                    if find_output(outputs, name) == index:
-                        return name
-        return index
+        names = [outputs[index].name, outputs[index].type] if index < len(outputs) else []
+        return next((name for name in names if PLAIN.fullmatch(name) and find_output(outputs, name) == index), index)
 
 
 def _is_seed(value: Any) -> bool:
@@ -190,7 +187,7 @@ def _nest(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _repeats(path: Sequence[str]) -> bool:
     """Whether a name repeats a part, which in a mapping would mean the value of a dynamic combo."""
-    return any(one == other for one, other in zip(path, path[1:], strict=False))
+    return any(one == other for one, other in itertools.pairwise(path))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -202,7 +199,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     tag = "tag:yaml.org,2002:str"
     if "\n" in text and not text.endswith("\n") and text.replace("\n", "").isprintable():
         return dumper.represent_scalar(tag, text, style="|")
-    return dumper.represent_scalar(tag, text, style=None if PLAIN.fullmatch(text) else '"')
+    return dumper.represent_scalar(tag, text, style=None if text == SEED or PLAIN.fullmatch(text) else '"')
 
 
 _Dumper.add_representer(str, _represent_text)
