@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +63,7 @@ def read_prompt(values: Mapping[str, Any], graph: Graph, definitions: Definition
     prompt = {}
     for name, node in graph.items():
         inputs = {key: _read_input(value, ids, graph, definitions) for key, value in node.inputs.items()}
-        extra = {key: _wrap(value) for key, value in (values[name].get(UI) or {}).items()}
-        prompt[ids[name]] = {"class_type": node.class_type, "inputs": {**inputs, **extra}}
+        prompt[ids[name]] = {"class_type": node.class_type, "inputs": {**inputs, **(values[name].get(UI) or {})}}
     return prompt
 
 
@@ -169,15 +167,14 @@ def _write_constant(value: Any) -> Any:
 
 def _nest(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs with dots in their names as mappings, so that the command line can name them: see `graph/reader.py`."""
-    parents = Counter(name.rpartition(".")[0] for name in inputs if all(map(PART.fullmatch, name.split("."))))
+    paths = {name: name.split(".") for name in inputs}
+    nestable = {name: path for name, path in paths.items() if all(map(PART.fullmatch, path)) and not _repeats(path)}
+    parents = {".".join(path[:end]) for path in nestable.values() for end in range(1, len(path))}
     nested: dict[str, Any] = {}
     for name, value in inputs.items():
-        path = name.split(".")
-        if not all(map(PART.fullmatch, path)) or _repeats(path):
-            nested[name] = value
-            continue
+        path = nestable.get(name, [name])
         if name in parents:
-            path.append(path[-1])
+            path = [*path, path[-1]]
         section = nested
         for part in path[:-1]:
             section = section.setdefault(part, {})
