@@ -108,16 +108,20 @@ def _choose_bypassed(export: WorkflowExport, session: Session) -> frozenset[str]
         prompt = export.make_prompt(kept)
         nodes = read_api_format(prompt, find_literals(prompt))
         graph = Graph({name: replace(node, bypassed=name in kept) for name, node in nodes.items()})
-        flat = resolve_bypass(graph, session.read_signatures(graph))
-        wrong = [
-            value
-            for name, node in exact.items()
-            for key, value in graph[name].inputs.items()
-            if flat[name].inputs.get(key) != node.inputs.get(key)
-        ]
+        signatures = session.read_signatures(graph)
+        links = [link for node in graph.values() for _, link in node.links]
+        wrong: list[Any] = [link for link in links if signatures[link.node].find_output(link.output) is None]
+        if kept.isdisjoint(link.node for link in wrong):
+            flat = resolve_bypass(graph, signatures)
+            wrong = [
+                value
+                for name, node in exact.items()
+                for key, value in graph[name].inputs.items()
+                if flat[name].inputs.get(key) != node.inputs.get(key)
+            ]
         culprits = {value.node for value in wrong if isinstance(value, Link)} & kept
         if not culprits:
-            return kept if not wrong else frozenset()
+            return kept
         kept -= culprits
     return kept
 
