@@ -13,6 +13,7 @@ import yaml
 
 from pipeline.config import CONF, compose_config, read_config
 from pipeline.errors import ConfigError, Problem
+from pipeline.workflow.names import WORDS
 
 if TYPE_CHECKING:
     from pipeline.engine.session import Session
@@ -61,7 +62,7 @@ def import_workflow(args: argparse.Namespace) -> None:
 def _choose_name(file: Path, name: str | None) -> str:
     """The name of the graph. Raises ConfigError for one that is taken or cannot be written as graph=NAME."""
     chosen = name or re.sub(r"[^A-Za-z0-9_.-]+", "_", file.stem).strip("._-")
-    if not NAME.fullmatch(chosen):
+    if not NAME.fullmatch(chosen) or chosen.lower() in WORDS:
         message = f"must be letters, digits, dots, dashes and underscores, got {chosen!r}. Give --name NAME"
         raise ConfigError([Problem("bad_name", "--name", message)])
     if (GRAPHS / f"{chosen}.yaml").exists():
@@ -84,11 +85,12 @@ def write_graph(name: str, source: str, found: WorkflowFile, session: Session) -
         definitions = session.read_definitions(list_class_types(found.document))
         export = WorkflowExport(found.document, definitions)
         warnings, kept = export.warnings, _choose_bypassed(export, session)
-        prompt: Any = export.make_prompt(kept)
+        prompt: Mapping[str, Any] = export.make_prompt(kept)
     else:
         definitions = session.read_definitions({info["class_type"] for info in found.document.values()})
         check_api_format(found.document, definitions)
-        prompt, kept, warnings = found.document, frozenset(), []
+        prompt = {name: {"inputs": {}, **info} for name, info in found.document.items()}
+        kept, warnings = frozenset(), []
     head = Head(name, [f"Imported from {source}; {name}.json beside this file is the workflow as it was."])
     text = write_graph_file(prompt, definitions, head, list_node_groups(), kept)
     folder = open_folder(GRAPHS)

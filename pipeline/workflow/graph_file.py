@@ -90,11 +90,19 @@ class _Flow(list[Any]):
 class _Writer:
     def __init__(self, prompt: Prompt, definitions: Definitions, names: Mapping[str, str], bypassed: Collection[str]):
         self.prompt, self.definitions, self.names, self.bypassed = prompt, definitions, names, bypassed
-        self.seed = next(self._find_seeds(), None)
+        self.seeds = dict(self._find_seeds())
+        self.seed = next(iter(self.seeds.values()), None)
 
-    def _find_seeds(self) -> Iterator[int]:
-        for info in self.prompt.values():
-            yield from (info["inputs"][name] for name in IMPLICIT_SEEDS if _is_seed(info["inputs"].get(name)))
+    def _find_seeds(self) -> Iterator[tuple[tuple[str, str], int]]:
+        """The inputs (node id, name) that hold a seed: seeds themselves, and the numbers that are linked to them."""
+        for node_id, info in self.prompt.items():
+            for name in IMPLICIT_SEEDS:
+                place, value = (node_id, name), info["inputs"].get(name)
+                if is_link(value):
+                    place = (value[0], "value")
+                    value = self.prompt[value[0]]["inputs"].get("value")
+                if isinstance(value, int) and not isinstance(value, bool):
+                    yield place, value
 
     def write_node(self, node_id: str) -> dict[str, Any]:
         info = self.prompt[node_id]
@@ -103,7 +111,7 @@ class _Writer:
         names = [name for name in info["inputs"] if _is_declared(name, definition) or is_link(info["inputs"][name])]
         absent = [name for name in declared if name not in names and not _is_dynamic(name, definition)]
         inputs: dict[str, Any] = dict.fromkeys(absent)
-        inputs.update({name: self._write_input(name, info["inputs"][name]) for name in names})
+        inputs.update({name: self._write_input((node_id, name), info["inputs"][name]) for name in names})
         order = {name: place for place, name in enumerate(declared)}
         ordered = dict(sorted(inputs.items(), key=lambda item: order.get(item[0].partition(".")[0], len(order))))
         extra = {name: _write_constant(value) for name, value in info["inputs"].items() if name not in names}
@@ -115,8 +123,8 @@ class _Writer:
             **({UI: extra} if extra else {}),
         }
 
-    def _write_input(self, name: str, value: Any) -> Any:
-        if name in IMPLICIT_SEEDS and _is_seed(value) and value == self.seed:
+    def _write_input(self, place: tuple[str, str], value: Any) -> Any:
+        if place in self.seeds and value == self.seed:
             return SEED
         if not is_link(value):
             return _write_value(value)
@@ -128,10 +136,6 @@ class _Writer:
         outputs = _list_outputs(self.definitions, class_type)
         names = [outputs[index].name, outputs[index].type] if index < len(outputs) else []
         return next((name for name in names if PLAIN.fullmatch(name) and find_output(outputs, name) == index), index)
-
-
-def _is_seed(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_declared(name: str, definition: NodeDefinition | None) -> bool:

@@ -79,7 +79,8 @@ class WorkflowExport:
             elif isinstance(source, Held) and source.value is not ABSENT:
                 inputs[slot.name] = _wrap(source.value, "")
         if node.type == CUSTOM_COMBO:
-            inputs["index"] = _find_choice(node, inputs.get("choice"))
+            chosen = inputs.get("choice")
+            inputs["index"] = _find_choice(node, node.widgets[0].value if is_link(chosen) else chosen)
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
 
     def _read_widget(self, scope: Scope, node: LiveNode, widget: Widget) -> Any:

@@ -29,13 +29,12 @@ def refuse_group_nodes(workflow: Mapping[str, Any]) -> None:
     """Raise ConfigError, with all of them, if the workflow has group nodes, which the GUI replaced by subgraphs."""
     names = {str(node.get("type")) for graph in list_graphs(workflow) for node in graph.get("nodes", ())}
     groups = sorted(name for name in names if name.startswith(("workflow>", "workflow/")))
-    groups += sorted(f"workflow>{name}" for name in (workflow.get("extra") or {}).get("groupNodes") or {})
     if groups:
         message = (
             "is a group node, a kind that ComfyUI has replaced by subgraphs. "
             "Open the workflow in ComfyUI's GUI, which makes a subgraph of it, save it and import that file"
         )
-        raise ConfigError(Problem("group_node", name, message) for name in dict.fromkeys(groups))
+        raise ConfigError(Problem("group_node", name, message) for name in groups)
 
 
 def read_links(graph: Mapping[str, Any]) -> dict[str, WorkflowLink]:
@@ -77,7 +76,7 @@ def make_ids_unique(workflow: Mapping[str, Any]) -> dict[str, Any]:
     copied: dict[str, Any] = copy.deepcopy(dict(workflow))
     used = {node["id"] for node in copied.get("nodes", ()) if _is_number(node.get("id"))}
     last = copied.get("last_node_id", (copied.get("state") or {}).get("lastNodeId"))
-    last = max([last if _is_number(last) else 0, *used])
+    last = last if _is_number(last) else max(used, default=0)
     renamed: dict[str, dict[str, int]] = {}
     for subgraph in list_subgraphs(copied):
         new: dict[str, int] = {}

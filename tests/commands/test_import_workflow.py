@@ -64,8 +64,6 @@ def test_a_graph_has_the_imported_nodes_only_and_can_be_overridden(session, conf
     assert dict(checked.graph["empty_image"].inputs) == {"width": 64, "height": 32, "batch_size": 1, "color": 255}
     overrides = ["graph=mine", "blur_it.sigma=0.5", "invert_image_colors._bypass_=false"]
     changed = read_config(compose_config(overrides)).graph
-        compose_config(["graph=mine", "blur_it.sigma=0.5", "invert_image_colors._bypass_=false"])
-    ).graph
     assert session.check(changed).order == ("empty_image", "invert_image_colors", "blur_it", "save_image")
     assert changed["blur_it"].inputs["sigma"] == 0.5
 

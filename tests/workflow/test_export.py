@@ -240,10 +240,11 @@ def test_a_bypassed_node_of_an_unknown_class_passes_on_by_the_types_that_were_sa
     assert export(make_workflow(nodes, [[1, 1, 1, 2, 0, "CLIP"], [2, 2, 0, 3, 0, "CLIP"]]))["3"]["clip"] == ["1", 1]
 
 
-@pytest.mark.parametrize("more", [{"extra": {"groupNodes": {"G": {}}}}, {"nodes": [make_node(1, "workflow>G")]}])
-def test_group_nodes_are_refused(more: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"workflow>G: is a group node.*Open the workflow in ComfyUI's GUI"):
-        export({**make_workflow([]), **more})
+@pytest.mark.parametrize("kind", ["workflow>G", "workflow/G"])
+def test_group_nodes_are_refused(kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"workflow.G: is a group node.*Open the workflow in ComfyUI's GUI"):
+        export(make_workflow([make_node(1, kind)], extra={"groupNodes": {"G": {}}}))
+    assert export(make_workflow([], extra={"groupNodes": {"G": {}}})) == {}
 
 
 def test_values_of_a_live_viewer_are_refused() -> None:

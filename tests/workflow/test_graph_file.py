@@ -104,6 +104,17 @@ def test_only_seeds_that_are_equal_to_the_first_one_are_tied() -> None:
     assert strip(read(text)) == strip(nodes)
 
 
+def test_a_number_that_is_linked_to_a_seed_is_the_seed() -> None:
+    nodes = {
+        "1": {"class_type": "Number", "inputs": {"value": 5}},
+        "2": {"class_type": "Sample", "inputs": {"seed": ["1", 0]}},
+        "3": {"class_type": "Number", "inputs": {"value": 5}},
+    }
+    text = write(nodes)
+    assert (text.count("value: ${seed}"), text.count("value: 5"), text.count("\nseed: 5\n")) == (1, 1, 1)
+    assert strip(read(text)) == strip(nodes)
+
+
 DYNAMIC = define(
     "C",
     {
