@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import load_yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from workflow.making import DEFINITIONS, define
 
@@ -163,6 +163,7 @@ VALUES = (JSON | TRICKY | st.lists(JSON, max_size=3).map(lambda value: {"__value
 NAMES = st.sampled_from(["x", "seed", "a.b", "a", "a.b.c", "yes"]) | st.text(min_size=1)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(NAMES, VALUES, max_size=4))
 def test_any_value_under_any_name_comes_back(inputs: dict[str, Any]) -> None:
     inputs = {name: value for name, value in inputs.items() if name not in ("_node_", "_id_", "_ui_", "_bypass_")}
@@ -196,6 +197,7 @@ def test_names(title: str, class_type: str, name: str) -> None:
     assert name_nodes([(title, class_type)]) == [name]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=20))
 def test_names_differ_and_can_be_written_on_the_command_line(titles: list[tuple[str, str]]) -> None:
     names = name_nodes(titles)
