@@ -14,13 +14,13 @@ from typing import Any
 
 from pipeline.graph.signature import MATCH_TYPE, WIDGET_TYPES
 from pipeline.workflow.definitions import list_inputs, read_choices, read_options, read_type
-from pipeline.workflow.live import ABSENT, LiveNode, Slot, Widget
+from pipeline.workflow.live import ABSENT, AUTOGROW, COMBOS, DYNAMIC_COMBO, LiveNode, Slot, Widget
 
-DYNAMIC_COMBO, AUTOGROW = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3"
 CONTROL, FILTER = "control", "filter"  # kinds of the widgets that only steer what the GUI does after a run
 CONTROL_WORDS = frozenset({"fixed", "increment", "decrement", "randomize", "increment-wrap"})
 IMPLICIT_SEEDS = ("seed", "noise_seed")
 CUSTOM_COMBO = "CustomCombo"
+SAMPLERS = ("KSampler", "KSamplerAdvanced")
 MAX_AUTOGROW = 100
 
 DEFAULTS: dict[str, Any] = {"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False}
@@ -97,9 +97,9 @@ def set_value(node: LiveNode, widget: Widget, value: Any) -> None:
     """Set a widget; a dynamic combo then gets the widgets of the chosen option, with their defaults."""
     if node.type == CUSTOM_COMBO and widget.name == "index":
         return
-    if value is None and widget.kind == "COMBO":
+    if value is None and widget.kind in COMBOS:
         value = next(iter(read_choices(widget.declaration)), None)
-    if widget.name == "sampler_name" and node.type.startswith("KSampler") and isinstance(value, str):
+    if widget.name == "sampler_name" and node.type in SAMPLERS and isinstance(value, str):
         value = value.removeprefix("sample_")
     widget.value = value
     if widget.kind == DYNAMIC_COMBO:
@@ -131,9 +131,9 @@ def _make_exceptions(entries: Sequence[Mapping[str, Any]], declared: Mapping[str
 
 def _find_default(declaration: Any) -> Any:
     options, kind = read_options(declaration), read_type(declaration)
-    if "default" in options:
+    if "default" in options and kind != DYNAMIC_COMBO:
         return options["default"]
-    if kind in ("COMBO", DYNAMIC_COMBO):
+    if kind in COMBOS:
         return next(iter(read_choices(declaration)), ABSENT)
     return DEFAULTS.get(kind, ABSENT)
 

@@ -196,6 +196,7 @@ def test_a_choice_is_made_once_however_often_the_prompt_is_made() -> None:
     ("prefix", "wanted"),
     [
         ("%Sampler.steps%/x", "20/x"),
+        ("%Load.name%", "a_b"),
         ("%Titled.name%", "a_b"),
         ("%Nobody.steps%", "%Nobody.steps%"),
         ("%width%", "%width%"),
@@ -212,6 +213,21 @@ def test_placeholders_in_the_names_of_files(prefix: str, wanted: str) -> None:
     ]
     got = export(make_workflow(nodes), now=datetime(2026, 3, 4, 5, 6, 7))
     assert got["1"]["filename_prefix"] == wanted
+
+
+def test_placeholders_stay_where_the_gui_leaves_them() -> None:
+    definitions = define("CheckpointSave", {"filename_prefix": ["STRING"]})
+    got = export(make_workflow([make_node(1, "CheckpointSave", ["%date:yyyy%"])]), definitions)
+    assert got["1"]["filename_prefix"] == "%date:yyyy%"
+
+
+def test_a_primitive_can_be_told_to_replace_placeholders() -> None:
+    nodes = [
+        make_node(1, "PrimitiveNode", ["%Load.name%"], properties={"Run widget replace on values": True}),
+        make_node(2, "Encode", ["x"], {"text": 1}, ["text"]),
+        make_node(3, "Load", ["a/b"]),
+    ]
+    assert export(make_workflow(nodes, [[1, 1, 0, 2, 0, "STRING"]]))["2"]["text"] == "a_b"
 
 
 # What is refused

@@ -90,8 +90,16 @@ def test_values_saved_as_a_mapping_go_by_name() -> None:
 
 def test_samplers_have_lost_the_prefix_of_their_names() -> None:
     inputs = {"sampler_name": [["euler"]]}
-    assert fill("KSamplerX", inputs, ["sample_euler"]) == {"sampler_name": "euler"}
+    assert fill("KSampler", inputs, ["sample_euler"]) == {"sampler_name": "euler"}
     assert fill("Other", inputs, ["sample_euler"]) == {"sampler_name": "sample_euler"}
+
+
+def test_a_dynamic_combo_begins_with_its_first_choice_whatever_its_default() -> None:
+    combo = [
+        "COMFY_DYNAMICCOMBO_V3",
+        {"default": "b", "options": [{"key": "a", "inputs": {}}, {"key": "b", "inputs": {}}]},
+    ]
+    assert fill("C", {"x": combo}, []) == {"x": "a"}
 
 
 def test_a_list_is_wrapped_and_one_of_a_curve_says_so() -> None:
