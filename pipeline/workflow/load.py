@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.workflow.definitions import NodeDefinition, read_options
-from pipeline.workflow.live import ABSENT, DYNAMIC_COMBO, INPUTS, PRIMITIVE, VIRTUAL, LiveGraph, LiveNode, Slot
+from pipeline.workflow.live import DYNAMIC_COMBO, INPUTS, VIRTUAL, LiveGraph, LiveNode, Slot
 from pipeline.workflow.promotion import fill_host, migrate_promoted, settle_nulls
-from pipeline.workflow.text import fill_placeholders
 from pipeline.workflow.ui_format import (
     list_graphs,
     list_subgraphs,
@@ -21,7 +19,7 @@ from pipeline.workflow.ui_format import (
     read_slot_type,
     refuse_group_nodes,
 )
-from pipeline.workflow.widgets import fill_widgets, give_widgets, set_value
+from pipeline.workflow.widgets import fill_widgets, give_widgets
 
 
 @dataclass
@@ -190,28 +188,3 @@ def _has_origin(graph: LiveGraph, origin: str, slot: int) -> bool:
     if origin == INPUTS:
         return 0 <= slot < len(graph.inputs)
     return origin in graph.nodes
-
-
-def set_primitives(workflow: Workflow, now: datetime) -> None:
-    """Write the value of every PrimitiveNode into the widgets that it is linked to, as the GUI does at export."""
-    for graph in workflow.graphs:
-        for link in graph.links.values():
-            primitive = graph.nodes.get(link.origin)
-            target = graph.find_target(link.id)
-            if primitive is None or primitive.type != PRIMITIVE or target is None:
-                continue
-            value, (node, index) = _read_primitive(primitive, workflow, now), target
-            widget = node.find_widget(node.slots[index].name)
-            if node.subgraph and value is not ABSENT:
-                message = f"node {primitive.id} ({primitive.title}): ComfyUI does not pass the value of a primitive"
-                where = f"{node.title}, input {node.slots[index].name}"
-                workflow.warnings.append(f"{message} into a subgraph ({where}), so {value!r} is not used")
-            elif widget and value is not ABSENT:
-                set_value(node, widget, value)
-
-
-def _read_primitive(node: LiveNode, workflow: Workflow, now: datetime) -> Any:
-    values = node.saved.get("widgets_values")
-    value = values[0] if isinstance(values, list) and values else ABSENT
-    replaces = (node.saved.get("properties") or {}).get("Run widget replace on values")
-    return fill_placeholders(value, workflow.nodes, now) if replaces and isinstance(value, str) else value

@@ -12,7 +12,8 @@ from pipeline.graph.api_format import is_link
 from pipeline.graph.reader import VALUE
 from pipeline.workflow.definitions import NodeDefinition, read_options
 from pipeline.workflow.live import ABSENT, BYPASSED, SILENT, LiveNode, Widget
-from pipeline.workflow.load import load_workflow, set_primitives
+from pipeline.workflow.load import load_workflow
+from pipeline.workflow.primitives import set_primitives
 from pipeline.workflow.resolve import Held, Origin, Scope, find_source
 from pipeline.workflow.text import SAVERS, Choose, fill_placeholders, pick_choices
 from pipeline.workflow.widgets import CUSTOM_COMBO

@@ -23,7 +23,22 @@ CUSTOM_COMBO = "CustomCombo"
 SAMPLERS = ("KSampler", "KSamplerAdvanced")
 MAX_AUTOGROW = 100
 
-DEFAULTS: dict[str, Any] = {"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False}
+DEFAULTS: dict[str, Any] = {
+    "INT": 0,
+    "FLOAT": 0,
+    "STRING": "",
+    "BOOLEAN": False,
+    "COLOR": "#000000",
+    "COLORS": [],
+    "BOUNDING_BOX": {"x": 0, "y": 0, "width": 512, "height": 512},
+    "BOUNDING_BOXES": [],
+    "CURVE": {"points": [[0, 0], [1, 1]], "interpolation": "monotone_cubic"},
+    "RANGE": {"min": 0, "max": 1},
+    "PAINTER": "",
+    "TEXTAREA": "",
+    "MARKDOWN": "",
+}
+"""What a widget holds whose declaration has no default."""
 
 
 @functools.cache
@@ -45,7 +60,7 @@ def has_control(name: str, declaration: Any) -> bool:
     kind, option = read_type(declaration), read_options(declaration).get("control_after_generate")
     if kind == "INT":
         return name in IMPLICIT_SEEDS if option is None else bool(option)
-    return kind == "COMBO" and bool(option)
+    return kind in ("COMBO", "FLOAT") and bool(option)
 
 
 def give_widgets(node: LiveNode) -> None:
@@ -131,11 +146,12 @@ def _make_exceptions(entries: Sequence[Mapping[str, Any]], declared: Mapping[str
 
 def _find_default(declaration: Any) -> Any:
     options, kind = read_options(declaration), read_type(declaration)
-    if "default" in options and kind != DYNAMIC_COMBO:
-        return options["default"]
-    if kind in COMBOS:
-        return next(iter(read_choices(declaration)), ABSENT)
-    return DEFAULTS.get(kind, ABSENT)
+    if kind not in COMBOS:
+        return options.get("default", DEFAULTS.get(options.get("widgetType", kind), ABSENT))
+    if options.get("multi_select"):
+        return []
+    given = options.get("default") if kind == "COMBO" else None
+    return given or next(iter(read_choices(declaration)), ABSENT)
 
 
 def _slot_type(declaration: Any) -> str:

@@ -27,6 +27,8 @@ def test_required_inputs_come_before_optional_ones_and_an_order_given_is_first()
     assert fill("C", inputs, [1, 2, 3]) == {"a": 1, "b": 2, "late": 3}
     ordered = define("C", inputs, input_order={"required": ["b", "a"]})
     assert export(make_workflow([make_node(1, "C", [1, 2, 3])]), ordered)["1"] == {"b": 1, "a": 2, "late": 3}
+    partly = define("C", inputs, input_order={"optional": ["late"]})
+    assert export(make_workflow([make_node(1, "C", [1, 2, 3])]), partly)["1"] == {"late": 1, "a": 2, "b": 3}
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,10 @@ def test_required_inputs_come_before_optional_ones_and_an_order_given_is_first()
         (["BOOLEAN"], False),
         (["COMBO", {"options": ["x", "y"]}], "x"),
         ([["x", "y"], {"default": "y"}], "y"),
+        ([["x", "y"], {"default": ""}], "x"),
+        ([["x"], {"multi_select": True}], {"__value__": []}),
+        (["COLOR"], "#000000"),
+        (["BOUNDING_BOX"], {"x": 0, "y": 0, "width": 512, "height": 512}),
     ],
 )
 def test_a_widget_without_a_saved_value_has_its_default(declaration: Any, default: Any) -> None:
