@@ -15,6 +15,7 @@ from pipeline.workflow.text import fill_placeholders
 from pipeline.workflow.widgets import set_value
 
 NUMBERS = ("INT", "FLOAT")
+EXACT = 2**53  # beyond it a float has no fraction
 LEAST, MOST = 0, 2048  # the range of a number widget whose declaration has none
 
 
@@ -45,10 +46,8 @@ def _write_value(graph: LiveGraph, primitive: LiveNode, value: Any, workflow: Wo
         if widget is not None:
             widgets.append((node, widget))
         elif node.subgraph:
-            message = f"node {primitive.id} ({primitive.title}): ComfyUI does not pass the value of a primitive"
-            workflow.warnings.append(
-                f"{message} into a subgraph ({node.title}, input {name}), so {value!r} is not used"
-            )
+            message = f"node {primitive.id} ({primitive.title}): ComfyUI does not pass the value of a primitive into a"
+            workflow.warnings.append(f"{message} subgraph ({node.title}, input {name}), so {value!r} is not used")
     value = _limit(value, [widget for _, widget in widgets])
     for node, widget in widgets:
         set_value(node, widget, _round(widget, value))
@@ -70,13 +69,13 @@ def _round(widget: Widget, value: Any) -> Any:
     options = read_options(widget.declaration) if widget.declaration else {}
     if widget.kind == "INT":
         step = options.get("step") or 1
-        offset = math.fmod(options.get("min", LEAST), step) if step != 1 else 0
-        return (
-            value if isinstance(value, int) and step == 1 else _tidy(_half_up((value - offset) / step) * step + offset)
-        )
+        if step == 1:
+            return value if isinstance(value, int) else _half_up(value)
+        offset = math.fmod(options.get("min", LEAST), step)
+        return _tidy(_half_up((value - offset) / step) * step + offset)
     decimals = max(0, -math.floor(math.log10(options.get("step") or 0.5)))
     unit = options.get("round") or (10**-decimals if decimals else 0)
-    if not unit:
+    if not unit or abs(value) > EXACT:
         return value
     digits = Decimal(_half_up(value / unit) * unit).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
     return _tidy(min(max(float(digits), options.get("min", LEAST)), options.get("max", MOST)))

@@ -127,6 +127,8 @@ def _make_widgets(name: str, declaration: Any) -> Iterator[Widget]:
     """The widget of a declared input, and those that follow it."""
     options = read_options(declaration)
     yield Widget(name, options.get("widgetType", read_type(declaration)), _find_default(declaration), declaration)
+    if read_type(declaration) == "BOUNDING_BOX":
+        yield from _make_fields(declaration)
     if has_control(name, declaration):
         word = options.get("control_after_generate")
         yield Widget("control_after_generate", CONTROL, word if isinstance(word, str) else "randomize", prompted=False)
@@ -134,11 +136,22 @@ def _make_widgets(name: str, declaration: Any) -> Iterator[Widget]:
             yield Widget("control_filter_list", FILTER, "", prompted=False)
 
 
+def _make_fields(declaration: Any) -> Iterator[Widget]:
+    """The widgets for the numbers of a bounding box, which follow its own and are not in the prompt."""
+    for field, value in _find_default(declaration).items():
+        yield Widget(field, "INT", value, prompted=False)
+
+
 def _make_exceptions(entries: Sequence[Mapping[str, Any]], declared: Mapping[str, Any]) -> Iterator[Widget]:
+    following: list[str] = []
     for entry in entries:
         name, declaration = entry["name"], declared.get(entry["name"])
+        if name in following:
+            continue
         if entry["in_workflow"] and entry["in_prompt"] and declaration is not None and is_widget(declaration):
-            yield from _make_widgets(name, declaration)
+            made = list(_make_widgets(name, declaration))
+            following += [widget.name for widget in made[1:]]
+            yield from made
         else:
             value = ABSENT if entry["default"] is None else entry["default"]
             yield Widget(name, entry["type"], value, declaration, entry["in_workflow"], entry["in_prompt"])

@@ -199,6 +199,14 @@ def test_the_upload_button_of_load_image_owns_a_value_and_is_not_given() -> None
     assert fill("LoadImage", {"image": [["a.png"]]}, ["b.png", "image"]) == {"image": "b.png"}
 
 
+@pytest.mark.parametrize("class_type", ["ImageCropV2", "C"])
+def test_a_bounding_box_owns_the_places_of_its_numbers(class_type: str) -> None:
+    box = {"x": 1, "y": 2, "width": 3, "height": 4}
+    inputs = {"image": ["IMAGE"], "crop_region": ["BOUNDING_BOX"], **({"after": ["INT"]} if class_type == "C" else {})}
+    got = fill(class_type, inputs, [box, 1, 2, 3, 4, 9])
+    assert got == {"crop_region": box, **({"after": 9} if class_type == "C" else {})}
+
+
 def test_a_widget_that_is_not_saved_takes_no_value() -> None:
     inputs = {"source": ["*"]}
     assert fill("PreviewAny", inputs, []) == {}
