@@ -91,12 +91,17 @@ def test_a_prompt_in_api_format_comes_back_as_it_was(session, conf) -> None:
 
 
 def test_a_prompt_with_unknown_classes_and_links_that_lead_nowhere_is_refused(session, conf) -> None:
-    prompt = {**PROMPT, "3": {"class_type": "EmptyLatentImag", "inputs": {"width": ["77", 0]}}}
+    prompt = {
+        **PROMPT,
+        "3": {"class_type": "EmptyLatentImag", "inputs": {"width": ["77", 0]}},
+        "4": {"class_type": None},
+    }
     with pytest.raises(ConfigError) as raised:
         import_workflow.write_graph("mine", "x.json", as_file(prompt, is_ui=False), session)
     assert [str(problem) for problem in raised.value.problems] == [
         "node 3: 'EmptyLatentImag' is no known node class; did you mean 'EmptyLatentImage'?",
         "node 3, input width: is linked to node '77', which the prompt does not have",
+        "node 4: None is no known node class. Name the pack that has it: comfyui.custom_nodes=[FOLDER]",
     ]
     assert list((conf / "graph").glob("mine*")) == []
 
