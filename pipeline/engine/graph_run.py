@@ -22,7 +22,7 @@ from pipeline.events import Listener, NodeFinished, NodeStarted
 from pipeline.graph.api_format import read_api_node
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Link, Node
-from pipeline.graph.order import find_needed, sort_nodes
+from pipeline.graph.order import find_dependents, find_needed, sort_nodes
 from pipeline.graph.signature import Signature
 
 POLL_SECONDS = 0.1  # how often a run that waits for async nodes looks whether it was interrupted
@@ -109,17 +109,7 @@ class GraphRun:
 
     def _forget_blocked(self) -> None:
         """Let nothing that came of a blocker with a message be taken for known by a later run, which must fail too."""
-        readers: dict[str, list[str]] = {}
-        for name, node in self._nodes.items():
-            for _, link in node.links:
-                readers.setdefault(link.node, []).append(name)
-        waiting, found = list(self._blockers), set[str]()
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                waiting += readers.get(name, [])
-        self._outputs.forget(found)
+        self._outputs.forget(find_dependents(self._nodes, self._blockers))
 
     async def _try(self, name: str, work: Awaitable[None]) -> None:
         try:

@@ -7,7 +7,7 @@ import atexit
 import copy
 import gc
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
@@ -33,6 +33,7 @@ from pipeline.graph.check import CheckedGraph, check_graph
 from pipeline.graph.model import Graph, Node
 from pipeline.graph.order import cull, sort_nodes
 from pipeline.graph.signature import Signature
+from pipeline.workflow.definitions import NodeDefinition
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,14 @@ class Session:
         found = list(problems)
         signatures = self._wait_for(self._catalog.read_signatures(graph, found))
         return check_graph(graph, signatures, wanted, found, judge=self._judge)
+
+    def read_definitions(self, class_types: Collection[str]) -> dict[str, NodeDefinition]:
+        """What the GUI would know of these class_types; a class_type that nothing defines is missing."""
+        return self._wait_for(self._catalog.read_definitions(set(class_types)))
+
+    def read_signatures(self, graph: Graph) -> dict[str, Signature]:
+        """The signatures of a graph's nodes by name. Raises ConfigError for unknown class_types."""
+        return self._wait_for(self._read_signatures(graph))
 
     def check_prompt(
         self, prompt: Mapping[str, Mapping[str, Any]], targets: Sequence[str] | None = None

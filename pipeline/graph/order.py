@@ -32,6 +32,22 @@ def find_needed(nodes: Mapping[str, Node], targets: Iterable[str], known: Contai
     return needed
 
 
+def find_dependents(nodes: Mapping[str, Node], names: Iterable[str]) -> set[str]:
+    """The nodes `names` and all that need one of them."""
+    readers: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        for _, link in node.links:
+            readers.setdefault(link.node, []).append(name)
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += readers.get(name, [])
+    return found
+
+
 def sort_nodes(graph: Graph) -> tuple[str, ...]:
     """Order the nodes so that each comes after what it reads: of those that could be next, the one declared first.
 

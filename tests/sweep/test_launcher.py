@@ -194,7 +194,7 @@ def test_seeds_are_sampled_in_batches_that_no_resume_mixes_up_with_single_runs(r
 
     done, _ = run_sweep("seed=1,2", "sampler.steps=1", "run.batch_seeds=2", "sampler.sampler_name=euler_ancestral")
     assert done.stderr.count("sampler: KSampler ...") == 2
-    assert "euler_ancestral draws noise while it steps, or may: its seeds are sampled one by one" in done.stderr
+    assert "euler_ancestral draws noise while it steps, or may: seeds are sampled one by one" in done.stderr
 
 
 def wait_for_sampler(process: subprocess.Popen[str], job: str) -> None:

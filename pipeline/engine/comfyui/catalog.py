@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import Problem, did_you_mean
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.signature import InputSpec, Signature, read_inputs, read_outputs
+from pipeline.workflow.definitions import NodeDefinition
 
 # The two import each other, which works in one order only.
 NEEDED_BEFORE = {"nodes_post_processing.py": "nodes_latent.py"}
@@ -48,6 +50,29 @@ class Catalog:
         unknown = [node for name, node in graph.items() if name not in known and f"{name}._node_" not in reported]
         problems.extend(map(self._explain_unknown, unknown))
         return {name: self._read_signature(node) for name, node in known.items()}
+
+    async def read_definitions(self, class_types: set[str]) -> dict[str, NodeDefinition]:
+        """Definitions by class_type, as in /object_info of the server; a class_type that nothing defines is missing."""
+        await self.load(class_types)
+        return {name: self._read_definition(name) for name in sorted(class_types & self.classes.keys())}
+
+    def _read_definition(self, class_type: str) -> NodeDefinition:
+        cls: Any = self.classes[class_type]
+        if is_v3(cls):
+            info = {**cls.GET_NODE_INFO_V1(), "accept_all_inputs": getattr(cls, "ACCEPT_ALL_INPUTS", False)}
+            return NodeDefinition.read(class_type, _as_json(info))
+        titles = self._comfyui.nodes.NODE_DISPLAY_NAME_MAPPINGS
+        declared = cls.INPUT_TYPES()
+        info = {
+            "input": declared,
+            "accept_all_inputs": _takes_any(declared),
+            "output": cls.RETURN_TYPES,
+            "output_name": getattr(cls, "RETURN_NAMES", None),
+            "output_is_list": getattr(cls, "OUTPUT_IS_LIST", None),
+            "display_name": titles.get(class_type),
+            "output_node": getattr(cls, "OUTPUT_NODE", False),
+        }
+        return NodeDefinition.read(class_type, _as_json(info))
 
     async def load(self, wanted: set[str]) -> None:
         """Import what defines the wanted class_types, if anything does."""
@@ -172,6 +197,11 @@ def _finalize_inputs(cls: type, declared: dict[str, Any], node: Node) -> dict[st
 
     given = {name: [v.node, v.output] if isinstance(v, Link) else v for name, v in node.inputs.items()}
     return _io.get_finalized_class_inputs(declared, given)[0]
+
+
+def _as_json(info: Any) -> Any:
+    """As the server sends it: enumerations are texts then."""
+    return json.loads(json.dumps(info, default=str))
 
 
 def _takes_any(declared: Mapping[str, Any]) -> bool:

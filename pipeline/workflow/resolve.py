@@ -1,0 +1,150 @@
+"""Where the value of an input comes from: through subgraphs, reroutes and bypassed nodes to a node that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pipeline.errors import ConfigError, Problem
+from pipeline.workflow.live import (
+    BYPASSED,
+    INPUTS,
+    MUTED,
+    OUTPUTS,
+    REROUTE,
+    LiveGraph,
+    LiveNode,
+    WorkflowLink,
+)
+
+WILDCARDS = ("*", "")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A graph as one of its hosts shows it, so a subgraph in two places has two scopes. The workflow has no host."""
+
+    graph: LiveGraph
+    path: tuple[str, ...] = ()
+    host: LiveNode | None = None
+    outer: Scope | None = None
+
+    def enter(self, host: LiveNode) -> Scope:
+        """The scope inside a host."""
+        assert host.subgraph
+        return Scope(host.subgraph, (*self.path, host.id), host, self)
+
+    def make_id(self, node: LiveNode) -> str:
+        """The id of a node in the prompt: the ids of the hosts around it, and its own."""
+        return ":".join((*self.path, node.id))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """An output of a node, by the node's id in the prompt."""
+
+    node: str
+    slot: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """A value that an input of a host holds."""
+
+    value: Any
+
+
+Source: TypeAlias = Origin | Held | None
+
+
+def find_source(scope: Scope, node: LiveNode, slot: int, kept: Collection[str] = ()) -> Source:
+    """What feeds an input: an output, a value held by a host, or None if nothing does.
+
+    Bypassed nodes whose ids are in `kept` are not looked through. Raises ConfigError for links in a circle.
+    """
+    wanted: str | None = None
+    seen: set[tuple[tuple[str, ...], str, int]] = set()
+    while True:
+        place = (scope.path, node.id, slot)
+        if place in seen:
+            where = f"node {scope.make_id(node)} ({node.title})"
+            raise ConfigError([Problem("dependency_cycle", where, f"input {node.slots[slot].name} feeds itself")])
+        seen.add(place)
+        link = scope.graph.links.get(node.slots[slot].link or "")
+        if link is None:
+            return _read_held(node, slot) if node.subgraph else None
+        origin = scope.graph.nodes.get(link.origin)
+        if link.origin != INPUTS and origin is not None:
+            entered = _enter(scope, origin, link.origin_slot, wanted or node.slots[slot].type, kept)
+            if not isinstance(entered, tuple):
+                return entered
+            scope, node, slot, wanted = entered
+            continue
+        outer, host = scope.outer, scope.host
+        if outer is None or host is None:
+            return None
+        scope, node, slot, wanted = outer, host, link.origin_slot, None
+
+
+def _read_held(host: LiveNode, slot: int) -> Source:
+    return Held(host.values[slot]) if slot in host.values else None
+
+
+def _enter(
+    scope: Scope, node: LiveNode, output: int, wanted: str, kept: Collection[str]
+) -> Source | tuple[Scope, LiveNode, int, str | None]:
+    """Follow an output of a node: what it is in the prompt, or the input at which to go on."""
+    while True:
+        if node.mode == MUTED:
+            return None
+        if node.mode == BYPASSED and scope.make_id(node) not in kept:
+            passed = _pick_slot(node, output, wanted)
+            # What a bypassed host holds in an input that is not linked does not pass through.
+            return None if passed is None or node.slots[passed].link is None else (scope, node, passed, None)
+        if node.subgraph is not None:
+            inner, link = scope.enter(node), _find_output_link(node.subgraph, output)
+            if link is None:
+                return None
+            if link.origin == INPUTS:
+                return scope, node, link.origin_slot, None
+            scope, output = inner, link.origin_slot
+            if link.origin not in inner.graph.nodes:
+                return None
+            node = inner.graph.nodes[link.origin]
+            continue
+        if node.type == REROUTE:
+            return (scope, node, 0, wanted) if node.slots else None
+        return None if node.is_virtual else Origin(scope.make_id(node), output)
+
+
+def _find_output_link(graph: LiveGraph, output: int) -> WorkflowLink | None:
+    """The link inside that feeds an output of a subgraph."""
+    if output >= len(graph.outputs):
+        return None
+    named = [graph.links[one] for one in graph.outputs[output].links if one in graph.links]
+    return next((link for link in named if link.target == OUTPUTS), None)
+
+
+def _pick_slot(node: LiveNode, output: int, wanted: str) -> int | None:
+    """The input that a bypassed node passes on for one of its outputs to an input of type `wanted`."""
+    if not node.slots:
+        return None
+    if wanted in WILDCARDS:
+        return output if output < len(node.slots) else 0
+    given = node.output_types[output] if output < len(node.output_types) else "*"
+    fitting = [
+        index
+        for index, slot in enumerate(node.slots)
+        if are_compatible(slot.type, given) and are_compatible(slot.type, wanted)
+    ]
+    if output in fitting:
+        return output
+    exact = [index for index, slot in enumerate(node.slots) if slot.type == wanted]
+    return next(iter(exact + fitting), None)
+
+
+def are_compatible(left: str, right: str) -> bool:
+    """The GUI's rule for slots: without regard to case, comma lists match if an element does, wildcards match all."""
+    lefts, rights = (set(kind.lower().split(",")) for kind in (left, right))
+    return bool(lefts & rights) or not {*WILDCARDS}.isdisjoint(lefts | rights)
