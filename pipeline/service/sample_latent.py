@@ -113,8 +113,8 @@ def sample(
     with errors_named():
         folder = open_folder(folder).absolute()
         values.update({f"{INPUTS[one]}.path": _find_path(folder, one, value) for one, value in inputs.items()})
-        config, overrides = _make_config(base, values, name, save_tensor)
-        result = run_config(config, folder, OmegaConf.create({"overrides": {"task": overrides}}))
+        config, hydra = _make_config(base, values, name, save_tensor)
+        result = run_config(config, folder, hydra)
     samples = result.latents[SAMPLER]
     return {
         "sampled_latent_tensor": str(folder / f"{SAMPLER}.pt") if save_tensor else samples,
@@ -144,9 +144,10 @@ def _find_path(folder: Path, name: str, value: Encoding | Latent) -> str:
 
 def _make_config(
     base: Sequence[str], values: Mapping[str, Any], name: str, save_tensor: bool
-) -> tuple[DictConfig, list[str]]:
-    """The config of a request, and the overrides that give the same from the command line."""
-    config = copy.deepcopy(_compose(tuple(base)))
+) -> tuple[DictConfig, DictConfig]:
+    """The config of a request, and what Hydra would note of it: the overrides that give the same, and the choices."""
+    composed, choices = _compose(tuple(base))
+    config = copy.deepcopy(composed)
     values = {**values, "run.name": name, "run.save_pt": save_tensor}
     problems = []
     for path, value in values.items():
@@ -159,16 +160,17 @@ def _make_config(
             problems.append(Problem("unknown_setting", path, message))
     if problems:
         raise ConfigError(problems)
-    return config, [*base, *(f"{path}={json.dumps(value)}" for path, value in values.items())]
+    overrides = [*base, *(f"{path}={json.dumps(value)}" for path, value in values.items())]
+    return config, OmegaConf.create({"overrides": {"task": overrides}, "runtime": {"choices": choices}})
 
 
 @functools.lru_cache(maxsize=4)
-def _compose(overrides: tuple[str, ...]) -> DictConfig:
+def _compose(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
     """Composing takes longer than all else that a request needs besides sampling."""
     config = compose_config(overrides)
     with open_dict(config):
-        del config["hydra"]
-    return config
+        hydra = config.pop("hydra")
+    return config, dict(hydra.runtime.choices)
 
 
 def _describe(config: DictConfig, result: RunResult) -> dict[str, Any]:
