@@ -153,7 +153,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     session.set_output_folder(open_folder(folder).resolve())
     session.use_cache(job.read.run.cache)
     overrides = _list_overrides(job.hydra)
-    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session.comfyui, job.identity)
+    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity)
     batch = sweep.batch if sweep else None
     if batch:
         tags = batch.list_tags(int(job.checked.graph[batch.node].inputs["seed"]))
@@ -182,7 +182,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
                 recorder.wait()
         raise
     try:
-        recorder.finish("FINISHED", time.perf_counter() - began)
+        recorder.finish("FINISHED", time.perf_counter() - began, learnt=execution.facts)
         mlflow = None if sweep else recorder.wait()
     except TrackingError as error:
         raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error

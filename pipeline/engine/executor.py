@@ -35,6 +35,8 @@ class Execution:
     cached: the nodes of the graph whose outputs were known; one that was not needed because of them is in neither.
     ui: what nodes showed, by node, as in ComfyUI's history; also of targets that came from the cache.
     node_errors: what was wrong with outputs of a prompt that were dropped, in ComfyUI's form.
+    facts: of the graph's sources that were read, the content of conditionings and latents (`tensor.positive`) and the
+    dtypes of models (`dtype.unet`).
     """
 
     outputs: Mapping[str, NodeOutputs]
@@ -43,6 +45,7 @@ class Execution:
     seconds: float
     ui: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     node_errors: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Executor:
@@ -107,6 +110,7 @@ class Executor:
             seconds=time.perf_counter() - began,
             ui=run.ui,
             node_errors=checked.node_errors,
+            facts=run.facts,
         )
 
     def clear(self) -> None:

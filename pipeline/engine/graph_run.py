@@ -17,6 +17,7 @@ from pipeline.engine.describe import describe_inputs
 from pipeline.engine.expansion import Offspring, find_result_links, merge_results
 from pipeline.engine.run_outputs import RunOutputs, list_sources
 from pipeline.engine.schedule import Schedule
+from pipeline.engine.source_facts import describe_source
 from pipeline.errors import CycleError, NodeError, PipelineError, RunInterrupted
 from pipeline.events import Listener, NodeFinished, NodeStarted
 from pipeline.graph.api_format import read_api_node
@@ -47,7 +48,7 @@ class GraphRun:
     """The state of one run; `run` runs it.
 
     `executed` are the nodes that have begun, `served` those whose outputs were there when their turn came, `ui` what
-    was shown.
+    was shown, `facts` what is known of the outputs of the graph's sources that were read.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class GraphRun:
         self.executed: dict[str, None] = {}  # a set that keeps its order
         self.served: set[str] = set()
         self.ui: dict[str, Mapping[str, Any]] = {}
+        self.facts: dict[str, str] = {}
         self._outputs, self._signatures, self._door, self._listen = outputs, signatures, door, listen
         self._caller = door.caller
         self._nodes: dict[str, Node] = dict(checked.graph)
@@ -142,7 +144,11 @@ class GraphRun:
         if self._ask(name, await self._caller.find_wanted(node, self._sources(name))):
             self._add_seconds(name, began)
             return None
-        call = await self._caller.call(node, self._sources(name))
+        sources = self._sources(name)
+        for source, given in sources.items():
+            if not list_sources(self._nodes[source]):
+                self.facts |= describe_source(source, self._signatures[source], given)
+        call = await self._caller.call(node, sources)
         if call.blocked and not self._blocked:
             self._blocked = self._explain(name, ExecutionBlocked(f"Execution Blocked: {call.blocked[0]}"))
         if call.tasks:

@@ -22,6 +22,7 @@ from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import Problem
 from pipeline.graph.api_format import is_link
 from pipeline.graph.model import Link, Node
+from pipeline.tensor_digest import digest_tensors
 
 PROMPT_ID = "latentgrid"
 
@@ -36,6 +37,13 @@ class NodeOutputs:
     outputs: list[list[Any]]
     ui: Mapping[str, Any] = field(default_factory=dict)
     latent_format: Any = None
+    _digests: dict[int, str | None] = field(default_factory=dict)
+
+    def digest(self, slot: int) -> str | None:
+        """What `digest_tensors` says of the values of an output slot; found once, for all runs that read it."""
+        if slot not in self._digests:
+            self._digests[slot] = digest_tensors(self.outputs[slot])
+        return self._digests[slot]
 
 
 @dataclass
