@@ -19,11 +19,11 @@ from dotenv import load_dotenv
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.commands import comfyui
+from pipeline.commands import comfyui, rerun
 from pipeline.config import CONF, register_names
 from pipeline.errors import ConfigError, PipelineError
 
-COMMANDS = (comfyui,)
+COMMANDS = (comfyui, rerun)
 """The modules of the commands of `python -m pipeline`."""
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -94,7 +94,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS:
         command.add_parser(commands)
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(args, "overrides") or any(one.startswith("-") for one in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes no overrides that stand behind an option
+        args.overrides = [*args.overrides, *rest]
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from pipeline.file_state import FileState
 from pipeline.record.artifacts import RECORD
-from pipeline.record.file_hashes import FileHashes
+from pipeline.record.file_hashes import FileHashes, hash_file
 from pipeline.record.provenance import read_record
 
 IDENTITY = "identity"  # the tag by which a run is found; set when its record is whole
@@ -101,8 +100,3 @@ class FinishedRuns:
         self._client.download_artifacts(run_id, RECORD, str(folder))
         record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
         return record
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a small file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

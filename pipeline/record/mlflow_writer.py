@@ -22,8 +22,8 @@ from pipeline.cache_folder import cache_folder
 from pipeline.file_state import FileState
 from pipeline.record import provenance
 from pipeline.record.artifacts import write_record
-from pipeline.record.file_hashes import FileHashes
-from pipeline.record.finished_runs import IDENTITY, FinishedRuns, hash_file
+from pipeline.record.file_hashes import FileHashes, hash_file
+from pipeline.record.finished_runs import IDENTITY, FinishedRuns
 from pipeline.record.orphans import WRITER, end_orphans, end_run, name_writer
 
 SQLITE = "sqlite:///"

@@ -123,6 +123,11 @@ class Recorder:
         for name in LATENT_STATISTICS:
             self._measure(f"latent/{node}/{name}", float(getattr(values, name)()))
 
+    def keep_distances(self, node: str, distances: Mapping[str, float]) -> None:
+        """Add how far a latent is from that of a reference, by name of the distance."""
+        for name, value in distances.items():
+            self._measure(f"distance/{node}/{name}", value)
+
     def keep_others(self) -> None:
         """Add what ComfyUI's own savers wrote into the folder."""
         for path in artifacts.list_files(self.folder):
