@@ -47,13 +47,13 @@ def split_overrides(overrides: Sequence[str]) -> tuple[TrackingSettings, dict[st
 
 
 def open_recorded_tracker(tracking: TrackingSettings) -> Tracker:
-    """A connection to MLflow to read runs with. Raises RecordError if there is none."""
+    """A connection to MLflow to read runs with, of whichever experiment. Raises RecordError if there is none."""
     from pipeline.runner import open_tracker
 
     database = Path(unquote((tracking.uri or "").removeprefix(SQLITE).split("?")[0]))
     if tracking.uri and tracking.uri.startswith(SQLITE) and not database.is_file():
         raise RecordError(f"tracking.uri: there is no MLflow store, got {tracking.uri!r}. Say where: tracking.uri=URI")
-    tracker = open_tracker(tracking)
+    tracker = open_tracker(TrackingSettings(tracking.uri))  # without an experiment, which would be made
     if tracker is None:
         raise RecordError("tracking.uri: recorded runs are in MLflow, got null. Say where: tracking.uri=URI")
     return tracker
