@@ -7,9 +7,9 @@ conf/ says only where MLflow is; where ComfyUI and models lie on this machine ca
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from pipeline.cache_folder import cache_folder
 from pipeline.compare import Comparison, Tolerance, Verdict, compare_latents, find_worst
 from pipeline.config import RunConfig, read_config
 from pipeline.errors import ConfigError, PipelineError, Problem, RecordError
-from pipeline.graph.api_format import find_literals, read_api_format, unwrap_literals
+from pipeline.graph.api_format import find_literals, read_api_format, unwrap_literals, write_api_format
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph
 from pipeline.record.artifacts import CONFIG, PROMPT
@@ -112,6 +112,8 @@ def rerun(run: RebuiltRun, folder: Path, tolerance: Tolerance, sweep: InSweep | 
         compare_latents(node, result.latents.get(node), reference.latents.get(node), tolerance) for node in nodes
     ]
     comparisons += _compare_files(run.source, folder, nodes)
+    if not comparisons:
+        comparisons = [Comparison("results", "different", "nothing was kept that could be compared")]
     after = _list_facts_now(run.job, result.facts)
     return Rerun(run.source, result, comparisons, find_differences(list_facts(run.source), after))
 
@@ -163,10 +165,9 @@ def _choose_version(config: DictConfig, facts: Mapping[str, str]) -> None:
     """A run on the pinned copy is rerun on that version, whichever is the default by now."""
     from pipeline.engine.comfyui.locate import find_comfyui
 
-    if config.comfyui.path or config.comfyui.version or facts.get("comfyui.source") != PINNED:
-        return
-    if find_comfyui().version != facts["version.comfyui"]:
-        config.comfyui.version = facts["version.comfyui"]
+    named = OmegaConf.select(config, "comfyui.path") or OmegaConf.select(config, "comfyui.version")
+    if not named and facts.get("comfyui.source") == PINNED and find_comfyui().version != facts["version.comfyui"]:
+        OmegaConf.update(config, "comfyui.version", facts["version.comfyui"])
 
 
 def _read_graph(source: RecordedRun) -> Graph:
@@ -177,7 +178,7 @@ def _read_graph(source: RecordedRun) -> Graph:
 def _explain_folder(source: RecordedRun) -> list[Problem]:
     """Paths may be relative to where the run was made."""
     folder = (source.record.facts if source.record else {}).get("process.folder")
-    if folder in (None, os.getcwd()):  # noqa: PTH109 (a text, as it was recorded)
+    if folder in (None, str(Path.cwd())):
         return []
     return [
         Problem("process.folder", "process.folder", f"the run was made in {folder}. Relative paths count from there")
@@ -214,11 +215,14 @@ def _rebuild_batch(session: Session, checked: CheckedGraph, tags: Mapping[str, s
     return SeedBatch(name, seeds)
 
 
+@functools.cache
+def _open_hashes() -> FileHashes:
+    return FileHashes(cache_folder())
+
+
 def _list_facts_now(job: CheckedRun, facts: Mapping[str, str]) -> dict[str, str]:
     """What the record of a run that is made now says, as far as `facts` go."""
-    from pipeline.graph.api_format import write_api_format
-
-    hashes = FileHashes(cache_folder())
+    hashes = _open_hashes()
     states = {**job.identity.files, **job.identity.inputs}
     files = {where: sha256 for where, state in states.items() if (sha256 := hashes.get(state))}
     return join_facts(facts, files, write_api_format(job.checked.graph))

@@ -124,6 +124,13 @@ def test_a_run_that_failed_has_nothing_to_compare_with(uri, rerun, tmp_path):
     assert (status, "is FAILED and has no record" in said) == (1, True)
 
 
+def test_a_run_that_kept_nothing_is_not_called_equal(uri, rerun, tmp_path):
+    overrides = [*PROBES, f"tracking.uri={uri}", "+add._node_=ProbeAdd", "+add.a=1", "+add.b=2", "run.outputs=[add]"]
+    result = run(overrides=overrides, folder=tmp_path / "out")
+    status, said = rerun(result.mlflow.run_id)
+    assert (status, "nothing was kept that could be compared" in said) == (4, True)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

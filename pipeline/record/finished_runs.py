@@ -1,4 +1,4 @@
-"""Finding runs in MLflow whose results are those that a new run would give, and taking their files over."""
+"""Finding runs in MLflow whose results are those that a new run would give, taking their files over, reading them."""
 
 from __future__ import annotations
 
@@ -52,6 +52,31 @@ class FinishedRuns:
             if hash_file(folder / name) != sha256:
                 raise OSError(f"{name} of run {run_id} is not what was recorded")
         return record
+
+    def list_runs(self, experiment: str, count: int) -> list[dict[str, Any]]:
+        """The latest runs of any experiment, whatever their status."""
+        where = self._client.get_experiment_by_name(experiment)
+        found = self._client.search_runs([where.experiment_id], max_results=count, order_by=[LATEST]) if where else []
+        return [
+            {
+                "run_id": run.info.run_id,
+                "name": run.info.run_name,
+                "status": run.info.status,
+                "params": dict(run.data.params),
+                "metrics": dict(run.data.metrics),
+                "artifact_uri": run.info.artifact_uri,
+            }
+            for run in found
+        ]
+
+    def explain_damage(self, run_id: str) -> str:
+        """Why what a run kept cannot be read as it was written; empty if it can."""
+        with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
+            try:
+                self.fetch(run_id, Path(name))
+            except Exception as error:  # whatever a store raises for what it no longer has
+                return str(error) or type(error).__name__
+        return ""
 
     def read(self, run_id: str, folder: Path) -> dict[str, Any]:
         """What is recorded of a run of any experiment, with its files, if it finished, in `folder`.

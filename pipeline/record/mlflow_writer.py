@@ -24,6 +24,7 @@ from pipeline.record import provenance
 from pipeline.record.artifacts import write_record
 from pipeline.record.file_hashes import FileHashes, hash_file
 from pipeline.record.finished_runs import IDENTITY, FinishedRuns
+from pipeline.record.leftovers import Leftovers
 from pipeline.record.orphans import WRITER, end_orphans, end_run, name_writer
 
 SQLITE = "sqlite:///"
@@ -85,6 +86,7 @@ class Writer:
             if found is not None:
                 self._experiment_id = found.experiment_id
         self._finished = FinishedRuns(self._client, self._experiment_id, self._hashes)
+        self._leftovers = Leftovers(self._client, self._finished)
         end_orphans(self._client, self._experiment_id)
 
     def do_start(
@@ -159,6 +161,19 @@ class Writer:
     def do_recall(self, count: int) -> dict[str, Any]:
         """The params and metrics of the runs that finished last."""
         return {"recalled": self._finished.recall(count)}
+
+    def do_list(self, experiment: str, count: int) -> dict[str, Any]:
+        """The latest runs of an experiment, whatever their status."""
+        return {"listed": self._finished.list_runs(experiment, count)}
+
+    def do_survey(self) -> dict[str, Any]:
+        """What the store should not have."""
+        return {"surveyed": self._leftovers.find()}
+
+    def do_remove(self, orphans: list[str], broken: list[str]) -> dict[str, Any]:
+        """Remove leftovers that were found before."""
+        self._leftovers.remove(orphans, broken)
+        return {"removed": True}
 
     def do_read(self, run_id: str, folder: str) -> dict[str, Any]:
         """All that is recorded of a run, with its files in `folder`; or why it cannot be read."""

@@ -133,6 +133,19 @@ class Tracker:
         """The `params` and `metrics` of the runs that finished last, the latest first."""
         return list(self._ask("recall", "recalled", count=count))
 
+    def list_runs(self, experiment: str, count: int) -> list[dict[str, Any]]:
+        """The latest runs of an experiment, whatever their status: `run_id`, `name`, `status`, `params`, `metrics` and
+        `artifact_uri` of each; none if there is no such experiment."""
+        return list(self._ask("list", "listed", experiment=experiment, count=count))
+
+    def find_leftovers(self) -> dict[str, list[Any]]:
+        """What the store should not have: see `Leftovers.find`."""
+        return dict(self._ask("survey", "surveyed"))
+
+    def remove_leftovers(self, orphans: Sequence[str], broken: Sequence[str]) -> None:
+        """Remove folders of artifacts, and runs by their ids, that `find_leftovers` found."""
+        self._ask("remove", "removed", orphans=list(orphans), broken=list(broken))
+
     def read(self, run_id: str, folder: Path) -> RecordedRun:
         """What is recorded of a run, with its files in `folder`. Raises RecordError."""
         answer = self._ask("read", "read", run_id=run_id, folder=str(folder.resolve()))
