@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.record.finished_runs import IDENTITY, MOST, FinishedRuns
+from pipeline.record.finished_runs import IDENTITY, FinishedRuns
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Leftovers:
-    """Finds and removes leftovers of all experiments of a store; `client` is an MlflowClient."""
+    """Finds and removes leftovers of all experiments of a store.
 
-    def __init__(self, client: Any, finished: FinishedRuns):
+    `client` is an MlflowClient, `any_stage` MLflow's view of both what was deleted and what was not.
+    """
+
+    def __init__(self, client: Any, finished: FinishedRuns, any_stage: int):
         self._client = client
         self._finished = finished
+        self._any_stage = any_stage
 
     def find(self) -> dict[str, list[Any]]:
         """`orphans`: folders of artifacts without a run, as paths. `broken`: runs that FINISHED and whose artifacts are
@@ -39,10 +43,10 @@ class Leftovers:
                 self._client.delete_run(run["run_id"])
 
     def _find_orphans(self, skipped: list[str]) -> Iterator[Path]:
-        from mlflow.entities import ViewType
-
-        experiments = self._client.search_experiments(view_type=ViewType.ALL)
-        known = {run.info.run_id for run in self._list_runs(experiments, ViewType.ALL)}
+        experiments = list(_read_all(self._client.search_experiments, view_type=self._any_stage))
+        ids = [one.experiment_id for one in experiments]
+        runs = _read_all(self._client.search_runs, ids, run_view_type=self._any_stage)
+        known = {run.info.run_id for run in runs}
         locations = {found for one in experiments if (found := _find_folder(one.artifact_location))}
         for location in sorted(path for path in locations if path.is_dir()):
             if len(list(location.parent.glob("*.db"))) > 1:
@@ -53,22 +57,23 @@ class Leftovers:
                     yield path
 
     def _find_broken(self) -> Iterator[dict[str, str]]:
-        from mlflow.entities import ViewType
-
-        for run in self._list_runs(self._client.search_experiments(), ViewType.ACTIVE_ONLY):
+        ids = [one.experiment_id for one in _read_all(self._client.search_experiments)]
+        for run in _read_all(self._client.search_runs, ids):
             if run.info.status == "FINISHED" and IDENTITY in run.data.tags:
                 reason = self._finished.explain_damage(run.info.run_id)
                 if reason:
                     yield {"run_id": run.info.run_id, "name": run.info.run_name, "reason": reason}
 
-    def _list_runs(self, experiments: Any, view_type: Any) -> Iterator[Any]:
-        ids, token = [one.experiment_id for one in experiments], None
-        while True:
-            page = self._client.search_runs(ids, run_view_type=view_type, max_results=MOST, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+
+def _read_all(search: Callable[..., Any], *args: Any, **options: Any) -> Iterator[Any]:
+    """All that a search of MLflow finds, page by page."""
+    token = None
+    while True:
+        page = search(*args, **options, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _find_folder(location: str) -> Path | None:

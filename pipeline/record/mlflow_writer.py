@@ -73,6 +73,7 @@ class Writer:
         with _locked(uri), contextlib.ExitStack() as stack:
             stack.callback(_stand_back, 0)
             from mlflow import MlflowClient
+            from mlflow.entities import ViewType
             from mlflow.exceptions import MlflowException
 
             self._client = MlflowClient(tracking_uri=uri)
@@ -86,7 +87,7 @@ class Writer:
             if found is not None:
                 self._experiment_id = found.experiment_id
         self._finished = FinishedRuns(self._client, self._experiment_id, self._hashes)
-        self._leftovers = Leftovers(self._client, self._finished)
+        self._leftovers = Leftovers(self._client, self._finished, ViewType.ALL)
         end_orphans(self._client, self._experiment_id)
 
     def do_start(
