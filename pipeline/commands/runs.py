@@ -42,7 +42,9 @@ def format_runs(runs: Sequence[dict[str, Any]]) -> str:
     for run in runs:
         settings = " ".join(f"{path}={run['params'][path]}" for path in paths if path in run["params"])
         metrics = " ".join(
-            f"{name}={value:.4g}" for name, value in sorted(run["metrics"].items()) if SHOWN_METRICS.fullmatch(name)
+            f"{name}={value:.4g}"
+            for name, value in sorted(run["metrics"].items(), reverse=True)
+            if SHOWN_METRICS.fullmatch(name)
         )
         cells = [run["run_id"], run["status"], run["name"] or "", settings, metrics]
         lines.append([*(_cut(cell) for cell in cells), _find_picture(run["artifact_uri"])])
