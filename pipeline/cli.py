@@ -19,11 +19,11 @@ from dotenv import load_dotenv
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.commands import comfyui, import_workflow, redrive, sample, worker
+from pipeline.commands import clean, comfyui, compare, import_workflow, redrive, rerun, runs, sample, worker
 from pipeline.config import CONF, register_names
 from pipeline.errors import ConfigError, PipelineError
 
-COMMANDS = (comfyui, import_workflow, sample, worker, redrive)
+COMMANDS = (comfyui, import_workflow, runs, rerun, compare, clean, sample, worker, redrive)
 """The modules of the commands of `python -m pipeline`."""
 
 FULL_ERROR = "HYDRA_FULL_ERROR"

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.compare import DISTANCES
 from pipeline.engine.cache_policy import find_policy_problems
 from pipeline.engine.comfyui.settings import ComfyUISettings, find_setting_problems
 from pipeline.errors import Problem, did_you_mean
@@ -44,6 +45,7 @@ class RunSettings:
     resume: a job of a sweep whose results are recorded already is not run again.
     objective: the metric that a job returns to a sweeper that optimises.
     cache: how long outputs are kept for later runs: classic, all, lru:N or none.
+    reference: a run id, or a latent file, to which the distance of every kept latent is measured.
     batch_seeds: up to how many jobs of a sweep that differ only in the seed of a KSampler it samples in one call.
     """
 
@@ -54,6 +56,7 @@ class RunSettings:
     fail_fast: bool = False
     resume: bool = True
     objective: str | None = None
+    reference: str | None = None
     cache: str = "classic"
     batch_seeds: int = 1
 
@@ -174,6 +177,8 @@ def _find_batch_problems(run: RunSettings) -> list[Problem]:
 def _find_objective_problems(run: RunSettings, graph: Graph) -> list[Problem]:
     metrics = [f"latent/{name}/{statistic}" for name in run.outputs for statistic in LATENT_STATISTICS]
     metrics += ["seconds/total", *(f"seconds/{name}" for name in graph)]
+    if run.reference:
+        metrics += [f"distance/{name}/{distance}" for name in run.outputs for distance in DISTANCES]
     if run.objective is None or run.objective in metrics or run.objective.startswith("memory/"):
         return []
     near = did_you_mean(run.objective, metrics) or f". The metrics are {', '.join(metrics)}"

@@ -8,6 +8,7 @@
     ├── NodeError        a node raised while it ran; names node, class_type and inputs
     │   └── RunInterrupted  the run was interrupted at that node
     ├── OutputError      a result cannot be written where the config says
+    ├── RecordError      a record, or a latent to compare with, is missing, damaged, or of a newer latentgrid
     └── TrackingError    the MLflow record could not be written (the results on disk are kept)
 
 A message reads `<dotted path>: <what is wrong>, got <value>. <what would be right, or did you mean>`.
@@ -118,6 +119,10 @@ class RunInterrupted(NodeError):
 
 class OutputError(PipelineError):
     """A result cannot be written where the config says."""
+
+
+class RecordError(PipelineError):
+    """A record, or a latent to compare with, is not there or cannot be read; the message says which and why."""
 
 
 class TrackingError(PipelineError):

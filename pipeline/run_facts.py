@@ -16,11 +16,13 @@ from pipeline.graph.api_format import write_api_format
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Link, Node
 from pipeline.record.facts import collect_facts
+from pipeline.record.machine import collect_machine
+from pipeline.record.provenance import SEEDS
 from pipeline.record.recorder import RunFacts
 
 if TYPE_CHECKING:
-    from pipeline.engine.comfyui.start import ComfyUI
     from pipeline.engine.identity import Identity
+    from pipeline.engine.session import Session
 
 
 def collect_run_facts(
@@ -29,10 +31,11 @@ def collect_run_facts(
     overrides: Sequence[str],
     read: RunConfig,
     checked: CheckedGraph,
-    comfyui: ComfyUI,
+    session: Session,
     identity: Identity,
 ) -> RunFacts:
     """The beginning of the record of a run of a composed `config` that was read and checked."""
+    comfyui = session.comfyui
     tags = {
         **collect_facts(comfyui.device),
         "version.comfyui": comfyui.installation.version,
@@ -49,7 +52,19 @@ def collect_run_facts(
         tags=tags,
         identity=identity.key,
         files=identity.files,
+        inputs=identity.inputs,
+        facts={**session.describe(checked), **collect_machine(comfyui.device), **_list_seeds(checked)},
     )
+
+
+def _list_seeds(checked: CheckedGraph) -> dict[str, str]:
+    """The seeds of all nodes, as text: many readers of JSON cut a number of 64 bits."""
+    return {
+        f"seed.{name}.{key}": str(value)
+        for name, node in checked.graph.items()
+        for key, value in node.inputs.items()
+        if key in SEEDS and isinstance(value, int)
+    }
 
 
 def write_yaml(config: DictConfig | Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +16,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.config import RunConfig, compose_config, read_config
 from pipeline.console import Progress, format_plan
-from pipeline.errors import ConfigError, Problem, RunInterrupted, TrackingError
+from pipeline.errors import ConfigError, RunInterrupted, TrackingError
 from pipeline.events import Event
 from pipeline.graph.check import CheckedGraph
 from pipeline.origins import find_origins
 from pipeline.record.artifacts import list_files, open_folder
 from pipeline.record.recorder import Recorder
-from pipeline.record.tracker import FinishedRun, MLflowRun, TrackedRun, Tracker, TrackingSettings
+from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker, TrackingSettings
+from pipeline.reference import Reference, open_reference
 from pipeline.run_facts import collect_run_facts
+from pipeline.run_result import RunResult
 from pipeline.tiny_model import make_tiny_model, names_tiny_model
 
 if TYPE_CHECKING:
@@ -34,47 +37,6 @@ if TYPE_CHECKING:
     from pipeline.engine.session import Session
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run gave.
-
-    latents: the kept latents by node, tensors [batch, channels, (frames,) height, width] on the CPU.
-    outputs: all outputs of the kept nodes, by node and output name, as ComfyUI gave them.
-    executed, cached: which nodes ran, and whose outputs were known already.
-    metrics: the last value of each metric of the record.
-    folder, files: where the results lie; mlflow: the run in MLflow, None without tracking.
-    linked: the id of the run whose results these are, if it was found in MLflow and nothing had to run; latents and
-    outputs are then in the files only. A dry run has only `checked`.
-    """
-
-    checked: CheckedGraph
-    latents: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    executed: tuple[str, ...] = ()
-    cached: tuple[str, ...] = ()
-    seconds: float = 0.0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    folder: Path | None = None
-    files: tuple[Path, ...] = ()
-    mlflow: MLflowRun | None = None
-    linked: str | None = None
-
-    @property
-    def latent(self) -> torch.Tensor:
-        """The kept latent of a run that keeps just one."""
-        (samples,) = self.latents.values()
-        return samples
-
-    def get_objective(self, metric: str | None) -> float | None:
-        """The value of a metric. Raises ConfigError if it was not measured, because its node did not have to run."""
-        if metric is None or self.folder is None:
-            return None
-        if metric not in self.metrics:
-            message = f"{metric!r} was not measured: its node did not run, or gives no latent"
-            raise ConfigError([Problem("value_not_in_list", "run.objective", message)])
-        return self.metrics[metric]
 
 
 def run(
@@ -111,12 +73,17 @@ def run_config(config: DictConfig | Mapping[str, Any], folder: Path, hydra: Any 
         print(_describe_plan(config, hydra, checked))
         return RunResult(checked)
     name = read.run.name or " ".join(_list_overrides(hydra))
-    return run_checked(CheckedRun(name, config, hydra, read, checked, identify(read, checked)), folder)
+    reference = find_reference(read)
+    identity = identify(read, checked, reference=reference)
+    return run_checked(CheckedRun(name, config, hydra, read, checked, identity, reference), folder)
 
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """A config in which no mistake was found: ready to run. `name` is that of its record."""
+    """A config in which no mistake was found: ready to run. `name` is that of its record.
+
+    reference: what the latents are held against; tags: for its record, besides those that every run has.
+    """
 
     name: str
     config: DictConfig | Mapping[str, Any]
@@ -124,11 +91,26 @@ class CheckedRun:
     read: RunConfig
     checked: CheckedGraph
     identity: Identity
+    reference: Reference | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def identify(read: RunConfig, checked: CheckedGraph, batched: bool = False) -> Identity:
-    """What the results of a run follow from. A seed that is sampled in a batch differs in its last digits."""
-    settings = {"save_pt": read.run.save_pt, **({"batched": True} if batched else {})}
+def find_reference(read: RunConfig) -> Reference | None:
+    """What `run.reference` names. Raises ConfigError."""
+    text = read.run.reference
+    return None if text is None else open_reference(text, open_tracker(read.tracking))
+
+
+def identify(
+    read: RunConfig, checked: CheckedGraph, batched: bool = False, reference: Reference | None = None
+) -> Identity:
+    """What the results of a run follow from. A seed that is sampled in a batch differs in its last digits, and the
+    distances to a reference are results too."""
+    settings: dict[str, Any] = {"save_pt": read.run.save_pt}
+    if batched:
+        settings["batched"] = True
+    if reference:
+        settings["reference"] = reference.digest
     return open_session(read).identify(checked, settings)
 
 
@@ -152,8 +134,9 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     session.set_output_folder(open_folder(folder).resolve())
     session.use_cache(job.read.run.cache)
     overrides = _list_overrides(job.hydra)
-    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session.comfyui, job.identity)
+    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity)
     batch = sweep.batch if sweep else None
+    facts = dataclasses.replace(facts, tags={**facts.tags, **job.tags})
     recorder = Recorder(folder, facts, open_tracker(job.read.tracking))
     if sweep:
         recorder.parent = sweep.record
@@ -169,7 +152,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
         execution = session.run(job.checked, listen, sweep.is_read_later if sweep else None, batch=batch)
         if execution.batch:
             recorder.tags |= execution.batch.list_tags(int(job.checked.graph[execution.batch.node].inputs["seed"]))
-        latents = _keep_latents(execution, job.checked, recorder, job.read.run.save_pt)
+        latents = _keep_latents(execution, job, recorder)
         recorder.keep_others()
     except BaseException as error:
         progress.close()
@@ -180,8 +163,8 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
                 recorder.wait()
         raise
     try:
-        recorder.finish("FINISHED", time.perf_counter() - began)
-        mlflow = None if sweep else recorder.wait()
+        recorder.finish("FINISHED", time.perf_counter() - began, learnt=execution.facts)
+        mlflow = None if sweep and sweep.record else recorder.wait()
     except TrackingError as error:
         raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error
     return RunResult(
@@ -192,6 +175,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
         cached=execution.cached,
         seconds=execution.seconds,
         metrics=recorder.metrics,
+        facts={**facts.all_facts, **recorder.learnt},
         folder=recorder.folder,
         files=tuple(recorder.files),
         mlflow=mlflow,
@@ -260,26 +244,26 @@ def tracking_errors_logged() -> Iterator[None]:
         log.error("%s", error)
 
 
-def _keep_latents(
-    execution: Execution, checked: CheckedGraph, recorder: Recorder, save_pt: bool
-) -> dict[str, torch.Tensor]:
+def _keep_latents(execution: Execution, job: CheckedRun, recorder: Recorder) -> dict[str, torch.Tensor]:
     """Write the first LATENT of each kept node, and say where a kept node has nothing that is written."""
     from pipeline.engine.comfyui.call import is_blocked
     from pipeline.engine.comfyui.preview import draw_latent
 
-    latents = {}
+    latents, signatures = {}, job.checked.signatures
     for name, outputs in execution.outputs.items():
         found = [
             values[0]["samples"]
-            for spec, values in zip(checked.signatures[name].outputs, outputs.outputs, strict=False)
+            for spec, values in zip(signatures[name].outputs, outputs.outputs, strict=False)
             if spec.type == "LATENT" and values and not is_blocked(values[0])
         ]
-        if not found and not checked.signatures[name].is_output_node:
+        if not found and not signatures[name].is_output_node:
             log.warning("%s gives no LATENT, so no file is written of it; a SaveImage node, say, writes one", name)
         if found:
             # A copy made outside inference mode is an ordinary tensor, free to be used and changed.
             latents[name] = found[0].detach().cpu().clone()
-            recorder.keep_latent(name, latents[name], draw_latent(latents[name], outputs.latent_format), save_pt)
+            picture = draw_latent(latents[name], outputs.latent_format)
+            recorder.keep_latent(name, latents[name], picture, job.read.run.save_pt)
+            recorder.keep_distances(name, job.reference.measure(name, latents[name]) if job.reference else {})
     return latents
 
 

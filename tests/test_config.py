@@ -365,7 +365,7 @@ def test_a_plain_dictionary_is_a_config_too_and_hydras_own_node_is_no_section() 
             {"run": {"zzz": 1}},
             "unknown_setting",
             "run.zzz: is no setting. The settings are outputs, name, save_pt, dry_run, fail_fast, resume, objective, "
-            "cache, batch_seeds",
+            "reference, cache, batch_seeds",
             True,
         ),
         (

@@ -39,6 +39,8 @@ class Execution:
     ui: what nodes showed, by node, as in ComfyUI's history; also of targets that came from the cache.
     node_errors: what was wrong with outputs of a prompt that were dropped, in ComfyUI's form.
     batch: the seeds that a KSampler was called for, now or in the run that left its outputs.
+    facts: of the graph's sources that were read, the content of conditionings and latents (`tensor.positive`) and the
+    dtypes of models (`dtype.unet`).
     """
 
     outputs: Mapping[str, NodeOutputs]
@@ -48,6 +50,7 @@ class Execution:
     ui: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     node_errors: Mapping[str, Any] = field(default_factory=dict)
     batch: SeedBatch | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Executor:
@@ -115,6 +118,7 @@ class Executor:
             ui=run.ui,
             node_errors=checked.node_errors,
             batch=sampled.batch if sampled else caller.batch,
+            facts=run.facts,
         )
 
     def clear(self) -> None:

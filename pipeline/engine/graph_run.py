@@ -17,6 +17,7 @@ from pipeline.engine.describe import describe_inputs
 from pipeline.engine.expansion import Offspring, find_result_links, merge_results
 from pipeline.engine.run_outputs import RunOutputs, list_sources
 from pipeline.engine.schedule import Schedule
+from pipeline.engine.source_facts import describe_sources
 from pipeline.errors import CycleError, NodeError, PipelineError, RunInterrupted
 from pipeline.events import Listener, NodeFinished, NodeStarted
 from pipeline.graph.api_format import read_api_node
@@ -47,7 +48,7 @@ class GraphRun:
     """The state of one run; `run` runs it.
 
     `executed` are the nodes that have begun, `served` those whose outputs were there when their turn came, `ui` what
-    was shown.
+    was shown, `facts` what is known of the outputs of the graph's sources that were read.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class GraphRun:
         self.executed: dict[str, None] = {}  # a set that keeps its order
         self.served: set[str] = set()
         self.ui: dict[str, Mapping[str, Any]] = {}
+        self.facts: dict[str, str] = {}
         self._outputs, self._signatures, self._door, self._listen = outputs, signatures, door, listen
         self._caller = door.caller
         self._nodes: dict[str, Node] = dict(checked.graph)
@@ -148,8 +150,9 @@ class GraphRun:
         if self._ask(name, await self._caller.find_wanted(node, self._sources(name))):
             self._add_seconds(name, began)
             return None
-        self._check_batch(name)
-        call = await self._caller.call(node, self._sources(name))
+        sources = self._sources(name)
+        self.facts |= describe_sources(self._nodes, self._signatures, sources)
+        call = await self._caller.call(node, sources, self._outputs.keys[name])
         if call.blocked:
             self._blockers.append(name)
         if call.blocked and not self._blocked:
@@ -159,12 +162,6 @@ class GraphRun:
             return None
         self._add_seconds(name, began)
         return await self._finish(name, call)
-
-    def _check_batch(self, name: str) -> None:
-        """Give a seed batch up if what its node reads has changed since the sweep was planned."""
-        batch = self._caller.batch
-        if batch and batch.node == name and self._outputs.keys[name] not in batch.seeds:
-            self._caller.batch = None
 
     def _ask(self, name: str, wanted: Iterable[str]) -> bool:
         """Join the lazy inputs that a node asks for; whether it has to be asked again."""

@@ -21,10 +21,12 @@ class Identity:
     files), the versions of ComfyUI and torch, and the settings that change numbers.
     files: the model files that the graph reads, by dotted path (`unet.unet_name`). Their content is for others to hash:
     it takes a minute the first time, and no sample should wait for it.
+    inputs: the other files that constants of the graph name, by dotted path (`latent.path`).
     """
 
     key: str
     files: Mapping[str, FileState]
+    inputs: Mapping[str, FileState]
 
 
 def describe_platform(comfyui: ComfyUI) -> dict[str, object]:

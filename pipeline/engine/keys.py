@@ -10,6 +10,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Container, Mapping
+from pathlib import PurePath
 from typing import Any, TypeAlias
 
 from pipeline.graph.check import CheckedGraph
@@ -43,6 +44,23 @@ def find_model_files(node: Node, signature: Signature, find_file: FindFile) -> d
         for folder in signature.folders
         if (path := find_file(folder, node.inputs[name]))
     }
+
+
+def find_input_files(node: Node, signature: Signature, find_file: Callable[[str], str | None]) -> dict[str, str]:
+    """The paths of the other files that constants of a node name, by input; `find_file` locates what a text names.
+
+    A text without a suffix is taken for what it says: a prompt may happen to be the name of something.
+    """
+    return {
+        name: path
+        for name, value in node.inputs.items()
+        if isinstance(value, str) and PurePath(value).suffix and not (signature.folders and _is_choice(signature, name))
+        if (path := find_file(value))
+    }
+
+
+def _is_choice(signature: Signature, name: str) -> bool:
+    return name in signature.inputs and signature.inputs[name].choices is not None
 
 
 def find_known(checked: CheckedGraph, keys: Mapping[str, str], held: Container[str]) -> set[str]:

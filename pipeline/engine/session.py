@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import copy
 import gc
 import logging
@@ -16,7 +17,8 @@ from typing import Any, TypeVar
 from pipeline.engine.cache_policy import CachePolicy
 from pipeline.engine.comfyui.call import NodeCaller
 from pipeline.engine.comfyui.catalog import Catalog
-from pipeline.engine.comfyui.node_code import hash_node_code
+from pipeline.engine.comfyui.facts import describe_code, describe_comfyui
+from pipeline.engine.comfyui.node_code import find_pack, hash_node_code
 from pipeline.engine.comfyui.objects import NodeObjects
 from pipeline.engine.comfyui.prompt_check import check_prompt
 from pipeline.engine.comfyui.seed_batch import SeedBatch
@@ -24,7 +26,7 @@ from pipeline.engine.comfyui.start import ComfyUI, add_model_folder
 from pipeline.engine.comfyui.surroundings import MemoryKeeper, expansions_named, progress_heard
 from pipeline.engine.executor import Execution, Executor, IsReadLater
 from pipeline.engine.identity import Identity, describe_platform, make_identity_key
-from pipeline.engine.keys import find_model_files
+from pipeline.engine.keys import find_input_files, find_model_files
 from pipeline.errors import ConfigError, NodeError, Problem
 from pipeline.events import Listener
 from pipeline.file_state import FileState
@@ -57,6 +59,7 @@ class Session:
         self._memory = MemoryKeeper(comfyui)
         self._objects = NodeObjects()
         self._model_folders: set[Path] = set()
+        self._begun = 0  # how many runs have begun
         # What the imports made stays for ever. Without looking through it, a collection takes a tenth of the time.
         gc.freeze()
 
@@ -133,7 +136,22 @@ class Session:
             for name, node in checked.graph.items()
             for key, path in find_model_files(node, checked.signatures[name], self._find_file).items()
         }
-        return Identity(make_identity_key(checked, keys, {**settings, **describe_platform(self.comfyui)}), files)
+        inputs = {
+            f"{name}.{key}": FileState.of(path)
+            for name, node in checked.graph.items()
+            for key, path in find_input_files(node, checked.signatures[name], self._find_input).items()
+        }
+        key = make_identity_key(checked, keys, {**settings, **describe_platform(self.comfyui)})
+        return Identity(key, files, inputs)
+
+    def describe(self, checked: CheckedGraph) -> dict[str, str]:
+        """What is known of this ComfyUI and of the code of the graph's nodes, as facts of a record by dotted path."""
+        classes = {node.class_type: self._catalog.classes[node.class_type] for node in checked.graph.values()}
+        root = self.comfyui.installation.path
+        facts = {f"code.{class_type}": hash_node_code(cls, root) for class_type, cls in classes.items()}
+        packs = {path for cls in classes.values() if (path := find_pack(cls, root))}
+        facts |= {f"pack.{path.stem}": describe_code(path) for path in packs}
+        return {**describe_comfyui(self.comfyui), **facts, "process.order": str(self._begun)}
 
     def _identify_files(self, node: Node, signature: Signature) -> list[Any]:
         files = find_model_files(node, signature, self._find_file)
@@ -144,6 +162,14 @@ class Session:
 
     def _find_file(self, folder: str, name: str) -> str | None:
         return self.comfyui.folder_paths.get_full_path(folder, name)
+
+    def _find_input(self, text: str) -> str | None:
+        """The file that a text names: absolute, or in the working directory, or in ComfyUI's input directory."""
+        for locate in (lambda text: Path(text).expanduser(), self.comfyui.folder_paths.get_annotated_filepath):
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # no path at all, or none of that directory
+                if Path(locate(text)).is_file():
+                    return str(Path(locate(text)).resolve())
+        return None
 
     def run(
         self,
@@ -167,6 +193,7 @@ class Session:
         Raises PromptError before any node runs, NodeError for a node that fails, RunInterrupted.
         """
         checked = graph if isinstance(graph, CheckedGraph) else self.check_prompt(graph, targets)
+        self._begun += 1
         caller = self._make_caller(checked, extra_data)
         caller.batch = batch
         try:

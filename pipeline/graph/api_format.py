@@ -26,13 +26,7 @@ def write_api_format(graph: Graph) -> dict[str, dict[str, Any]]:
 
 def write_api_prompt(graph: Graph) -> dict[str, dict[str, Any]]:
     """The same as nodes are called with: literal lists and mappings are taken out of `__value__`, as by validation."""
-    return {
-        name: {
-            **info,
-            "inputs": {key: one[VALUE] if isinstance(one, dict) else one for key, one in info["inputs"].items()},
-        }
-        for name, info in write_api_format(graph).items()
-    }
+    return unwrap_literals(write_api_format(graph))
 
 
 def _write_value(value: Any) -> Any:
@@ -53,6 +47,20 @@ def read_api_node(name: str, info: Mapping[str, Any], literals: Collection[tuple
         for key, value in info.get("inputs", {}).items()
     }
     return Node(name, info["class_type"], inputs)
+
+
+def unwrap_literals(prompt: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same prompt with literal lists and mappings taken out of `__value__`, as by ComfyUI's validation."""
+    return {
+        name: {
+            **info,
+            "inputs": {
+                key: one[VALUE] if isinstance(one, dict) and VALUE in one else one
+                for key, one in info["inputs"].items()
+            },
+        }
+        for name, info in prompt.items()
+    }
 
 
 def is_link(value: Any) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import getpass
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
+
+from pipeline.git import read_checkout
 
 
 def collect_facts(device: str) -> dict[str, str]:
@@ -38,24 +38,13 @@ def _get_user() -> str:
         return str(os.getuid())
 
 
-@functools.cache
 def _read_git(folder: Path) -> dict[str, str]:
     """Commit of the code that runs, and whether its checkout was clean when this process first asked."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if not commit:
+    found = read_checkout(folder)
+    if not found:
         return {"git.commit": "unknown"}
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=normal")
-    clean = {} if changed is None else {"git.clean": "false" if changed else "true"}
-    return {"git.commit": commit, "mlflow.source.git.commit": commit, **clean}
-
-
-def _git(folder: Path, *command: str) -> str | None:
-    """What git says, None if it cannot say."""
-    try:
-        done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    tags = {f"git.{name}": value for name, value in found.items()}
+    return {**tags, "mlflow.source.git.commit": found["commit"]}
 
 
 def measure_peak_memory() -> dict[str, float]:

@@ -61,3 +61,8 @@ class FileHashes:
         memory = sqlite3.connect(self._memory, timeout=60)
         memory.execute(TABLE)
         return memory
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a small file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,8 +1,7 @@
-"""Finding runs in MLflow whose results are those that a new run would give, and taking their files over."""
+"""Finding runs in MLflow whose results are those that a new run would give, taking their files over, reading them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -11,10 +10,13 @@ from typing import Any
 
 from pipeline.file_state import FileState
 from pipeline.record.artifacts import RECORD
-from pipeline.record.file_hashes import FileHashes
+from pipeline.record.file_hashes import FileHashes, hash_file
+from pipeline.record.provenance import read_record
 
 IDENTITY = "identity"  # the tag by which a run is found; set when its record is whole
 LATEST = "attributes.start_time DESC"
+FIRST = "attributes.start_time ASC"
+MOST = 50_000  # runs that MLflow gives at once
 TRIED = 5  # runs of one identity, the latest first: the files of one may be gone
 
 
@@ -51,6 +53,55 @@ class FinishedRuns:
                 raise OSError(f"{name} of run {run_id} is not what was recorded")
         return record
 
+    def list_runs(self, experiment: str, count: int) -> list[dict[str, Any]]:
+        """The latest runs of any experiment, whatever their status."""
+        where = self._client.get_experiment_by_name(experiment)
+        found = self._client.search_runs([where.experiment_id], max_results=count, order_by=[LATEST]) if where else []
+        return [
+            {
+                "run_id": run.info.run_id,
+                "name": run.info.run_name,
+                "status": run.info.status,
+                "params": dict(run.data.params),
+                "metrics": dict(run.data.metrics),
+                "artifact_uri": run.info.artifact_uri,
+            }
+            for run in found
+        ]
+
+    def explain_damage(self, run_id: str) -> str:
+        """Why what a run kept cannot be read as it was written; empty if it can."""
+        with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
+            try:
+                self.fetch(run_id, Path(name))
+            except Exception as error:  # whatever a store raises for what it no longer has
+                return str(error) or type(error).__name__
+        return ""
+
+    def read(self, run_id: str, folder: Path) -> dict[str, Any]:
+        """What is recorded of a run of any experiment, with its files, if it finished, in `folder`.
+
+        Raises OSError if those are not as they were written, and what the store raises for an unknown id.
+        """
+        run = self._client.get_run(run_id)
+        finished = IDENTITY in run.data.tags
+        if finished:
+            self.fetch(run_id, folder)
+        below = self._client.search_runs(
+            [run.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'", max_results=MOST, order_by=[FIRST]
+        )
+        return {
+            "run_id": run.info.run_id,
+            "name": run.info.run_name,
+            "status": run.info.status,
+            "experiment": self._client.get_experiment(run.info.experiment_id).name,
+            "tags": dict(run.data.tags),
+            "params": dict(run.data.params),
+            "metrics": dict(run.data.metrics),
+            "children": [child.info.run_id for child in below],
+            "is_whole": finished,
+        }
+
     def recall(self, count: int) -> list[dict[str, Any]]:
         """The params and metrics of the runs that finished last."""
         found = self._client.search_runs(
@@ -62,8 +113,8 @@ class FinishedRuns:
         """Whether the model files are those of then, and all that was kept can be read and is as it was written."""
         with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
             try:
-                record = self._read_record(run_id, Path(name))
-                if record["files"] != {where: self._hashes.get(state) for where, state in files.items()}:
+                record = read_record(json.dumps(self._read_record(run_id, Path(name))))
+                if record.models != {where: self._hashes.get(state) for where, state in files.items()}:
                     return False
                 self.fetch(run_id, Path(name))
             except Exception:  # whatever a store raises for what it no longer has
@@ -74,8 +125,3 @@ class FinishedRuns:
         self._client.download_artifacts(run_id, RECORD, str(folder))
         record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
         return record
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a small file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

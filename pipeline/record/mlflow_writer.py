@@ -20,9 +20,11 @@ from urllib.parse import unquote
 
 from pipeline.cache_folder import cache_folder
 from pipeline.file_state import FileState
+from pipeline.record import provenance
 from pipeline.record.artifacts import write_record
-from pipeline.record.file_hashes import FileHashes
-from pipeline.record.finished_runs import IDENTITY, FinishedRuns, hash_file
+from pipeline.record.file_hashes import FileHashes, hash_file
+from pipeline.record.finished_runs import IDENTITY, FinishedRuns
+from pipeline.record.leftovers import Leftovers
 from pipeline.record.orphans import WRITER, end_orphans, end_run, name_writer
 
 SQLITE = "sqlite:///"
@@ -40,14 +42,14 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 class OpenRun:
     """A run that stands RUNNING in MLflow.
 
-    identity, hash_files: what its results follow from, see FinishedRuns; artifacts: the sha256 of what is kept of it so
-    far; pictures: which of that MLflow's comparison shows, and under which name.
+    record: the beginning of its record.json; hash_files: the `files` of that; artifacts: the sha256 of what is kept of
+    it so far; pictures: which of that MLflow's comparison shows, and under which name.
     """
 
     run_id: str
     folder: Path
-    identity: str
-    hash_files: Callable[[], dict[str, str | None]]
+    record: dict[str, Any]
+    hash_files: Callable[[], dict[str, Any]]
     artifacts: dict[str, str] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
 
@@ -71,6 +73,7 @@ class Writer:
         with _locked(uri), contextlib.ExitStack() as stack:
             stack.callback(_stand_back, 0)
             from mlflow import MlflowClient
+            from mlflow.entities import ViewType
             from mlflow.exceptions import MlflowException
 
             self._client = MlflowClient(tracking_uri=uri)
@@ -84,6 +87,7 @@ class Writer:
             if found is not None:
                 self._experiment_id = found.experiment_id
         self._finished = FinishedRuns(self._client, self._experiment_id, self._hashes)
+        self._leftovers = Leftovers(self._client, self._finished, ViewType.ALL)
         end_orphans(self._client, self._experiment_id)
 
     def do_start(
@@ -97,17 +101,22 @@ class Writer:
         folder: str,
         identity: str,
         files: dict[str, list[Any]],
+        inputs: dict[str, list[Any]],
+        facts: dict[str, str],
     ) -> None:
-        """Begin a run; the hashes of its model files are found in the background."""
-        states = read_states(files)
-        for state in states.values():
+        """Begin a run; the hashes of its files are found in the background."""
+        models, others = read_states(files), read_states(inputs)
+        for state in (*models.values(), *others.values()):
             self._hashes.begin(state)
 
-        def hash_files() -> dict[str, str | None]:
-            return {where: self._hashes.get(state) for where, state in states.items()}
+        def hash_files() -> dict[str, Any]:
+            return {
+                **{where: provenance.write_file(one, self._hashes.get(one), "model") for where, one in models.items()},
+                **{where: provenance.write_file(one, self._hashes.get(one), "input") for where, one in others.items()},
+            }
 
         made = self._create(name, params, tags, time, parent)
-        self._open[run] = OpenRun(made, Path(folder), identity, hash_files)
+        self._open[run] = OpenRun(made, Path(folder), provenance.begin_record(identity, facts), hash_files)
 
     def do_log(self, run: int, metrics: list[list[Any]], tags: dict[str, str]) -> None:
         """Add metrics (key, value, seconds since the epoch, step) and tags."""
@@ -131,14 +140,17 @@ class Writer:
             with Image.open(path) as picture:
                 self._client.log_image(ours.run_id, picture.convert("RGB"), key=_make_key(key), step=0)
 
-    def do_finish(self, run: int, status: str, time: float) -> dict[str, Any]:
+    def do_finish(
+        self, run: int, status: str, time: float, learnt: dict[str, str], outputs: dict[str, str]
+    ) -> dict[str, Any]:
         """End a run. One that FINISHED can be found by its identity from now on."""
         ours = self._open[run]
-        if status == "FINISHED" and ours.identity:
-            record = {"identity": ours.identity, "files": ours.hash_files()}
+        if status == "FINISHED" and ours.record["identity"]:
+            provenance.add_learnt(ours.record, learnt, outputs)
+            record = {**ours.record, "files": ours.hash_files()}
             record |= {"artifacts": ours.artifacts, "pictures": ours.pictures}
             self._client.log_artifact(ours.run_id, str(write_record(ours.folder, record)))
-            self._client.set_tag(ours.run_id, IDENTITY, ours.identity)
+            self._client.set_tag(ours.run_id, IDENTITY, ours.record["identity"])
         self._client.set_terminated(ours.run_id, status, _milliseconds(time))
         del self._open[run]
         return {"finished": run, "run_id": ours.run_id, "experiment_id": self._experiment_id}
@@ -151,6 +163,26 @@ class Writer:
         """The params and metrics of the runs that finished last."""
         return {"recalled": self._finished.recall(count)}
 
+    def do_list(self, experiment: str, count: int) -> dict[str, Any]:
+        """The latest runs of an experiment, whatever their status."""
+        return {"listed": self._finished.list_runs(experiment, count)}
+
+    def do_survey(self) -> dict[str, Any]:
+        """What the store should not have."""
+        return {"surveyed": self._leftovers.find()}
+
+    def do_remove(self, orphans: list[str], broken: list[str]) -> dict[str, Any]:
+        """Remove leftovers that were found before."""
+        self._leftovers.remove(orphans, broken)
+        return {"removed": True}
+
+    def do_read(self, run_id: str, folder: str) -> dict[str, Any]:
+        """All that is recorded of a run, with its files in `folder`; or why it cannot be read."""
+        try:
+            return {"read": self._finished.read(run_id, Path(folder))}
+        except Exception as error:  # an unknown id, or whatever a store raises for what it no longer has
+            return {"read": {"error": f"{error}"}}
+
     def do_link(self, run: int, name: str, source: str, time: float, parent: int | None, folder: str) -> dict[str, Any]:
         """Take a finished run over: its files into `folder`, and a record of its own that names it."""
         record, told = self._finished.fetch(source, Path(folder)), self._client.get_run(source).data
@@ -158,12 +190,12 @@ class Writer:
         tags[LINKED] = tags.get(LINKED, source)
         del tags[IDENTITY]  # set when the new record is whole
         made = self._create(name, told.params, tags, time, parent)
-        self._open[run] = OpenRun(made, Path(folder), record["identity"], lambda: record["files"])
+        self._open[run] = OpenRun(made, Path(folder), dict(record), lambda: record["files"])
         results = {key: value for key, value in told.metrics.items() if not key.startswith(COSTS)}
         self.do_log(run, [[key, value, time, 0] for key, value in results.items()], {})
         for path in record["artifacts"]:
             self.do_file(run, str(Path(folder, path)), record["pictures"].get(path))
-        return self.do_finish(run, "FINISHED", time)
+        return self.do_finish(run, "FINISHED", time, {}, {})
 
     def close(self, status: str = "KILLED", error: str = "the process that ran it died without a word") -> None:
         """End the runs that are still open."""

@@ -12,6 +12,7 @@ from pipeline.events import Event, NodeFinished, NodeProgress, NodeStarted, RunS
 from pipeline.file_state import FileState
 from pipeline.record import artifacts, facts
 from pipeline.record.tracker import MLflowRun, NewRun, TrackedRun, Tracker
+from pipeline.tensor_digest import digest_tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ LATENT_STATISTICS = ("mean", "std", "min", "max")
 class RunFacts:
     """What is known of a run before it starts: the beginning of its record.
 
-    identity, files: see `NewRun`.
+    identity, files, inputs: see `NewRun`; facts: those of its record.json besides the tags.
     """
 
     name: str
@@ -35,6 +36,13 @@ class RunFacts:
     tags: Mapping[str, str]
     identity: str
     files: Mapping[str, FileState]
+    inputs: Mapping[str, FileState] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all_facts(self) -> dict[str, str]:
+        """What is known before the run, tags included, but for those that are MLflow's own."""
+        return {**{name: value for name, value in self.tags.items() if not name.startswith("mlflow.")}, **self.facts}
 
 
 @dataclass
@@ -42,7 +50,8 @@ class Recorder:
     """Keeps one run: its files in `folder`, and its MLflow run, below `parent`, if there is a `tracker`.
 
     Call `start`, pass it the executor's events, `keep_latent` for what is kept, then `finish` once. What goes to MLflow
-    is written in the background; `wait` waits for it. `tags` are what the run has shown of itself.
+    is written in the background; `wait` waits for it. `outputs` has the content of each kept latent, `learnt` the facts
+    that only the run has shown, `tags` those of them that MLflow shows too.
     """
 
     folder: Path
@@ -51,6 +60,8 @@ class Recorder:
     parent: TrackedRun | None = None
     files: list[Path] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    learnt: dict[str, str] = field(default_factory=dict)
     _run: TrackedRun | None = None
     _found: set[Path] = field(default_factory=set)
     _metrics: list[tuple[str, float, float, int]] = field(default_factory=list)
@@ -70,7 +81,16 @@ class Recorder:
             self.tracker.raise_if_failed()
             parent = self.parent if self.parent and self.parent.tracker is self.tracker else None  # else it failed
             known = self.facts
-            run = NewRun(known.name, known.params, known.tags, self.folder, known.identity, known.files)
+            run = NewRun(
+                known.name,
+                known.params,
+                known.tags,
+                self.folder,
+                known.identity,
+                known.files,
+                known.inputs,
+                known.all_facts,
+            )
             self._run = self.tracker.start(run, time.time(), parent)
         for path in written:
             self._add(path)
@@ -95,6 +115,7 @@ class Recorder:
         """Write a latent, its picture if there is one, and its statistics."""
         prompt = self.facts.prompt
         self._add(artifacts.write_latent(self.folder, node, samples, prompt))
+        self.outputs[node] = digest_tensors(samples) or ""
         if save_pt:
             self._add(artifacts.write_pt(self.folder, node, samples))
         if pixels is not None:
@@ -103,23 +124,32 @@ class Recorder:
         for name in LATENT_STATISTICS:
             self._measure(f"latent/{node}/{name}", float(getattr(values, name)()))
 
+    def keep_distances(self, node: str, distances: Mapping[str, float]) -> None:
+        """Add how far a latent is from that of a reference, by name of the distance."""
+        for name, value in distances.items():
+            self._measure(f"distance/{node}/{name}", value)
+
     def keep_others(self) -> None:
         """Add what ComfyUI's own savers wrote into the folder."""
         for path in artifacts.list_files(self.folder):
             if path not in self._found and path not in self.files:
                 self._add(path)
 
-    def finish(self, status: str, seconds: float, error: str = "") -> None:
-        """Complete the record with a status of MLflow's: FINISHED, FAILED or KILLED. Raises TrackingError."""
+    def finish(self, status: str, seconds: float, error: str = "", learnt: Mapping[str, str] | None = None) -> None:
+        """Complete the record with a status of MLflow's: FINISHED, FAILED or KILLED. Raises TrackingError.
+
+        `learnt` are facts that only the run has shown.
+        """
+        self.learnt = {**(learnt or {}), **self.tags, "cached": " ".join(self._cached) or "none"}
         self._measure("seconds/total", seconds)
         for name, value in facts.measure_peak_memory().items():
             self._measure(name, value)
         if self._run:
-            tags = {"cached": " ".join(self._cached) or "none", **self.tags}
+            tags = {"cached": self.learnt["cached"], **self.tags}
             if error:
                 tags["error"] = error[:5000]
             self._run.log(self._metrics, tags)
-            self._run.finish(status, time.time())
+            self._run.finish(status, time.time(), self.learnt, self.outputs)
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -21,8 +21,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
-from pipeline.errors import TrackingError
+from pipeline.errors import RecordError, TrackingError
 from pipeline.file_state import FileState
+from pipeline.record.artifacts import RECORD
+from pipeline.record.provenance import RecordedRun, read_record
 
 WRITER = "pipeline.record.mlflow_writer"
 PIPE_BYTES = 1 << 20
@@ -46,7 +48,8 @@ class NewRun:
 
     folder: where the files of the run lie, in sub-folders or not; their place in it is their name in MLflow.
     identity, files: what the results follow from (key, and model files by dotted path), by which another sweep finds
-    the run; an empty identity: it is not found.
+    the run; an empty identity: it is not found, and has no record.json.
+    inputs, facts: the other files and the facts of its record.json.
     """
 
     name: str
@@ -55,6 +58,8 @@ class NewRun:
     folder: Path
     identity: str = ""
     files: Mapping[str, FileState] = field(default_factory=dict)
+    inputs: Mapping[str, FileState] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,8 @@ class Tracker:
             folder=str(run.folder.resolve()),
             identity=run.identity,
             files={where: astuple(state) for where, state in run.files.items()},
+            inputs={where: astuple(state) for where, state in run.inputs.items()},
+            facts=dict(run.facts),
             time=started,
         )
 
@@ -125,6 +132,27 @@ class Tracker:
     def recall(self, count: int) -> list[dict[str, Any]]:
         """The `params` and `metrics` of the runs that finished last, the latest first."""
         return list(self._ask("recall", "recalled", count=count))
+
+    def list_runs(self, experiment: str, count: int) -> list[dict[str, Any]]:
+        """The latest runs of an experiment, whatever their status: `run_id`, `name`, `status`, `params`, `metrics` and
+        `artifact_uri` of each; none if there is no such experiment."""
+        return list(self._ask("list", "listed", experiment=experiment, count=count))
+
+    def find_leftovers(self) -> dict[str, list[Any]]:
+        """What the store should not have: see `Leftovers.find`."""
+        return dict(self._ask("survey", "surveyed"))
+
+    def remove_leftovers(self, orphans: Sequence[str], broken: Sequence[str]) -> None:
+        """Remove folders of artifacts, and runs by their ids, that `find_leftovers` found."""
+        self._ask("remove", "removed", orphans=list(orphans), broken=list(broken))
+
+    def read(self, run_id: str, folder: Path) -> RecordedRun:
+        """What is recorded of a run, with its files in `folder`. Raises RecordError."""
+        answer = self._ask("read", "read", run_id=run_id, folder=str(folder.resolve()))
+        if "error" in answer:
+            raise RecordError(f"run {run_id}: cannot be read from {self._settings.uri}: {answer['error']}")
+        record = read_record((folder / RECORD).read_bytes()) if answer.pop("is_whole") else None
+        return RecordedRun(**{**answer, "children": tuple(answer["children"])}, folder=folder, record=record)
 
     def link(self, name: str, source: str, folder: Path, linked: float, parent: TrackedRun | None) -> TrackedRun:
         """Put the files of the finished run `source` into `folder`, and record there and in MLflow that they are its
@@ -226,9 +254,18 @@ class TrackedRun:
         """Add a file as an artifact; a picture with a key is also shown by MLflow's comparison of runs."""
         self.tracker.send("file", self.number, path=str(path.resolve()), key=picture_key)
 
-    def finish(self, status: str, ended: float) -> None:
-        """End the run as FINISHED, FAILED or KILLED."""
-        self.tracker.send("finish", self.number, status=status, time=ended)
+    def finish(
+        self,
+        status: str,
+        ended: float,
+        learnt: Mapping[str, str] | None = None,
+        outputs: Mapping[str, str] | None = None,
+    ) -> None:
+        """End the run as FINISHED, FAILED or KILLED. `learnt` are facts that only the run has shown, `outputs` the
+        content of the kept latents by node; both are for its record.json."""
+        self.tracker.send(
+            "finish", self.number, status=status, time=ended, learnt=dict(learnt or {}), outputs=dict(outputs or {})
+        )
 
     def wait(self) -> MLflowRun:
         """Wait until the record of the run is complete; `finish` must have been called."""

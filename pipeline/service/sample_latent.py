@@ -185,7 +185,7 @@ def _describe(config: DictConfig, result: RunResult) -> dict[str, Any]:
             "sampling": result.metrics.get(f"seconds/{SAMPLER}", 0.0),
         },
         "models": {
-            name: {"name": settings[name], "sha256": hashes.get(SETTINGS[name])}
+            name: {"name": settings[name], "sha256": hashes.get(SETTINGS[name], {}).get("sha256")}
             for name in ("unet_model_name", "lora_model_name")
         },
         "folder": str(result.folder),

@@ -14,10 +14,12 @@ from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, Problem
 from pipeline.graph.check import CheckedGraph
 from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker
+from pipeline.reference import Reference
 from pipeline.runner import (
     CheckedRun,
     InSweep,
     RunResult,
+    find_reference,
     identify,
     link_run,
     open_session,
@@ -125,7 +127,11 @@ def check_sweep(jobs: Sequence[SweepJob]) -> Sweep:
     graphs = _check_graphs(jobs)
     keys = {index: open_session(jobs[index].read).make_keys(checked) for index, checked in graphs.items()}
     batched = _find_batched(jobs, graphs, keys)
-    runs = [_prepare(job, graphs[index], index in batched) for index, job in enumerate(jobs)]
+    references = _find_references(jobs)
+    runs = [
+        _prepare(job, graphs[index], index in batched, references[job.read.run.reference])
+        for index, job in enumerate(jobs)
+    ]
     found = _find_finished(jobs, runs, tracker)
     keys = {index: known for index, known in keys.items() if index not in found}
     plan = plan_cells({index: Cell(graphs[index], known, batched.get(index)) for index, known in keys.items()})
@@ -163,9 +169,16 @@ def _find_batched(
     return find_batched(graphs, keys, sizes)
 
 
-def _prepare(job: SweepJob, checked: CheckedGraph, batched: bool) -> CheckedRun:
-    identity = identify(job.read, checked, batched)
-    return CheckedRun(job.read.run.name or job.name, job.config, job.config.hydra, job.read, checked, identity)
+def _find_references(jobs: Sequence[SweepJob]) -> dict[str | None, Reference | None]:
+    """What the jobs are held against, by what they call it."""
+    reads = {job.read.run.reference: job.read for job in jobs}
+    return {text: find_reference(read) for text, read in reads.items()}
+
+
+def _prepare(job: SweepJob, checked: CheckedGraph, batched: bool, reference: Reference | None) -> CheckedRun:
+    identity = identify(job.read, checked, batched, reference)
+    name = job.read.run.name or job.name
+    return CheckedRun(name, job.config, job.config.hydra, job.read, checked, identity, reference)
 
 
 def _find_finished(

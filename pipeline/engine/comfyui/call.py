@@ -24,6 +24,7 @@ from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import Problem
 from pipeline.graph.api_format import is_link
 from pipeline.graph.model import Link, Node
+from pipeline.tensor_digest import digest_tensors
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,13 @@ class NodeOutputs:
     ui: Mapping[str, Any] = field(default_factory=dict)
     latent_format: Any = None
     batch: SeedBatch | None = None
+    _digests: dict[int, str | None] = field(default_factory=dict)
+
+    def digest(self, slot: int) -> str | None:
+        """What `digest_tensors` says of the values of an output slot; found once, for all runs that read it."""
+        if slot not in self._digests:
+            self._digests[slot] = digest_tensors(self.outputs[slot])
+        return self._digests[slot]
 
 
 @dataclass
@@ -127,11 +135,11 @@ class NodeCaller:
             name for name in dict.fromkeys(named) if isinstance(name, str) and (name not in values or name in missing)
         ]
 
-    async def call(self, node: Node, sources: Mapping[str, NodeOutputs]) -> Call:
-        """Call the node's function; `sources` holds the outputs of the nodes it is linked to."""
+    async def call(self, node: Node, sources: Mapping[str, NodeOutputs], key: str) -> Call:
+        """Call the node's function; `sources` holds the outputs of the nodes it is linked to, `key` is its content key."""
         cls = self._classes[node.class_type]
         values, _, v3_data = self._read_inputs(node, cls, _Sources(sources))
-        batch = self._find_batch(node, values)
+        batch = self._find_batch(node, values, key)
         if batch:
             values["latent_image"] = batch.repeat(values["latent_image"])
         target = self.objects.get(node.name, node.class_type, cls)
@@ -158,11 +166,13 @@ class NodeCaller:
             _reset_dynamic_vram()
         return call
 
-    def _find_batch(self, node: Node, values: Mapping[str, list[Any]]) -> SeedBatch | None:
+    def _find_batch(self, node: Node, values: Mapping[str, list[Any]], key: str) -> SeedBatch | None:
         """The seed batch to call the node for. One that its inputs do not allow is given up: `batch` is then None."""
         if self.batch is None or self.batch.node != node.name:
             return None
-        if obstacle := self.batch.find_obstacle(values):
+        if key not in self.batch.seeds:  # what it reads changed after the sweep was planned
+            self.batch = None
+        elif obstacle := self.batch.find_obstacle(values):
             log.info("%s: %s, so its seeds are sampled one by one", node.name, obstacle)
             self.batch = None
         return self.batch

@@ -1,4 +1,4 @@
-"""Which code a node runs: a hash that changes when somebody edits a node class or its pack."""
+"""Which code a node runs: a hash that changes when somebody edits a node class or its pack, and that pack."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ def hash_node_code(cls: type, comfyui: Path) -> str:
     source = inspect.getsourcefile(cls)
     if source is None:
         return ""
-    path = Path(source).resolve()
-    ours = [path] if path.is_relative_to(comfyui.resolve()) and "custom_nodes" not in path.parts else _list_pack(path)
+    path, pack = Path(source).resolve(), find_pack(cls, comfyui)
     digest = hashlib.sha256()
-    for file in ours:
+    for file in sorted(pack.rglob("*.py")) if pack and pack.is_dir() else [path]:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
 
-def _list_pack(module: Path) -> list[Path]:
-    """The Python files of the package that a module is in; of a single file, itself."""
-    folder = module.parent
+@functools.cache
+def find_pack(cls: type, comfyui: Path) -> Path | None:
+    """The folder of the pack that a node class is in, or its single file; None for one of ComfyUI's own."""
+    source = inspect.getsourcefile(cls)
+    path = Path(source).resolve() if source else comfyui.resolve()
+    if path.is_relative_to(comfyui.resolve()) and "custom_nodes" not in path.parts:
+        return None
+    folder = path.parent
     if not (folder / "__init__.py").is_file():
-        return [module]
+        return path
     while (folder.parent / "__init__.py").is_file():
         folder = folder.parent
-    return sorted(folder.rglob("*.py"))
+    return folder

@@ -31,10 +31,10 @@ def draw_latent(samples: Any, latent_format: Any) -> np.ndarray | None:
     )
     pixels = ((rgb + 1) / 2).nan_to_num().clamp(0, 1).mul(255).to(torch.uint8).numpy()
     ratio = getattr(latent_format, "spacial_downscale_ratio", 8)
-    return _tile(pixels).repeat(ratio, axis=0).repeat(ratio, axis=1)
+    return tile_pictures(pixels).repeat(ratio, axis=0).repeat(ratio, axis=1)
 
 
-def _tile(pictures: np.ndarray) -> np.ndarray:
+def tile_pictures(pictures: np.ndarray) -> np.ndarray:
     """Lay pictures [count, height, width, 3] out in a grid that is about square, row by row."""
     count, height, width, channels = pictures.shape
     columns = math.ceil(math.sqrt(count))

@@ -1,0 +1,46 @@
+"""`python -m pipeline clean`: remove artifacts without a run, and runs whose artifacts are damaged."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pipeline.commands.recorded import open_recorded_tracker, split_overrides
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers of `python -m pipeline`."""
+    parser = commands.add_parser("clean", help="remove artifacts without a run and runs with damaged artifacts; asks")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("overrides", nargs="*", help="tracking.* as for run.py")
+    parser.set_defaults(run=clean)
+
+
+def clean(args: argparse.Namespace) -> None:
+    """Show what the store should not have, ask, and remove it."""
+    tracking, _ = split_overrides(args.overrides)
+    tracker = open_recorded_tracker(tracking)
+    found = tracker.find_leftovers()
+    for path in found["orphans"]:
+        print(f"artifacts without a run  {path}")
+    for run in found["broken"]:
+        print(f"damaged run              {run['run_id']} {run['name']}: {run['reason']}")
+    for reason in found["skipped"]:
+        print(f"not looked at            {reason}")
+    if not found["orphans"] and not found["broken"]:
+        print("nothing to remove")
+        return
+    print("Folders are removed for good; runs are marked as deleted, and `mlflow runs restore` brings them back.")
+    if args.yes or _agrees():
+        tracker.remove_leftovers(found["orphans"], [run["run_id"] for run in found["broken"]])
+        print(f"removed {len(found['orphans'])} folders and {len(found['broken'])} runs")
+    else:
+        print("nothing was removed")
+
+
+def _agrees() -> bool:
+    """Whether a person says yes; without one, nobody does."""
+    try:
+        return input("Remove all this? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

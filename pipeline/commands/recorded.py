@@ -1,0 +1,71 @@
+"""What commands that read recorded runs have in common: where MLflow is, and what of this machine can be said."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+from urllib.parse import unquote
+
+from omegaconf import OmegaConf
+
+from pipeline.config import compose_config, read_config
+from pipeline.errors import ConfigError, Problem, RecordError
+from pipeline.record.tracker import TrackingSettings
+
+if TYPE_CHECKING:
+    from pipeline.record.differences import Difference
+    from pipeline.record.tracker import Tracker
+
+SHOWN = 20  # differences that are listed
+SQLITE = "sqlite:///"
+GIVEN = ("tracking", "comfyui")  # sections that say where things are on this machine
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[TrackingSettings, dict[str, Any]]:
+    """Where MLflow is, and the settings of ComfyUI that are given, by dotted path.
+
+    The experiment is None unless it is given. Raises ConfigError for overrides of anything else.
+    """
+    paths = {override: override.partition("=")[0].lstrip("+") for override in overrides}
+    problems = [
+        Problem("not_an_override", path, "is in the record and cannot be changed; only tracking.* and comfyui.* can")
+        for path in paths.values()
+        if path.partition(".")[0] not in GIVEN
+    ]
+    if problems:
+        raise ConfigError(problems)
+    config = compose_config(overrides)
+    read = read_config(config)
+    wrong = [problem for problem in read.problems if problem.where.partition(".")[0] in GIVEN]
+    if wrong:
+        raise ConfigError(wrong)
+    experiment = read.tracking.experiment_name if "tracking.experiment_name" in paths.values() else None
+    comfyui = {path: OmegaConf.select(config, path) for path in paths.values() if path.startswith("comfyui.")}
+    return TrackingSettings(read.tracking.uri, experiment), comfyui
+
+
+def open_recorded_tracker(tracking: TrackingSettings) -> Tracker:
+    """A connection to MLflow to read runs with, of whichever experiment. Raises RecordError if there is none."""
+    from pipeline.runner import open_tracker
+
+    database = Path(unquote((tracking.uri or "").removeprefix(SQLITE).split("?")[0]))
+    if tracking.uri and tracking.uri.startswith(SQLITE) and not database.is_file():
+        raise RecordError(f"tracking.uri: there is no MLflow store, got {tracking.uri!r}. Say where: tracking.uri=URI")
+    tracker = open_tracker(TrackingSettings(tracking.uri))  # without an experiment, which would be made
+    if tracker is None:
+        raise RecordError("tracking.uri: recorded runs are in MLflow, got null. Say where: tracking.uri=URI")
+    return tracker
+
+
+def show_differences(name: str, what: str, differences: Sequence[Difference], file: TextIO | None = None) -> None:
+    """Print what differs between records, if anything does, to the standard error unless `file` is given."""
+    out = file or sys.stderr
+    if not differences:
+        return
+    print(f"{name or 'run'}: {what}, the likeliest cause first", file=out)
+    for one in differences[:SHOWN]:
+        print(f"  {one}", file=out)
+    if len(differences) > SHOWN:
+        print(f"  and {len(differences) - SHOWN} more", file=out)

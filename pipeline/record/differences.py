@@ -1,0 +1,100 @@
+"""What differs between the records of two runs, the likeliest cause of different results first."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.record.artifacts import PROMPT
+from pipeline.record.provenance import SEEDS, RecordedRun
+
+CAUSES = (
+    r"seed\.",
+    r"graph\.",
+    r"batch\.",
+    r"file\.",
+    r"tensor\.",
+    r"dtype\.",
+    r"code\.|pack\.",
+    r"version\.comfyui|comfyui\.(code|commit|args)",
+    r"reproducible|comfyui\.|dynamic_vram|torch\.",
+    r"device|gpu|version\.",
+    r"git\.",
+    r"package\.(comfy|triton|sage|flash|xformers|torch)",
+    r"host\.cpu|env\.",
+    r"package\.",
+)
+"""What changes results, the likeliest first, as patterns of facts. All else (host, order, cache) comes last."""
+
+TELLS_NOTHING = re.compile(r"process\.command|identity|writer|error|linked_run_id|rerun_of|comfyui\.source")
+"""Facts and tags that differ between runs anyway."""
+
+ONE_SIDED = re.compile(r"(seed|graph|batch|package|env|pack)\.")
+"""Facts whose absence says something; others are missing where nothing was read, or in an older record."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A fact that two records tell differently; None: the record does not have it."""
+
+    fact: str
+    before: str | None
+    after: str | None
+
+    def __str__(self) -> str:
+        return f"{self.fact}: {_shorten(self.before)} -> {_shorten(self.after)}"
+
+
+def list_facts(run: RecordedRun) -> dict[str, str]:
+    """All that a record says, as text by dotted path. A record of version 1 has its tags for facts."""
+    if run.record is None:
+        return {}
+    prompt = json.loads((run.folder / PROMPT).read_bytes())
+    tags = {name: value for name, value in run.tags.items() if not name.startswith("mlflow.")}
+    files = {where: sha256 for where, sha256 in run.record.files.items() if sha256}
+    return join_facts(run.record.facts or tags, files, prompt)
+
+
+def join_facts(facts: Mapping[str, str], files: Mapping[str, str], prompt: Mapping[str, Any]) -> dict[str, str]:
+    """`facts`, the sha256 of `files`, and the constants and links of a graph in API format, by dotted path."""
+    graph = {f"graph.{name}._node_": str(node["class_type"]) for name, node in prompt.items()}
+    graph |= {
+        f"{'seed' if key in SEEDS else 'graph'}.{name}.{key}": value if isinstance(value, str) else json.dumps(value)
+        for name, node in prompt.items()
+        for key, value in node["inputs"].items()
+    }
+    return {**facts, **{f"file.{where}": sha256 for where, sha256 in files.items()}, **graph}
+
+
+def find_differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Difference]:
+    """What differs between two runs, the likeliest cause of different results first."""
+    whole = {fact.partition(".")[0] for fact in before} & {fact.partition(".")[0] for fact in after}
+    found = [
+        Difference(fact, before.get(fact), after.get(fact))
+        for fact in {**before, **after}
+        if before.get(fact) != after.get(fact)
+        and not TELLS_NOTHING.match(fact)
+        and ((fact in before and fact in after) or _counts_alone(fact, whole))
+    ]
+    return sorted(found, key=lambda one: (_rank(one.fact), one.fact))
+
+
+def _counts_alone(fact: str, whole: set[str]) -> bool:
+    """An older record has no packages at all: that is no difference in each of them."""
+    kind = fact.partition(".")[0]
+    return bool(ONE_SIDED.match(fact)) and (kind in whole or kind in ("batch", "graph"))
+
+
+def _rank(fact: str) -> int:
+    return next((rank for rank, cause in enumerate(CAUSES) if re.match(cause, fact)), len(CAUSES))
+
+
+def _shorten(value: str | None) -> str:
+    if value is None:
+        return "none"
+    if re.fullmatch(r"[0-9a-f]{40,64}", value):
+        return f"{value[:12]}..."
+    return value if len(value) <= 80 else f"{value[:77]}..."

@@ -1,0 +1,82 @@
+"""What a store should not have: artifacts of runs that it does not know, and finished runs with damaged artifacts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pipeline.record.finished_runs import IDENTITY, FinishedRuns
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class Leftovers:
+    """Finds and removes leftovers of all experiments of a store.
+
+    `client` is an MlflowClient, `any_stage` MLflow's view of both what was deleted and what was not.
+    """
+
+    def __init__(self, client: Any, finished: FinishedRuns, any_stage: int):
+        self._client = client
+        self._finished = finished
+        self._any_stage = any_stage
+
+    def find(self) -> dict[str, list[Any]]:
+        """`orphans`: folders of artifacts without a run, as paths. `broken`: runs that FINISHED and whose artifacts are
+        not as they were recorded, with `run_id`, `name` and `reason`. `skipped`: folders that were not looked at, with
+        the reason."""
+        skipped: list[str] = []
+        orphans = [str(path) for path in self._find_orphans(skipped)]
+        return {"orphans": orphans, "broken": list(self._find_broken()), "skipped": skipped}
+
+    def remove(self, orphans: list[str], broken: list[str]) -> None:
+        """Remove folders for good, and mark runs as deleted (`mlflow gc` removes them for good, `mlflow runs restore`
+        brings them back). What is no leftover any more is left alone."""
+        for path in {str(path) for path in self._find_orphans([])} & set(orphans):
+            shutil.rmtree(path)
+        for run in self._find_broken():
+            if run["run_id"] in broken:
+                self._client.delete_run(run["run_id"])
+
+    def _find_orphans(self, skipped: list[str]) -> Iterator[Path]:
+        experiments = list(_read_all(self._client.search_experiments, view_type=self._any_stage))
+        ids = [one.experiment_id for one in experiments]
+        runs = _read_all(self._client.search_runs, ids, run_view_type=self._any_stage)
+        known = {run.info.run_id for run in runs}
+        locations = {found for one in experiments if (found := _find_folder(one.artifact_location))}
+        for location in sorted(path for path in locations if path.is_dir()):
+            if len(list(location.parent.glob("*.db"))) > 1:
+                skipped.append(f"{location}: several stores lie beside it, and it may hold artifacts of each")
+                continue
+            for path in sorted(location.iterdir()):
+                if RUN_ID.fullmatch(path.name) and (path / "artifacts").is_dir() and path.name not in known:
+                    yield path
+
+    def _find_broken(self) -> Iterator[dict[str, str]]:
+        ids = [one.experiment_id for one in _read_all(self._client.search_experiments)]
+        for run in _read_all(self._client.search_runs, ids):
+            if run.info.status == "FINISHED" and IDENTITY in run.data.tags:
+                reason = self._finished.explain_damage(run.info.run_id)
+                if reason:
+                    yield {"run_id": run.info.run_id, "name": run.info.run_name, "reason": reason}
+
+
+def _read_all(search: Callable[..., Any], *args: Any, **options: Any) -> Iterator[Any]:
+    """All that a search of MLflow finds, page by page."""
+    token = None
+    while True:
+        page = search(*args, **options, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _find_folder(location: str) -> Path | None:
+    """The folder of artifacts on this machine, None if they are elsewhere."""
+    parts = urlsplit(location)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None

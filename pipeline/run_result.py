@@ -1,0 +1,58 @@
+"""What a run gave, for whoever called it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ConfigError, Problem
+from pipeline.graph.check import CheckedGraph
+from pipeline.record.tracker import MLflowRun
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gave.
+
+    latents: the kept latents by node, tensors [batch, channels, (frames,) height, width] on the CPU.
+    outputs: all outputs of the kept nodes, by node and output name, as ComfyUI gave them.
+    executed, cached: which nodes ran, and whose outputs were known already.
+    metrics: the last value of each metric of the record.
+    facts: what its record.json says of it.
+    folder, files: where the results lie; mlflow: the run in MLflow, None without tracking.
+    linked: the id of the run whose results these are, if it was found in MLflow and nothing had to run; latents and
+    outputs are then in the files only. A dry run has only `checked`.
+    """
+
+    checked: CheckedGraph
+    latents: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    executed: tuple[str, ...] = ()
+    cached: tuple[str, ...] = ()
+    seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    files: tuple[Path, ...] = ()
+    mlflow: MLflowRun | None = None
+    linked: str | None = None
+
+    @property
+    def latent(self) -> torch.Tensor:
+        """The kept latent of a run that keeps just one."""
+        (samples,) = self.latents.values()
+        return samples
+
+    def get_objective(self, metric: str | None) -> float | None:
+        """The value of a metric. Raises ConfigError if it was not measured, because its node did not have to run."""
+        if metric is None or self.folder is None:
+            return None
+        if metric not in self.metrics:
+            message = f"{metric!r} was not measured: its node did not run, or gives no latent"
+            raise ConfigError([Problem("value_not_in_list", "run.objective", message)])
+        return self.metrics[metric]
