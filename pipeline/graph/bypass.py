@@ -9,10 +9,11 @@ else the first slot compatible with both; else there is none. Beyond a bypassed 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pipeline.graph.model import Graph, Link, Node
+from pipeline.graph.order import cull
 from pipeline.graph.signature import InputSpec, Signature
 
 WILDCARDS = ("*", "")
@@ -36,6 +37,28 @@ def resolve_bypass(graph: Graph, signatures: Mapping[str, Signature]) -> Graph:
                 inputs[key] = found
         nodes[name] = Node(name, node.class_type, inputs)
     return Graph(nodes)
+
+
+def restore_bypassed(
+    graph: Graph, resolved: Graph, signatures: Mapping[str, Signature], targets: Iterable[str]
+) -> Graph:
+    """`resolved` as the GUI shows it: with the links of `graph`, and the bypassed nodes that these lead through.
+
+    Resolving the bypass of the result gives `resolved` again. A bypassed node reads only what is shown.
+    """
+    known = {name for name, node in graph.items() if name in resolved or (node.bypassed and name in signatures)}
+    nodes = {name: _restore_node(graph[name], resolved.get(name), known) for name in graph if name in known}
+    return cull(Graph(nodes), targets)
+
+
+def _restore_node(node: Node, resolved: Node | None, shown: Collection[str]) -> Node:
+    links = {name: link for name, link in node.links if link.node in shown}
+    if resolved is None:
+        inputs = {name: one for name, one in node.inputs.items() if name in links or not isinstance(one, Link)}
+        return Node(node.name, node.class_type, inputs, bypassed=True)
+    # A constant that came through a bypass stays a constant: the GUI passes links only.
+    inputs = {name: links[name] if isinstance(one, Link) else one for name, one in resolved.inputs.items()}
+    return Node(node.name, node.class_type, {**links, **inputs})
 
 
 def _follow(graph: Graph, signatures: Mapping[str, Signature], value: Any, wanted: str) -> Any:

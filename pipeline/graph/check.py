@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pipeline.errors import ConfigError, CycleError, Problem, did_you_mean
-from pipeline.graph.bypass import resolve_bypass
+from pipeline.graph.bypass import resolve_bypass, restore_bypassed
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.order import cull, sort_nodes
 from pipeline.graph.signature import InputSpec, OutputSpec, Signature, types_match
@@ -25,11 +25,12 @@ Judge: TypeAlias = Callable[[Node, Mapping[str, str]], list[Problem]]
 class CheckedGraph:
     """A graph that can run: bypass resolved, culled, links by index, constants converted, defaults filled in.
 
-    `signatures` are those of its nodes, `order` is the order of execution, `targets` the nodes whose outputs are
-    wanted, `filled` the dotted paths of the inputs that were not given and took the node's own default.
+    `signatures` are those of its nodes and of the bypassed ones in `declared`, `order` is the order of execution,
+    `targets` the nodes whose outputs are wanted, `filled` the dotted paths of the inputs that were not given and took
+    the node's own default. `declared` is the same graph before bypass, to be shown: see `restore_bypassed`.
 
-    One that was read from a prompt in ComfyUI's API format holds that `prompt` and all of its nodes; `node_errors` is
-    what is wrong with outputs that were dropped because of it, in ComfyUI's form.
+    One that was read from a prompt in ComfyUI's API format holds that `prompt` and all of its nodes, and no `declared`;
+    `node_errors` is what is wrong with outputs that were dropped because of it, in ComfyUI's form.
     """
 
     graph: Graph
@@ -37,6 +38,7 @@ class CheckedGraph:
     order: tuple[str, ...]
     targets: tuple[str, ...]
     filled: frozenset[str] = frozenset()
+    declared: Graph = field(default_factory=Graph)
     prompt: Mapping[str, Any] | None = None
     node_errors: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,8 +71,9 @@ def check_graph(
         if order or not needed:
             check.sort(flat)
         raise check.make_error(linked)
-    known = {name: signatures[name] for name in order}
-    return CheckedGraph(checked, known, order, targets, frozenset(check.filled))
+    declared = restore_bypassed(linked, checked, signatures, targets)
+    known = {name: signatures[name] for name in (*order, *declared)}
+    return CheckedGraph(checked, known, order, targets, frozenset(check.filled), declared)
 
 
 @dataclass
