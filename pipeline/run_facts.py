@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -17,10 +17,12 @@ from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Link, Node
 from pipeline.record.facts import collect_facts
 from pipeline.record.recorder import RunFacts
+from pipeline.workflow.cards import make_cards
+from pipeline.workflow.to_ui import write_ui_format
 
 if TYPE_CHECKING:
-    from pipeline.engine.comfyui.start import ComfyUI
     from pipeline.engine.identity import Identity
+    from pipeline.engine.session import Session
 
 
 def collect_run_facts(
@@ -29,10 +31,11 @@ def collect_run_facts(
     overrides: Sequence[str],
     read: RunConfig,
     checked: CheckedGraph,
-    comfyui: ComfyUI,
+    session: Session,
     identity: Identity,
 ) -> RunFacts:
-    """The beginning of the record of a run of a composed `config` that was read and checked."""
+    """The beginning of the record of a run of a composed `config` that was read and checked by `session`."""
+    comfyui = session.comfyui
     tags = {
         **collect_facts(comfyui.device),
         "version.comfyui": comfyui.installation.version,
@@ -45,11 +48,27 @@ def collect_run_facts(
         name=name,
         config_yaml=write_yaml(config),
         prompt=write_api_format(checked.graph),
+        workflow=write_workflow(checked, session),
+        draw=lambda cached: draw_svg(checked, cached),
         params=_list_params(read, checked),
         tags=tags,
         identity=identity.key,
         files=identity.files,
     )
+
+
+def write_workflow(checked: CheckedGraph, session: Session) -> dict[str, Any]:
+    """A graph that `session` checked, in the format of ComfyUI's GUI."""
+    class_types = {node.class_type for node in checked.declared.values()}
+    return write_ui_format(checked, session.read_definitions(class_types))
+
+
+def draw_svg(checked: CheckedGraph, cached: Collection[str] = ()) -> str:
+    """A picture of a checked graph, as an SVG document."""
+    from pipeline.workflow.draw import measure_text, write_svg  # Pillow is of no use to the command line
+    from pipeline.workflow.picture import compose_picture
+
+    return write_svg(compose_picture(make_cards(checked, cached), measure_text))
 
 
 def write_yaml(config: DictConfig | Mapping[str, Any]) -> str:

@@ -153,7 +153,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     session.set_output_folder(open_folder(folder).resolve())
     session.use_cache(job.read.run.cache)
     overrides = _list_overrides(job.hydra)
-    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session.comfyui, job.identity)
+    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity)
     batch = sweep.batch if sweep else None
     if batch:
         tags = batch.list_tags(int(job.checked.graph[batch.node].inputs["seed"]))
@@ -170,7 +170,9 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     began = time.perf_counter()
     try:
         recorder.start()
-        execution = session.run(job.checked, listen, sweep.is_read_later if sweep else None, batch=batch)
+        embedded = {"extra_pnginfo": {"workflow": facts.workflow}}
+        is_read_later = sweep.is_read_later if sweep else None
+        execution = session.run(job.checked, listen, is_read_later, extra_data=embedded, batch=batch)
         latents = _keep_latents(execution, job.checked, recorder, job.read.run.save_pt)
         recorder.keep_others()
     except BaseException as error:

@@ -12,6 +12,7 @@ import json
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,6 +151,15 @@ class Writer:
     def do_recall(self, count: int) -> dict[str, Any]:
         """The params and metrics of the runs that finished last."""
         return {"recalled": self._finished.recall(count)}
+
+    def do_read(self, run_id: str, name: str) -> dict[str, Any]:
+        """The text of an artifact, and why there is none."""
+        with tempfile.TemporaryDirectory(prefix="latentgrid-") as folder:
+            try:
+                path = self._client.download_artifacts(run_id, name, folder)
+                return {"read": [Path(path).read_text(encoding="utf-8"), ""]}
+            except Exception as error:  # whatever a store raises for what it does not have
+                return {"read": [None, str(error)]}
 
     def do_link(self, run: int, name: str, source: str, time: float, parent: int | None, folder: str) -> dict[str, Any]:
         """Take a finished run over: its files into `folder`, and a record of its own that names it."""

@@ -126,6 +126,13 @@ class Tracker:
         """The `params` and `metrics` of the runs that finished last, the latest first."""
         return list(self._ask("recall", "recalled", count=count))
 
+    def read_artifact(self, run_id: str, name: str) -> str:
+        """The text of an artifact of a run. Raises TrackingError if MLflow has none, and goes on."""
+        text, reason = self._ask("read", "read", run_id=run_id, name=name)
+        if text is None:
+            raise TrackingError(f"MLflow at {self._settings.uri!r} gives no {name} of run {run_id}: {reason}")
+        return str(text)
+
     def link(self, name: str, source: str, folder: Path, linked: float, parent: TrackedRun | None) -> TrackedRun:
         """Put the files of the finished run `source` into `folder`, and record there and in MLflow that they are its
         results. Nothing is to be told to the new run."""
