@@ -7,11 +7,17 @@ sampler:
   steps: 4                     # a constant
   noise_mask: null             # not given
   curve: {__value__: [0, 1]}   # a literal list
+  images: {image0: [a, IMAGE]} # an input with a dot in its name, images.image0
+  format:                      # a dynamic combo: its own value is under its own name
+    format: png                # format
+    bit_depth: 8-bit           # format.bit_depth
+  _id_: "12:3"                 # the node's id in the ComfyUI workflow that it was imported from
+  _ui_: {upload: image}        # what the GUI adds to the prompt and no node reads
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import Problem, did_you_mean
@@ -19,6 +25,8 @@ from pipeline.graph.model import Graph, Link, Node
 
 NODE = "_node_"
 BYPASS = "_bypass_"
+ID = "_id_"
+UI = "_ui_"
 VALUE = "__value__"
 MISSING = "???"  # OmegaConf's mark for a value that the user must give
 
@@ -46,15 +54,31 @@ def _read_node(name: str, section: Mapping[str, Any], names: Collection[str], pr
     if not isinstance(bypassed, bool):
         problems.append(Problem("invalid_input_type", f"{name}.{BYPASS}", f"must be true or false, got {bypassed!r}"))
     inputs = {}
-    for key, value in section.items():
-        if key in (NODE, BYPASS) or value is None:
-            continue
+    for key, value in _list_inputs(section):
         problem = _find_fault(f"{name}.{key}", value, names)
         if problem:
             problems.append(problem)
         else:
-            inputs[str(key)] = _read_value(value)
+            inputs[key] = _read_value(value)
     return Node(name, str(class_type), inputs, bypassed is True)
+
+
+def _list_inputs(section: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The inputs that are given, those in a mapping by their names with a dot."""
+    for key, value in section.items():
+        if key not in (NODE, BYPASS, ID, UI):
+            yield from _flatten(str(key), value)
+
+
+def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, Mapping) or not value or VALUE in value:
+        if value is not None:
+            yield name, value
+        return
+    own = name.rpartition(".")[2]
+    for key, inner in value.items():
+        # The value of a dynamic combo stands under its own name, as ComfyUI hands it to its node.
+        yield from _flatten(name if key == own and not isinstance(inner, Mapping) else f"{name}.{key}", inner)
 
 
 def _read_value(value: Any) -> Any:

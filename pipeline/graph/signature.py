@@ -107,14 +107,19 @@ class Signature:
         return sorted(self.inputs.values(), key=lambda spec: spec.is_widget)
 
     def find_output(self, wanted: str | int) -> int | None:
-        """Index of an output by index, by name, or by a type that just one output has; None if there is none."""
-        if isinstance(wanted, int):
-            return wanted if 0 <= wanted < len(self.outputs) else None
-        for attribute in ("name", "type"):
-            found = [index for index, output in enumerate(self.outputs) if getattr(output, attribute) == wanted]
-            if len(found) == 1:
-                return found[0]
-        return None
+        """Index of an output; see the function of that name."""
+        return find_output(self.outputs, wanted)
+
+
+def find_output(outputs: Sequence[OutputSpec], wanted: str | int) -> int | None:
+    """Index of an output by index, by name, or by a type that just one output has; None if there is none."""
+    if isinstance(wanted, int):
+        return wanted if 0 <= wanted < len(outputs) else None
+    for attribute in ("name", "type"):
+        found = [index for index, output in enumerate(outputs) if getattr(output, attribute) == wanted]
+        if len(found) == 1:
+            return found[0]
+    return None
 
 
 def read_inputs(

@@ -23,10 +23,14 @@ class NodeDefinition:
     match_types: tuple[str | None, ...] = ()
     title: str = ""
     is_output_node: bool = False
+    takes_any_input: bool = False
 
     @classmethod
     def read(cls, class_type: str, info: Mapping[str, Any]) -> NodeDefinition:
-        """Read an entry of /object_info: `input`, `input_order`, `output`, `output_name`, `display_name`, ..."""
+        """Read an entry of /object_info: `input`, `input_order`, `output`, `output_name`, `display_name`, ...
+
+        `accept_all_inputs`, which the server does not send, says that the class takes inputs it does not declare.
+        """
         outputs = read_outputs(info.get("output") or (), info.get("output_name"), info.get("output_is_list"))
         return cls(
             class_type,
@@ -35,6 +39,7 @@ class NodeDefinition:
             tuple(info.get("output_matchtypes") or ()),
             info.get("display_name") or class_type,
             bool(info.get("output_node")),
+            bool(info.get("accept_all_inputs")),
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.workflow.definitions import NodeDefinition
+from pipeline.workflow.definitions import NodeDefinition, read_options
 from pipeline.workflow.live import ABSENT, INPUTS, PRIMITIVE, VIRTUAL, LiveGraph, LiveNode, Slot
 from pipeline.workflow.promotion import fill_host, migrate_promoted
 from pipeline.workflow.ui_format import (
@@ -98,6 +98,8 @@ class _Loader:
             node = self._make_node(saved)
             graph.nodes[node.id] = node
         self._drop_dangling(graph)
+        for node in graph.nodes.values():
+            node.output_types = _read_output_types(graph, node)
         hosts = [node for node in graph.nodes.values() if node.subgraph]
         for host in hosts:
             fill_host(host)
@@ -121,7 +123,6 @@ class _Loader:
                 )
                 self.workflow.warnings.append(message)
         self._connect(node)
-        node.output_types = self._read_output_types(node)
         return node
 
     def _connect(self, node: LiveNode) -> None:
@@ -140,15 +141,6 @@ class _Loader:
             if link is not None:
                 slot.link = str(link)
 
-    def _read_output_types(self, node: LiveNode) -> list[str]:
-        saved = [read_slot_type(one.get("type")) for one in node.saved.get("outputs") or ()]
-        if node.subgraph:
-            return [one.type for one in node.subgraph.outputs]
-        if not node.definition:
-            return saved
-        declared = [output.slot_type for output in node.definition.outputs]
-        return declared + saved[len(declared) :]
-
     def _drop_dangling(self, graph: LiveGraph) -> None:
         """Forget links that lead nowhere; the GUI cannot export a workflow that has one."""
         for node in graph.nodes.values():
@@ -160,6 +152,31 @@ class _Loader:
                     message = f"node {node.id} ({node.title}), input {slot.name}: link {slot.link} leads nowhere"
                     self.workflow.warnings.append(f"{message}; treated as not connected")
                     slot.link = None
+
+
+def _read_output_types(graph: LiveGraph, node: LiveNode) -> list[str]:
+    saved = [read_slot_type(one.get("type")) for one in node.saved.get("outputs") or ()]
+    if node.subgraph:
+        return [one.type for one in node.subgraph.outputs]
+    if not node.definition:
+        return saved
+    declared = [output.slot_type for output in node.definition.outputs]
+    for index, template in enumerate(node.definition.match_types[: len(declared)]):
+        if template is not None:
+            declared[index] = _match_type(graph, node, template)
+    return declared + saved[len(declared) :]
+
+
+def _match_type(graph: LiveGraph, node: LiveNode, template: str) -> str:
+    """The type of what is connected to the inputs of a match type template."""
+    assert node.definition
+    group = {
+        name
+        for name, declaration in node.definition.inputs
+        if (read_options(declaration).get("template") or {}).get("template_id") == template
+    }
+    types = [graph.links[slot.link].type for slot in node.slots if slot.name in group and slot.link]
+    return next((kind for kind in types if kind != "*"), "*")
 
 
 def _belongs_to_combo(node: LiveNode, name: str) -> bool:

@@ -18,8 +18,8 @@ from pipeline.workflow.resolve import Held, Origin, Scope, find_source
 from pipeline.workflow.text import Choose, fill_placeholders, pick_choices
 from pipeline.workflow.widgets import CUSTOM_COMBO
 
-VIEWER_CLASSES = frozenset({"Load3D", "Load3DAdvanced", "Preview3DAdvanced", "Save3DAdvanced"})
-"""Node classes that need a value which only a 3D viewer in the GUI makes."""
+VIEWER_TYPES = ("LOAD_3D", "LOAD_3D_ANIMATION")
+"""Types of inputs whose values only the live 3D viewer of the GUI makes."""
 
 Prompt = dict[str, dict[str, Any]]
 
@@ -87,10 +87,15 @@ def _refuse_unknown(nodes: Sequence[LiveNode], definitions: Collection[str]) -> 
             "workflow, or read the model by a node without a viewer",
         )
         for node in nodes
-        if node.type in VIEWER_CLASSES
+        if _needs_viewer(node)
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _needs_viewer(node: LiveNode) -> bool:
+    """Whether an input that is not linked takes what a viewer shows."""
+    return node.definition is not None and any(slot.type in VIEWER_TYPES and slot.link is None for slot in node.slots)
 
 
 def _explain_unknown(node: LiveNode, known: Collection[str]) -> Problem:

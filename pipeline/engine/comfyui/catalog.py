@@ -56,10 +56,13 @@ class Catalog:
     def _read_definition(self, class_type: str) -> NodeDefinition:
         cls: Any = self.classes[class_type]
         if is_v3(cls):
-            return NodeDefinition.read(class_type, _as_json(cls.GET_NODE_INFO_V1()))
+            info = {**cls.GET_NODE_INFO_V1(), "accept_all_inputs": getattr(cls, "ACCEPT_ALL_INPUTS", False)}
+            return NodeDefinition.read(class_type, _as_json(info))
         titles = self._comfyui.nodes.NODE_DISPLAY_NAME_MAPPINGS
+        declared = cls.INPUT_TYPES()
         info = {
-            "input": cls.INPUT_TYPES(),
+            "input": declared,
+            "accept_all_inputs": _takes_any(declared),
             "output": cls.RETURN_TYPES,
             "output_name": getattr(cls, "RETURN_NAMES", None),
             "output_is_list": getattr(cls, "OUTPUT_IS_LIST", None),

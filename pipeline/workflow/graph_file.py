@@ -1,0 +1,217 @@
+"""From a prompt in ComfyUI's API format to a file of conf/graph/, and from a config back to the prompt."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pipeline.graph.api_format import is_link
+from pipeline.graph.model import Graph, Link
+from pipeline.graph.reader import BYPASS, ID, MISSING, NODE, UI, VALUE
+from pipeline.graph.signature import OutputSpec, find_output
+from pipeline.workflow.definitions import NodeDefinition, read_type
+from pipeline.workflow.names import name_nodes
+from pipeline.workflow.widgets import AUTOGROW, DYNAMIC_COMBO, IMPLICIT_SEEDS
+
+Definitions = Mapping[str, NodeDefinition]
+Prompt = Mapping[str, Mapping[str, Any]]
+
+SEED = "${seed}"
+PART = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+INTERPOLATION = re.compile(r"(\\*)\$\{")
+# Texts that every YAML reader takes for what they are; all others are quoted.
+PLAIN = re.compile(r"(?!(?:null|true|false|yes|no|on|off|y|n|nan|inf)$)[a-z][a-z0-9_]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a prompt comes from, for the head of the file: the name of the graph, and lines for people."""
+
+    name: str
+    lines: Sequence[str] = ()
+
+
+def write_graph_file(
+    prompt: Prompt, definitions: Definitions, origin: Origin, groups: Sequence[str], bypassed: Collection[str] = ()
+) -> str:
+    """Write a prompt as a file of the group `graph`: one node a section, links by output names.
+
+    `groups` are the groups of conf/ that give nodes by default and must not, `bypassed` the ids of bypassed nodes.
+    Node ids stay as `_id_`. The seed that the first node with one has becomes the top-level `seed`.
+    """
+    titles = [(str((info.get("_meta") or {}).get("title") or ""), info["class_type"]) for info in prompt.values()]
+    writer = _Writer(prompt, definitions, dict(zip(prompt, name_nodes(titles), strict=True)), bypassed)
+    head = [f"# @package _global_\n# python run.py graph={origin.name}", *(f"# {line}" for line in origin.lines)]
+    parts = ["\n".join(head) + "\n" + _dump({"defaults": [{f"override /{group}": None} for group in groups]})]
+    if writer.seed is not None:
+        parts.append(_dump({"seed": writer.seed}))
+    parts.append(_dump({"run": {"outputs": _Flow()}}))
+    for node_id, (title, class_type) in zip(prompt, titles, strict=True):
+        comment = f"# {' '.join(title.split())}\n" if title and title != class_type else ""
+        parts.append(comment + _dump({writer.names[node_id]: writer.write_node(node_id)}))
+    return "\n".join(parts)
+
+
+def read_prompt(values: Mapping[str, Any], graph: Graph, definitions: Definitions) -> dict[str, dict[str, Any]]:
+    """The prompt of a graph that was read from the config `values`, with the ids of the workflow it came from."""
+    ids = {name: str(values[name].get(ID) or name) for name in graph}
+    prompt = {}
+    for name, node in graph.items():
+        inputs = {key: _read_input(value, ids, graph, definitions) for key, value in node.inputs.items()}
+        extra = {key: _wrap(value) for key, value in (values[name].get(UI) or {}).items()}
+        prompt[ids[name]] = {"class_type": node.class_type, "inputs": {**inputs, **extra}}
+    return prompt
+
+
+def _read_input(value: Any, ids: Mapping[str, str], graph: Graph, definitions: Definitions) -> Any:
+    if not isinstance(value, Link):
+        return _wrap(value)
+    index = find_output(_list_outputs(definitions, graph[value.node].class_type), value.output)
+    return [ids[value.node], value.output if index is None else index]
+
+
+def _wrap(value: Any) -> Any:
+    return {VALUE: value} if isinstance(value, list) else value
+
+
+def _list_outputs(definitions: Definitions, class_type: str) -> tuple[OutputSpec, ...]:
+    definition = definitions.get(class_type)
+    return definition.outputs if definition else ()
+
+
+class _Flow(list[Any]):
+    """A list that is written in one line."""
+
+
+class _Writer:
+    def __init__(self, prompt: Prompt, definitions: Definitions, names: Mapping[str, str], bypassed: Collection[str]):
+        self.prompt, self.definitions, self.names, self.bypassed = prompt, definitions, names, bypassed
+        self.seed = next(self._find_seeds(), None)
+
+    def _find_seeds(self) -> Iterator[int]:
+        for info in self.prompt.values():
+            yield from (info["inputs"][name] for name in IMPLICIT_SEEDS if _is_seed(info["inputs"].get(name)))
+
+    def write_node(self, node_id: str) -> dict[str, Any]:
+        info = self.prompt[node_id]
+        definition = self.definitions.get(info["class_type"])
+        declared = [name for name, _ in definition.inputs] if definition else list(info["inputs"])
+        names = [name for name in info["inputs"] if _is_declared(name, definition) or is_link(info["inputs"][name])]
+        absent = [name for name in declared if name not in names and not _is_dynamic(name, definition)]
+        inputs: dict[str, Any] = dict.fromkeys(absent)
+        inputs.update({name: self._write_input(name, info["inputs"][name]) for name in names})
+        order = {name: place for place, name in enumerate(declared)}
+        ordered = dict(sorted(inputs.items(), key=lambda item: order.get(item[0].partition(".")[0], len(order))))
+        extra = {name: _write_constant(value) for name, value in info["inputs"].items() if name not in names}
+        return {
+            NODE: info["class_type"],
+            ID: node_id,
+            **({BYPASS: True} if node_id in self.bypassed else {}),
+            **_nest(ordered),
+            **({UI: extra} if extra else {}),
+        }
+
+    def _write_input(self, name: str, value: Any) -> Any:
+        if name in IMPLICIT_SEEDS and _is_seed(value) and value == self.seed:
+            return SEED
+        if not is_link(value):
+            return _write_value(value)
+        node_id, index = value[0], int(value[1])
+        return _Flow([self.names[node_id], self._name_output(self.prompt[node_id]["class_type"], index)])
+
+    def _name_output(self, class_type: str, index: int) -> str | int:
+        """The output's name, or its type, if that means this output; else its index."""
+        outputs = _list_outputs(self.definitions, class_type)
+        if index < len(outputs):
+            for name in (outputs[index].name, outputs[index].type):
+                if isinstance(name, str) and name != MISSING and "${" not in name:
+                    if find_output(outputs, name) == index:
+                        return name
+        return index
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_declared(name: str, definition: NodeDefinition | None) -> bool:
+    if definition is None or definition.takes_any_input:
+        return True
+    names = {one for one, _ in definition.inputs}
+    return name in names or any(name.startswith(f"{one}.") and _is_dynamic(one, definition) for one in names)
+
+
+def _is_dynamic(name: str, definition: NodeDefinition | None) -> bool:
+    """Whether an input is a group that grows, or one on which others depend."""
+    declared = dict(definition.inputs) if definition else {}
+    return name in declared and read_type(declared[name]) in (AUTOGROW, DYNAMIC_COMBO)
+
+
+def _write_value(value: Any) -> Any:
+    """A constant of a prompt as an input of a node's section."""
+    if isinstance(value, dict) and set(value) == {VALUE}:
+        return {VALUE: _write_constant(value[VALUE])}
+    if value is None or value == MISSING or isinstance(value, dict | list):
+        return {VALUE: _write_constant(value)}
+    return _write_constant(value)
+
+
+def _write_constant(value: Any) -> Any:
+    """A constant in which OmegaConf finds no interpolation."""
+    if isinstance(value, str):
+        return INTERPOLATION.sub(lambda match: f"{match[1]}{match[1]}\\${{", value)
+    if isinstance(value, list):
+        return _Flow(map(_write_constant, value))
+    return {key: _write_constant(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def _nest(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs with dots in their names as mappings, so that the command line can name them: see `graph/reader.py`."""
+    parents = Counter(name.rpartition(".")[0] for name in inputs if all(map(PART.fullmatch, name.split("."))))
+    nested: dict[str, Any] = {}
+    for name, value in inputs.items():
+        path = name.split(".")
+        if not all(map(PART.fullmatch, path)) or _repeats(path):
+            nested[name] = value
+            continue
+        if name in parents:
+            path.append(path[-1])
+        section = nested
+        for part in path[:-1]:
+            section = section.setdefault(part, {})
+        section[path[-1]] = value
+    return nested
+
+
+def _repeats(path: Sequence[str]) -> bool:
+    """Whether a name repeats a part, which in a mapping would mean the value of a dynamic combo."""
+    return any(one == other for one, other in zip(path, path[1:], strict=False))
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    tag = "tag:yaml.org,2002:str"
+    if "\n" in text and not text.endswith("\n") and text.replace("\n", "").isprintable():
+        return dumper.represent_scalar(tag, text, style="|")
+    return dumper.represent_scalar(tag, text, style=None if PLAIN.fullmatch(text) else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(
+    _Flow, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+)
+
+
+def _dump(section: Mapping[str, Any]) -> str:
+    return yaml.dump(
+        dict(section), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100_000, default_flow_style=False
+    )
