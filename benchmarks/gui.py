@@ -3,7 +3,8 @@
     pip download --no-deps comfyui-frontend-package==1.47.12; unzip -d GUI comfyui_frontend_package-*.whl
     python benchmarks/gui.py GUI/comfyui_frontend_package/static [--browser chromium] [FILE ...]
 
-Without files: the workflows of several configs. A FILE is dropped onto the canvas: a PNG, a .latent, a workflow.json.
+Without files: the workflows of several configs. A FILE of a run (a PNG, a .latent, workflow.json, prompt.json) is dropped
+onto the canvas, and compared with the prompt.json beside it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from _processes import PATIENCE, ROOT, Server, Setting
 
 from pipeline.config import compose_config, read_config
 from pipeline.engine.comfyui.locate import find_comfyui
-from pipeline.graph.api_format import read_api_format, write_api_format
+from pipeline.graph.api_format import is_link, read_api_format, write_api_format
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Node
 from pipeline.graph.reader import VALUE
@@ -162,6 +163,21 @@ def strip(prompt: Mapping[str, Any]) -> dict[str, Any]:
     return {name: {key: one for key, one in info.items() if key != "_meta"} for name, info in prompt.items()}
 
 
+def inline(prompt: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the values of additional Primitive nodes in the nodes that read them."""
+    held = {name: info["inputs"]["value"] for name, info in prompt.items() if name not in ours and "." in name}
+    return {
+        name: {
+            "class_type": info["class_type"],
+            "inputs": {
+                key: held.get(value[0], value) if is_link(value) else value for key, value in info["inputs"].items()
+            },
+        }
+        for name, info in prompt.items()
+        if name not in held
+    }
+
+
 def explain(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """How two prompts differ."""
     lines = [f"only ours: {name}" for name in ours.keys() - theirs.keys()]
@@ -190,12 +206,13 @@ async def check(port: int, address: str, args: argparse.Namespace) -> bool:
     async with client:
         for file in args.files:
             told = json.loads(await page.evaluate(f"drop({json.dumps(file.name)}, {encode(file)})"))
-            good &= report(str(file), [f"{len(told['prompt'])} nodes"] if not told["prompt"] else [], told)
+            prompt = json.loads((file.parent / "prompt.json").read_text())
+            good &= report(str(file), explain(strip(prompt), strip(told["prompt"])), told)
         for name, workflow, prompt in () if args.files else list_cases(args.prompts):
             told = json.loads(await page.evaluate(f"load({json.dumps(workflow)})"))
-            lines = explain(strip(prompt), strip(told["prompt"])) + find_overlaps(told["boxes"])
+            lines = explain(strip(prompt), inline(told["prompt"], prompt)) + find_overlaps(told["boxes"])
             again = json.loads(await page.evaluate(f"load({json.dumps(told['workflow'])})"))
-            lines += [f"saved again: {line}" for line in explain(strip(prompt), strip(again["prompt"]))]
+            lines += [f"saved again: {line}" for line in explain(strip(prompt), inline(again["prompt"], prompt))]
             good &= report(name, lines, told)
             if args.shots:
                 await page.shoot(args.shots / f"{name.replace(' ', '_')}.png")

@@ -57,7 +57,7 @@ def _restore_node(node: Node, resolved: Node | None, shown: Collection[str]) -> 
         inputs = {name: one for name, one in node.inputs.items() if name in links or not isinstance(one, Link)}
         return Node(node.name, node.class_type, inputs, bypassed=True)
     # A constant that came through a bypass stays a constant: the GUI passes links only.
-    inputs = {name: links[name] if isinstance(one, Link) else one for name, one in resolved.inputs.items()}
+    inputs = {name: links.get(name, one) if isinstance(one, Link) else one for name, one in resolved.inputs.items()}
     return Node(node.name, node.class_type, {**links, **inputs})
 
 
