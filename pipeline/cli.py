@@ -19,11 +19,11 @@ from dotenv import load_dotenv
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.commands import comfyui, export, show
+from pipeline.commands import comfyui, export, import_workflow, show
 from pipeline.config import CONF, register_names
 from pipeline.errors import ConfigError, PipelineError
 
-COMMANDS = (comfyui, export, show)
+COMMANDS = (comfyui, import_workflow, export, show)
 """The modules of the commands of `python -m pipeline`."""
 
 FULL_ERROR = "HYDRA_FULL_ERROR"

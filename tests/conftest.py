@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
 # One process runs one ComfyUI with one set of settings, so every run in this process has these overrides.
 PROBES = [f"comfyui.custom_nodes=[{ROOT / 'tests' / 'packs'}]"]
+
+
+def load_yaml(text: str) -> Any:
+    """A file of conf/ as Hydra reads it."""
+    from omegaconf._utils import get_yaml_loader
+
+    return yaml.load(text, Loader=get_yaml_loader())
 
 
 @pytest.fixture(scope="session")

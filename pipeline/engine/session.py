@@ -69,6 +69,10 @@ class Session:
         """What the GUI would know of these class_types; a class_type that nothing defines is missing."""
         return self._wait_for(self._catalog.read_definitions(set(class_types)))
 
+    def read_signatures(self, graph: Graph) -> dict[str, Signature]:
+        """The signatures of a graph's nodes by name. Raises ConfigError for unknown class_types."""
+        return self._wait_for(self._read_signatures(graph))
+
     def check_prompt(
         self, prompt: Mapping[str, Mapping[str, Any]], targets: Sequence[str] | None = None
     ) -> CheckedGraph:

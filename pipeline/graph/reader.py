@@ -78,7 +78,8 @@ def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     own = name.rpartition(".")[2]
     for key, inner in value.items():
         # The value of a dynamic combo stands under its own name, as ComfyUI hands it to its node.
-        yield from _flatten(name if key == own and not isinstance(inner, Mapping) else f"{name}.{key}", inner)
+        is_value = not isinstance(inner, Mapping) or VALUE in inner
+        yield from _flatten(name if key == own and is_value else f"{name}.{key}", inner)
 
 
 def _read_value(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from pipeline.graph.model import Graph, Link
 from pipeline.graph.reader import BYPASS, ID, MISSING, NODE, UI, VALUE
 from pipeline.graph.signature import OutputSpec, find_output
 from pipeline.workflow.definitions import NodeDefinition, read_type
-from pipeline.workflow.names import name_nodes
+from pipeline.workflow.names import WORDS, name_nodes
 from pipeline.workflow.widgets import AUTOGROW, DYNAMIC_COMBO, IMPLICIT_SEEDS
 
 Definitions = Mapping[str, NodeDefinition]
@@ -25,19 +25,19 @@ SEED = "${seed}"
 PART = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 INTERPOLATION = re.compile(r"(\\*)\$\{")
 # Texts that every YAML reader takes for what they are; all others are quoted.
-PLAIN = re.compile(r"(?!(?:null|true|false|yes|no|on|off|y|n|nan|inf)$)[a-z][a-z0-9_]*", re.IGNORECASE)
+PLAIN = re.compile(rf"(?!(?:{'|'.join(WORDS)})$)[A-Za-z_](?:[\w./ -]*[\w./-])?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a prompt comes from, for the head of the file: the name of the graph, and lines for people."""
+class Head:
+    """The head of the file: the name of the graph, and lines for people."""
 
     name: str
     lines: Sequence[str] = ()
 
 
 def write_graph_file(
-    prompt: Prompt, definitions: Definitions, origin: Origin, groups: Sequence[str], bypassed: Collection[str] = ()
+    prompt: Prompt, definitions: Definitions, head: Head, groups: Sequence[str], bypassed: Collection[str] = ()
 ) -> str:
     """Write a prompt as a file of the group `graph`: one node a section, links by output names.
 
@@ -46,8 +46,8 @@ def write_graph_file(
     """
     titles = [(str((info.get("_meta") or {}).get("title") or ""), info["class_type"]) for info in prompt.values()]
     writer = _Writer(prompt, definitions, dict(zip(prompt, name_nodes(titles), strict=True)), bypassed)
-    head = [f"# @package _global_\n# python run.py graph={origin.name}", *(f"# {line}" for line in origin.lines)]
-    parts = ["\n".join(head) + "\n" + _dump({"defaults": [{f"override /{group}": None} for group in groups]})]
+    lines = [f"# @package _global_\n# python run.py graph={head.name}", *(f"# {line}" for line in head.lines)]
+    parts = ["\n".join(lines) + "\n" + _dump({"defaults": [{f"override /{group}": None} for group in groups]})]
     if writer.seed is not None:
         parts.append(_dump({"seed": writer.seed}))
     parts.append(_dump({"run": {"outputs": _Flow()}}))
@@ -63,8 +63,7 @@ def read_prompt(values: Mapping[str, Any], graph: Graph, definitions: Definition
     prompt = {}
     for name, node in graph.items():
         inputs = {key: _read_input(value, ids, graph, definitions) for key, value in node.inputs.items()}
-        extra = {key: _wrap(value) for key, value in (values[name].get(UI) or {}).items()}
-        prompt[ids[name]] = {"class_type": node.class_type, "inputs": {**inputs, **extra}}
+        prompt[ids[name]] = {"class_type": node.class_type, "inputs": {**inputs, **(values[name].get(UI) or {})}}
     return prompt
 
 
@@ -91,11 +90,19 @@ class _Flow(list[Any]):
 class _Writer:
     def __init__(self, prompt: Prompt, definitions: Definitions, names: Mapping[str, str], bypassed: Collection[str]):
         self.prompt, self.definitions, self.names, self.bypassed = prompt, definitions, names, bypassed
-        self.seed = next(self._find_seeds(), None)
+        self.seeds = dict(self._find_seeds())
+        self.seed = next(iter(self.seeds.values()), None)
 
-    def _find_seeds(self) -> Iterator[int]:
-        for info in self.prompt.values():
-            yield from (info["inputs"][name] for name in IMPLICIT_SEEDS if _is_seed(info["inputs"].get(name)))
+    def _find_seeds(self) -> Iterator[tuple[tuple[str, str], int]]:
+        """The inputs (node id, name) that hold a seed: seeds themselves, and the numbers that are linked to them."""
+        for node_id, info in self.prompt.items():
+            for name in IMPLICIT_SEEDS:
+                place, value = (node_id, name), info["inputs"].get(name)
+                if is_link(value):
+                    place = (value[0], "value")
+                    value = self.prompt[value[0]]["inputs"].get("value")
+                if isinstance(value, int) and not isinstance(value, bool):
+                    yield place, value
 
     def write_node(self, node_id: str) -> dict[str, Any]:
         info = self.prompt[node_id]
@@ -104,7 +111,7 @@ class _Writer:
         names = [name for name in info["inputs"] if _is_declared(name, definition) or is_link(info["inputs"][name])]
         absent = [name for name in declared if name not in names and not _is_dynamic(name, definition)]
         inputs: dict[str, Any] = dict.fromkeys(absent)
-        inputs.update({name: self._write_input(name, info["inputs"][name]) for name in names})
+        inputs.update({name: self._write_input((node_id, name), info["inputs"][name]) for name in names})
         order = {name: place for place, name in enumerate(declared)}
         ordered = dict(sorted(inputs.items(), key=lambda item: order.get(item[0].partition(".")[0], len(order))))
         extra = {name: _write_constant(value) for name, value in info["inputs"].items() if name not in names}
@@ -116,8 +123,8 @@ class _Writer:
             **({UI: extra} if extra else {}),
         }
 
-    def _write_input(self, name: str, value: Any) -> Any:
-        if name in IMPLICIT_SEEDS and _is_seed(value) and value == self.seed:
+    def _write_input(self, place: tuple[str, str], value: Any) -> Any:
+        if place in self.seeds and value == self.seed:
             return SEED
         if not is_link(value):
             return _write_value(value)
@@ -127,16 +134,8 @@ class _Writer:
     def _name_output(self, class_type: str, index: int) -> str | int:
         """The output's name, or its type, if that means this output; else its index."""
         outputs = _list_outputs(self.definitions, class_type)
-        if index < len(outputs):
-            for name in (outputs[index].name, outputs[index].type):
-                if isinstance(name, str) and name != MISSING and "${" not in name:
-                    if find_output(outputs, name) == index:
-                        return name
-        return index
-
-
-def _is_seed(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+        names = [outputs[index].name, outputs[index].type] if index < len(outputs) else []
+        return next((name for name in names if PLAIN.fullmatch(name) and find_output(outputs, name) == index), index)
 
 
 def _is_declared(name: str, definition: NodeDefinition | None) -> bool:
@@ -172,15 +171,14 @@ def _write_constant(value: Any) -> Any:
 
 def _nest(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs with dots in their names as mappings, so that the command line can name them: see `graph/reader.py`."""
-    parents = Counter(name.rpartition(".")[0] for name in inputs if all(map(PART.fullmatch, name.split("."))))
+    paths = {name: name.split(".") for name in inputs}
+    nestable = {name: path for name, path in paths.items() if all(map(PART.fullmatch, path)) and not _repeats(path)}
+    parents = {".".join(path[:end]) for path in nestable.values() for end in range(1, len(path))}
     nested: dict[str, Any] = {}
     for name, value in inputs.items():
-        path = name.split(".")
-        if not all(map(PART.fullmatch, path)) or _repeats(path):
-            nested[name] = value
-            continue
+        path = nestable.get(name, [name])
         if name in parents:
-            path.append(path[-1])
+            path = [*path, path[-1]]
         section = nested
         for part in path[:-1]:
             section = section.setdefault(part, {})
@@ -190,7 +188,7 @@ def _nest(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _repeats(path: Sequence[str]) -> bool:
     """Whether a name repeats a part, which in a mapping would mean the value of a dynamic combo."""
-    return any(one == other for one, other in zip(path, path[1:], strict=False))
+    return any(one == other for one, other in itertools.pairwise(path))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -202,7 +200,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     tag = "tag:yaml.org,2002:str"
     if "\n" in text and not text.endswith("\n") and text.replace("\n", "").isprintable():
         return dumper.represent_scalar(tag, text, style="|")
-    return dumper.represent_scalar(tag, text, style=None if PLAIN.fullmatch(text) else '"')
+    return dumper.represent_scalar(tag, text, style=None if text == SEED or PLAIN.fullmatch(text) else '"')
 
 
 _Dumper.add_representer(str, _represent_text)

@@ -51,6 +51,7 @@ def migrate_promoted(host: LiveNode) -> None:
     values = host.saved.get("widgets_values")
     values = values if isinstance(values, list) else []
     primitives: dict[str, tuple[str, Any]] = {}
+    fill_host(host, again=True)  # another host of the subgraph may have added an input to it
     for index, entry in enumerate(entries):
         value = values[index] if index < len(values) else None
         _migrate_entry(host, [str(part) for part in entry], value, primitives)

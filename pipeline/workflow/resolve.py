@@ -100,7 +100,8 @@ def _enter(
             return None
         if node.mode == BYPASSED and scope.make_id(node) not in kept:
             passed = _pick_slot(node, output, wanted)
-            return None if passed is None else (scope, node, passed, None)
+            # What a bypassed host holds in an input that is not linked does not pass through.
+            return None if passed is None or node.slots[passed].link is None else (scope, node, passed, None)
         if node.subgraph is not None:
             inner, link = scope.enter(node), _find_output_link(node.subgraph, output)
             if link is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +12,7 @@ from pipeline.graph.api_format import is_link
 from pipeline.graph.reader import VALUE
 from pipeline.workflow.definitions import NodeDefinition, read_options
 from pipeline.workflow.live import ABSENT, BYPASSED, SILENT, LiveNode, Widget
-from pipeline.workflow.load import Workflow, load_workflow, set_primitives
+from pipeline.workflow.load import load_workflow, set_primitives
 from pipeline.workflow.resolve import Held, Origin, Scope, find_source
 from pipeline.workflow.text import Choose, fill_placeholders, pick_choices
 from pipeline.workflow.widgets import CUSTOM_COMBO
@@ -21,45 +20,81 @@ from pipeline.workflow.widgets import CUSTOM_COMBO
 VIEWER_TYPES = ("LOAD_3D", "LOAD_3D_ANIMATION")
 """Types of inputs whose values only the live 3D viewer of the GUI makes."""
 
+PACK_HINT = ". Name the pack that has it: comfyui.custom_nodes=[FOLDER]"
+
 Prompt = dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A prompt, the ids of bypassed nodes that it keeps, and what a user should know."""
+class WorkflowExport:
+    """A workflow in the GUI's format (0.4 or 1), loaded; its prompt is what the GUI exports.
 
-    prompt: Prompt
-    bypassed: frozenset[str] = frozenset()
-    warnings: list[str] = field(default_factory=list)
-
-
-def export_prompt(
-    document: Mapping[str, Any],
-    definitions: Mapping[str, NodeDefinition],
-    *,
-    keep_bypassed: bool = False,
-    choose: Choose = random.choice,
-    now: datetime | None = None,
-) -> Exported:
-    """Export a workflow in the GUI's format (0.4 or 1) as the GUI does.
-
-    `definitions` are those of its class_types. `choose` picks from the choices of dynamic prompts. With
-    `keep_bypassed`, bypassed nodes of the workflow stay in the prompt, and so do links to them.
+    `definitions` are those of its class_types. `choose` picks from the choices of dynamic prompts, once for each.
+    `bypassed` are the ids of the bypassed nodes that a prompt can keep, `warnings` what a user should know.
     Raises ConfigError with all that stands in the way: group nodes, unknown classes, values that a 3D viewer makes.
     """
-    workflow = load_workflow(document, definitions)
-    set_primitives(workflow)
-    places = list(_list_places(Scope(workflow.root)))
-    kept = _find_kept(places) if keep_bypassed else frozenset()
-    emitted = [(scope, node) for scope, node in places if node.mode not in SILENT or scope.make_id(node) in kept]
-    _refuse_unknown([node for _, node in emitted], definitions)
-    exporter = _Exporter(workflow, kept, choose, now or datetime.now())
-    prompt = {scope.make_id(node): exporter.export(scope, node) for scope, node in emitted}
-    for info in prompt.values():
-        info["inputs"] = {
-            name: value for name, value in info["inputs"].items() if not is_link(value) or value[0] in prompt
+
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        definitions: Mapping[str, NodeDefinition],
+        choose: Choose = random.choice,
+        now: datetime | None = None,
+    ):
+        self._workflow = load_workflow(document, definitions)
+        set_primitives(self._workflow)
+        self._places = list(_list_places(Scope(self._workflow.root)))
+        self._choose, self._now = choose, now or datetime.now()
+        self._picked: dict[tuple[str, str], str] = {}
+        emitted = [node for _, node in self._places if node.mode not in SILENT]
+        _refuse_unknown(emitted, definitions)
+        self.warnings = self._workflow.warnings
+        self.bypassed = frozenset(
+            scope.make_id(node) for scope, node in self._places if node.mode == BYPASSED and node.definition
+        )
+
+    def make_prompt(self, kept: Collection[str] = ()) -> Prompt:
+        """The prompt, in which the bypassed nodes `kept` stay, and links to them."""
+        prompt = {
+            scope.make_id(node): self._export(scope, node, kept)
+            for scope, node in self._places
+            if node.mode not in SILENT or scope.make_id(node) in kept
         }
-    return Exported(prompt, frozenset(kept), workflow.warnings)
+        for info in prompt.values():
+            info["inputs"] = {
+                name: value for name, value in info["inputs"].items() if not is_link(value) or value[0] in prompt
+            }
+        return prompt
+
+    def _export(self, scope: Scope, node: LiveNode, kept: Collection[str]) -> dict[str, Any]:
+        """One node of the prompt: the values of its widgets, then what its inputs are connected to."""
+        inputs: dict[str, Any] = {}
+        for widget in node.widgets:
+            value = self._read_widget(scope, node, widget) if widget.prompted else ABSENT
+            if value is not ABSENT:
+                inputs[widget.name] = _wrap(value, widget.kind)
+        for index, slot in enumerate(node.slots):
+            source = find_source(scope, node, index, kept)
+            if isinstance(source, Origin):
+                inputs[slot.name] = [source.node, source.slot]
+            elif isinstance(source, Held) and source.value is not ABSENT:
+                inputs[slot.name] = _wrap(source.value, "")
+        if node.type == CUSTOM_COMBO:
+            chosen = inputs.get("choice")
+            inputs["index"] = _find_choice(node, node.widgets[0].value if is_link(chosen) else chosen)
+        return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
+
+    def _read_widget(self, scope: Scope, node: LiveNode, widget: Widget) -> Any:
+        value = widget.value
+        if not isinstance(value, str):
+            return value
+        if widget.declaration is not None and read_options(widget.declaration).get("dynamicPrompts"):
+            place = (scope.make_id(node), widget.name)
+            if place not in self._picked:
+                self._picked[place] = pick_choices(value, self._choose)
+            return self._picked[place]
+        if widget.name == "filename_prefix" and "Save" in node.type:
+            return fill_placeholders(value, self._workflow.nodes, self._now)
+        return value
 
 
 def _list_places(scope: Scope) -> Iterator[tuple[Scope, LiveNode]]:
@@ -70,10 +105,6 @@ def _list_places(scope: Scope) -> Iterator[tuple[Scope, LiveNode]]:
                 yield scope, node
         elif scope.host is not None or node.mode not in SILENT:
             yield from _list_places(scope.enter(node))
-
-
-def _find_kept(places: Sequence[tuple[Scope, LiveNode]]) -> frozenset[str]:
-    return frozenset(scope.make_id(node) for scope, node in places if node.mode == BYPASSED and node.definition)
 
 
 def _refuse_unknown(nodes: Sequence[LiveNode], definitions: Collection[str]) -> None:
@@ -104,43 +135,8 @@ def _explain_unknown(node: LiveNode, known: Collection[str]) -> Problem:
     if pack and pack != "comfy-core":
         hint = f". It is of the pack {pack!r}: install that, and name its folder: comfyui.custom_nodes=[FOLDER]"
     else:
-        hint = did_you_mean(node.type, known) or ". Name the pack that has it: comfyui.custom_nodes=[FOLDER]"
+        hint = did_you_mean(node.type, known) or PACK_HINT
     return Problem("missing_node_type", f"node {node.id} ({node.title})", f"{node.type!r} is no known node class{hint}")
-
-
-@dataclass
-class _Exporter:
-    workflow: Workflow
-    kept: Collection[str]
-    choose: Choose
-    now: datetime
-
-    def export(self, scope: Scope, node: LiveNode) -> dict[str, Any]:
-        """One node of the prompt: the values of its widgets, then what its inputs are connected to."""
-        inputs: dict[str, Any] = {}
-        for widget in node.widgets:
-            value = self._read_widget(node, widget) if widget.prompted else ABSENT
-            if value is not ABSENT:
-                inputs[widget.name] = _wrap(value, widget.kind)
-        for index, slot in enumerate(node.slots):
-            source = find_source(scope, node, index, self.kept)
-            if isinstance(source, Origin):
-                inputs[slot.name] = [source.node, source.slot]
-            elif isinstance(source, Held) and source.value is not ABSENT:
-                inputs[slot.name] = _wrap(source.value, "")
-        if node.type == CUSTOM_COMBO:
-            inputs["index"] = _find_choice(node, inputs.get("choice"))
-        return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
-
-    def _read_widget(self, node: LiveNode, widget: Widget) -> Any:
-        value = widget.value
-        if not isinstance(value, str):
-            return value
-        if widget.declaration is not None and read_options(widget.declaration).get("dynamicPrompts"):
-            return pick_choices(value, self.choose)
-        if widget.name == "filename_prefix" and "Save" in node.type:
-            return fill_placeholders(value, self.workflow.nodes, self.now)
-        return value
 
 
 def _find_choice(node: LiveNode, choice: Any) -> int:
@@ -154,3 +150,19 @@ def _wrap(value: Any, kind: str) -> Any:
     if not isinstance(value, list):
         return value
     return {VALUE: value, **({"__type__": "CURVE"} if kind == "CURVE" else {})}
+
+
+def check_api_format(prompt: Mapping[str, Mapping[str, Any]], definitions: Collection[str]) -> None:
+    """Raise ConfigError, with all of them, for unknown classes in a prompt and for links that lead nowhere."""
+    problems = []
+    for name, info in prompt.items():
+        if info["class_type"] not in definitions:
+            hint = did_you_mean(info["class_type"], definitions) or PACK_HINT
+            message = f"{info['class_type']!r} is no known node class{hint}"
+            problems.append(Problem("missing_node_type", f"node {name}", message))
+        for key, value in (info.get("inputs") or {}).items():
+            if is_link(value) and value[0] not in prompt:
+                message = f"is linked to node {value[0]!r}, which the prompt does not have"
+                problems.append(Problem("bad_linked_input", f"node {name}, input {key}", message))
+    if problems:
+        raise ConfigError(problems)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.workflow.live import Boundary, WorkflowLink
@@ -29,13 +29,12 @@ def refuse_group_nodes(workflow: Mapping[str, Any]) -> None:
     """Raise ConfigError, with all of them, if the workflow has group nodes, which the GUI replaced by subgraphs."""
     names = {str(node.get("type")) for graph in list_graphs(workflow) for node in graph.get("nodes", ())}
     groups = sorted(name for name in names if name.startswith(("workflow>", "workflow/")))
-    groups += sorted(f"workflow>{name}" for name in (workflow.get("extra") or {}).get("groupNodes") or {})
     if groups:
         message = (
             "is a group node, a kind that ComfyUI has replaced by subgraphs. "
             "Open the workflow in ComfyUI's GUI, which makes a subgraph of it, save it and import that file"
         )
-        raise ConfigError(Problem("group_node", name, message) for name in dict.fromkeys(groups))
+        raise ConfigError(Problem("group_node", name, message) for name in groups)
 
 
 def read_links(graph: Mapping[str, Any]) -> dict[str, WorkflowLink]:
@@ -76,8 +75,8 @@ def make_ids_unique(workflow: Mapping[str, Any]) -> dict[str, Any]:
     """
     copied: dict[str, Any] = copy.deepcopy(dict(workflow))
     used = {node["id"] for node in copied.get("nodes", ()) if _is_number(node.get("id"))}
-    last = copied.get("last_node_id", (copied.get("state") or {}).get("lastNodeId"))
-    last = max([last if _is_number(last) else 0, *used])
+    saved = copied.get("last_node_id", (copied.get("state") or {}).get("lastNodeId"))
+    last: int = saved if _is_number(saved) else max(used, default=0)
     renamed: dict[str, dict[str, int]] = {}
     for subgraph in list_subgraphs(copied):
         new: dict[str, int] = {}
@@ -86,7 +85,9 @@ def make_ids_unique(workflow: Mapping[str, Any]) -> dict[str, Any]:
             if not _is_number(number):
                 continue
             if number in used:
-                last = next(one for one in _count_from(last + 1) if one not in used)
+                last += 1
+                while last in used:
+                    last += 1
                 new[str(number)] = node["id"] = last
             used.add(node["id"])
             last = max(last, node["id"])
@@ -98,14 +99,8 @@ def make_ids_unique(workflow: Mapping[str, Any]) -> dict[str, Any]:
     return copied
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _count_from(first: int) -> Iterator[int]:
-    while True:
-        yield first
-        first += 1
 
 
 def _rename_ends(subgraph: dict[str, Any], new: Mapping[str, int]) -> None:

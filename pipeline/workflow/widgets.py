@@ -57,7 +57,8 @@ def give_widgets(node: LiveNode) -> None:
         if read_type(declaration) == AUTOGROW:
             sockets += _make_autogrow(node, name, declaration)
         elif is_widget(declaration) or any(entry["name"] == name for entry in exceptions or ()):
-            owned.append(Slot(name, _slot_type(declaration), is_widget=True))
+            if not read_options(declaration).get("socketless"):
+                owned.append(Slot(name, _slot_type(declaration), is_widget=True))
             if exceptions is None:
                 node.widgets += _make_widgets(name, declaration)
         else:

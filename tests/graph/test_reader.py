@@ -70,6 +70,27 @@ def test_names_that_yaml_read_as_numbers_are_names_all_the_same() -> None:
 # Inputs
 
 
+def test_an_input_with_dots_in_its_name_is_a_mapping_and_a_part_named_as_the_whole_is_its_own_value() -> None:
+    section = {
+        "_node_": "K",
+        "_id_": "12:3",
+        "_ui_": {"upload": "image"},
+        "images": {"image0": ["unet", 0], "image1": None},
+        "format": {"format": "png", "depth": 8, "inner": {"inner": {"__value__": [1]}, "z": 2}},
+    }
+    graph, problems = read({"unet": UNET, "save": section})
+    assert (dict(graph["save"].inputs), problems) == (
+        {
+            "images.image0": Link("unet", 0),
+            "format": "png",
+            "format.depth": 8,
+            "format.inner": [1],
+            "format.inner.z": 2,
+        },
+        [],
+    )
+
+
 @pytest.mark.parametrize(
     ("value", "wanted"),
     [
@@ -151,11 +172,6 @@ NO_LINK = "sampler.x: a list must be a link [node, output], got "
             "bad_linked_input",
             "sampler.x: [seed, 0] names no node of the graph. The nodes are unet, lora, sampler",
         ),
-        (
-            {"a": 1},
-            "invalid_input_type",
-            "sampler.x: must be a value, a link or {__value__: [...]}, got {'a': 1}",
-        ),
         ({}, "invalid_input_type", "sampler.x: must be a value, a link or {__value__: [...]}, got {}"),
         (
             {"__value__": [1], "other": 2},
@@ -200,7 +216,7 @@ def test_every_fault_is_reported_in_the_order_of_the_config_after_what_was_known
     graph = read_graph(
         {
             "b": {"_node_": "", "_bypass_": 3, "u": "???", "v": ["nowhere", 0], "w": 1},
-            "a": {"_node_": "K", "v": [1, 2, 3], "u": {"a": 1}},
+            "a": {"_node_": "K", "v": [1, 2, 3], "u": {}},
         },
         problems,
     )

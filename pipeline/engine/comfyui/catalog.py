@@ -20,6 +20,9 @@ from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.signature import InputSpec, Signature, read_inputs, read_outputs
 from pipeline.workflow.definitions import NodeDefinition
 
+# The two import each other, which works in one order only.
+NEEDED_BEFORE = {"nodes_post_processing.py": "nodes_latent.py"}
+
 
 class Catalog:
     """The node classes of a running ComfyUI. Looking up a class_type may import the module that defines it."""
@@ -49,7 +52,7 @@ class Catalog:
         return {name: self._read_signature(node) for name, node in known.items()}
 
     async def read_definitions(self, class_types: set[str]) -> dict[str, NodeDefinition]:
-        """Definitions by class_type, as at the /object_info of ComfyUI's server; one that nothing defines is missing."""
+        """Definitions by class_type, as in /object_info of the server; a class_type that nothing defines is missing."""
         await self.load(class_types)
         return {name: self._read_definition(name) for name in sorted(class_types & self.classes.keys())}
 
@@ -79,17 +82,22 @@ class Catalog:
                 await load_more(missing)
 
     async def _load_built_in(self, wanted: set[str]) -> None:
-        """Import ComfyUI's own modules whose text names a wanted class_type."""
-        for path, (parent, text) in self._built_in.items():
-            if any(f'"{name}"' in text or f"'{name}'" in text for name in wanted):
+        """Import ComfyUI's own modules whose text names a wanted class_type, and what they need before them."""
+        naming = {
+            path.name
+            for path, (_, text) in self._built_in.items()
+            if any(f'"{name}"' in text or f"'{name}'" in text for name in wanted)
+        }
+        naming.update(before for name, before in NEEDED_BEFORE.items() if name in naming)
+        for path, (parent, _) in self._built_in.items():
+            if path.name in naming:
                 await self._packs.load(path, parent)
 
     @functools.cached_property
     def _built_in(self) -> dict[Path, tuple[str, str]]:
-        """Parent and text of ComfyUI's node modules; nodes_post_processing needs nodes_latent before it."""
+        """Parent and text of ComfyUI's node modules, those first that others need before them."""
         root = self._comfyui.installation.path
-        first = root / "comfy_extras" / "nodes_latent.py"
-        found = {first: BUILT_IN[0]}
+        found = {root / BUILT_IN[0] / name: BUILT_IN[0] for name in NEEDED_BEFORE.values()}
         found.update({path: parent for parent in BUILT_IN for path in sorted((root / parent).glob("nodes_*.py"))})
         return {path: (parent, path.read_text(encoding="utf-8")) for path, parent in found.items()}
 
