@@ -3,8 +3,8 @@
     pip download --no-deps comfyui-frontend-package==1.47.12; unzip -d GUI comfyui_frontend_package-*.whl
     python benchmarks/gui.py GUI/comfyui_frontend_package/static [--browser chromium] [FILE ...]
 
-Without files: the workflows of several configs. A FILE of a run (a PNG, a .latent, workflow.json, prompt.json) is dropped
-onto the canvas, and compared with the prompt.json beside it.
+Without files: the workflows of several configs. A FILE of a run (a PNG, a .latent, workflow.json, prompt.json) is
+dropped onto the canvas, and compared with the prompt.json beside it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from _processes import PATIENCE, ROOT, Server, Setting
+from _processes import PATIENCE, Server, Setting
 
 from pipeline.config import compose_config, read_config
 from pipeline.engine.comfyui.locate import find_comfyui
@@ -132,7 +132,7 @@ def run_server(folder: Path, gui: Path) -> Iterator[str]:
     setting = Setting(find_comfyui(), make_tiny_model(), "", 1)
     with Server(folder / "server", setting, ["--front-end-root", str(gui)]) as server:
         server.wait_until_listening()
-        yield f"http://127.0.0.1:{server._port}/"
+        yield server.address
 
 
 async def open_page(port: int, address: str) -> tuple[aiohttp.ClientSession, Page]:
@@ -275,5 +275,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert ROOT
     main()

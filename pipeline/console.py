@@ -147,7 +147,7 @@ def format_graph(cards: Sequence[Card], greys: bool) -> str:
     lines = []
     for card in cards:
         links = [f"{port.name} <- {port.source[0]}" for port in card.inputs if port.source]
-        values = [f"{name}={text or repr(text)}" for name, text in card.values.items()]
+        values = [f"{name}={text}" for name, text in card.values.items()]
         notes = ["(bypassed)"] if card.bypassed else ["(cached)"] if card.cached else []
         line = f"{card.name:<{longest[0]}}  {card.class_type:<{longest[1]}}  " + "  ".join([*notes, *links, *values])
         lines.append(f"{GREY}{line.rstrip()}{PLAIN}" if card.bypassed and greys else line.rstrip())

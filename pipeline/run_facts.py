@@ -57,10 +57,10 @@ def collect_run_facts(
     )
 
 
-def write_workflow(checked: CheckedGraph, session: Session) -> dict[str, Any]:
-    """A graph that `session` checked, in the format of ComfyUI's GUI."""
+def write_workflow(checked: CheckedGraph, session: Session, ids: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A graph that `session` checked, in the format of ComfyUI's GUI; `ids` as in `write_ui_format`."""
     class_types = {node.class_type for node in checked.declared.values()}
-    return write_ui_format(checked, session.read_definitions(class_types))
+    return write_ui_format(checked, session.read_definitions(class_types), ids)
 
 
 def draw_svg(checked: CheckedGraph, cached: Collection[str] = ()) -> str:

@@ -70,20 +70,23 @@ def write_graph(overrides: Sequence[str], form: str) -> str:
     from pipeline.graph.api_format import write_api_format
     from pipeline.run_facts import write_workflow, write_yaml
     from pipeline.runner import open_session
+    from pipeline.workflow.graph_file import list_ids, restore_ids
 
     config = compose_config(overrides)
-    read, checked = check_config(config)
+    read = read_config(config)
+    # All nodes are wanted: a graph that came from ComfyUI goes back whole.
+    checked = check_config(read, [name for name, node in read.graph.items() if not node.bypassed])
     if form == "yaml":
         return write_yaml(config)
-    whole = write_api_format(checked.graph) if form == "api" else write_workflow(checked, open_session(read))
-    return artifacts.write_json(whole)
+    if form == "api":
+        return artifacts.write_json(restore_ids(write_api_format(checked.graph), read.values))
+    return artifacts.write_json(write_workflow(checked, open_session(read), list_ids(read.values, checked.declared)))
 
 
-def check_config(config: Any) -> tuple[RunConfig, CheckedGraph]:
-    """Read and check a composed config. Raises ConfigError with all that is wrong."""
+def check_config(read: RunConfig, wanted: Sequence[str]) -> CheckedGraph:
+    """Check a config, but for the files that it reads: it may run elsewhere. Raises ConfigError with all mistakes."""
     from pipeline.runner import open_session
 
-    read = read_config(config)
     if read.has_wrong_settings:
         raise ConfigError(read.problems)
-    return read, open_session(read).check(read.graph, read.run.outputs, read.problems)
+    return open_session(read).check(read.graph, wanted, read.problems, needs_files=False)

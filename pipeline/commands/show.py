@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.export import check_config
-from pipeline.config import compose_config
+from pipeline.config import compose_config, read_config
 from pipeline.record import artifacts
 
 PICTURE = "graph.png"
@@ -26,7 +26,8 @@ def add_parser(commands: Any) -> None:
 
 def show_graph(args: argparse.Namespace) -> None:
     """Check the graph, print it, and draw it."""
-    _, checked = check_config(compose_config(args.overrides))
+    read = read_config(compose_config(args.overrides))
+    checked = check_config(read, read.run.outputs)
     from pipeline.console import format_graph
     from pipeline.workflow.cards import make_cards
     from pipeline.workflow.draw import measure_text, paint, write_svg

@@ -49,15 +49,16 @@ def check_graph(
     wanted: Sequence[str] = (),
     problems: Sequence[Problem] = (),
     judge: Judge = lambda node, received_types: [],
+    needs_files: bool = True,
 ) -> CheckedGraph:
     """Resolve and check `graph`.
 
     `signatures` has an entry for each node (by node name) whose class_type is known. `wanted` names nodes whose
     outputs are kept, besides ComfyUI's output nodes. `problems` is what was found before. `judge` is given the
-    nodes that have no other problem.
+    nodes that have no other problem. Without `needs_files`, model files may be missing.
     Raises ConfigError with all problems, old and new; CycleError if a cycle is the only one.
     """
-    check = _Check(signatures, judge, list(problems))
+    check = _Check(signatures, judge, list(problems), needs_files)
     linked = check.resolve_outputs(graph)
     targets = check.find_targets(linked, wanted)
     flat = resolve_bypass(linked, signatures)
@@ -83,6 +84,7 @@ class _Check:
     signatures: Mapping[str, Signature]
     judge: Judge
     problems: list[Problem]
+    needs_files: bool = True
     filled: set[str] = field(default_factory=set)
 
     def add(self, code: str, where: str, message: str) -> None:
@@ -187,7 +189,7 @@ class _Check:
             return value
         where, judged = f"{node.name}.{spec.name}", spec.name in signature.checks_itself
         value, problem = check_value(where, node.class_type, spec, value, judged)
-        if problem:
+        if problem and (self.needs_files or spec.folder is None):
             self.problems.append(problem)
         return value
 

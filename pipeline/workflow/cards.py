@@ -80,5 +80,5 @@ def _list_values(node: Node, signature: Signature) -> list[tuple[str, str]]:
 
 
 def _shorten(value: object) -> str:
-    text = " ".join(str(value).split())
+    text = " ".join(str(value).split()) or repr(value)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -98,11 +98,21 @@ def compose_picture(cards: Mapping[str, Card], measure: Measure) -> Picture:
         if port.source
     }
     placement = place_boxes(boxes, list(wires.values()), GAP)
+    boxes = _widen(boxes, placement)
     shapes = [
         *(_draw_wire(cards, boxes, placement, wires[key], key) for key in wires),
         *(shape for name, card in cards.items() for shape in _draw_card(card, boxes[name], placement.corners[name])),
     ]
     return Picture(placement.width + 2 * MARGIN, placement.height + 2 * MARGIN, tuple(shapes))
+
+
+def _widen(boxes: Mapping[str, Box], placement: Placement) -> dict[str, Box]:
+    """The boxes of a column all as wide as the widest one."""
+    widths: dict[float, float] = {}
+    for name, box in boxes.items():
+        left = placement.corners[name][0]
+        widths[left] = max(widths.get(left, 0.0), box.width)
+    return {name: Box(widths[placement.corners[name][0]], box.height) for name, box in boxes.items()}
 
 
 def _find_row(cards: Mapping[str, Card], source: tuple[str, int]) -> int:

@@ -1,7 +1,8 @@
 """From a checked graph to a workflow in the GUI's own format, version 0.4, which the GUI exports as the same prompt.
 
-The names of the nodes are their ids and their titles, so the prompt that the GUI exports has the ids of ours. The
-layout is automatic. Bypassed nodes are in it, in the GUI's bypass mode.
+The names of the nodes are their titles, and their ids if they have no others, so the prompt that the GUI exports has
+the ids of ours. The layout is automatic. Bypassed nodes are in it, in the GUI's bypass mode. The GUI holds numbers as
+JavaScript does: a seed beyond 2^53 is rounded there.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ PRIMITIVES: Mapping[type, tuple[str, str]] = {
 """Nodes that hold a value which the GUI cannot keep in the node that reads it."""
 
 
-def write_ui_format(checked: CheckedGraph, definitions: Mapping[str, NodeDefinition]) -> dict[str, Any]:
+def write_ui_format(
+    checked: CheckedGraph, definitions: Mapping[str, NodeDefinition], ids: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Write a graph that was checked as a config (not as a prompt); `definitions` are those of its class_types.
+
+    `ids` are those of nodes that have others than their names.
 
     A value that has no place in the GUI (a number or text on an input without a widget, a text that the GUI would take
     for a dynamic prompt) comes from an additional Primitive node. A list or mapping on an input without a widget is
@@ -49,7 +54,7 @@ def write_ui_format(checked: CheckedGraph, definitions: Mapping[str, NodeDefinit
     graph = _move_values(checked.declared, live)
     for name in (name for name in graph if name not in live):
         live[name] = _make_live(graph[name], _define_primitive(graph[name].class_type))
-    writer = _Writer(graph, live, _list_links(graph, live))
+    writer = _Writer(graph, live, _list_links(graph, live), ids or {})
     nodes = writer.write_nodes()
     links = [[number, *writer.write_link(link)] for number, link in enumerate(writer.links, start=1)]
     content = json.dumps([nodes, links], default=str)
@@ -156,6 +161,7 @@ class _Writer:
     graph: Graph
     live: Mapping[str, LiveNode]
     links: list[_UILink]
+    ids: Mapping[str, str]
 
     def write_nodes(self) -> list[dict[str, Any]]:
         boxes = {name: _measure(live) for name, live in self.live.items()}
@@ -169,7 +175,12 @@ class _Writer:
     def write_link(self, link: _UILink) -> list[Any]:
         """A link as version 0.4 has it, without its number."""
         kind = self._outputs(link.source)[link.output].slot_type
-        return [_write_id(link.source), link.output, _write_id(link.target), link.slot, kind]
+        return [self._write_id(link.source), link.output, self._write_id(link.target), link.slot, kind]
+
+    def _write_id(self, name: str) -> str | int:
+        """An id as the GUI has it: what looks like a number is one."""
+        written = self.ids.get(name, name)
+        return int(written) if written.isascii() and written.isdigit() and str(int(written)) == written else written
 
     def _outputs(self, name: str) -> Sequence[OutputSpec]:
         definition = self.live[name].definition
@@ -184,7 +195,7 @@ class _Writer:
             if link.source == name:
                 outgoing.setdefault(link.output, []).append(number)
         return {
-            "id": _write_id(name),
+            "id": self._write_id(name),
             "type": live.type,
             "pos": [round(corner[0]), round(corner[1]) + TITLE],
             "size": [round(box.width), round(box.height) - TITLE],
@@ -200,11 +211,6 @@ class _Writer:
             "properties": {"Node name for S&R": live.type},
             "widgets_values": [_write_widget(widget) for widget in live.widgets if widget.saved],
         }
-
-
-def _write_id(name: str) -> str | int:
-    """An id as the GUI has it: what looks like a number is one."""
-    return int(name) if name.isascii() and name.isdigit() and str(int(name)) == name else name
 
 
 def _write_slot(slot: Slot, link: int | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pipeline.graph.api_format import write_api_format
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.run_facts import write_workflow
-from pipeline.workflow.to_api import export_prompt
+from pipeline.workflow.to_api import WorkflowExport
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def convert(session, checked: CheckedGraph):
     definitions = session.read_definitions({node.class_type for node in checked.declared.values()})
     workflow = write_workflow(checked, session)
     extra = session.read_definitions({node["type"] for node in workflow["nodes"]} - definitions.keys())
-    return workflow, write_api_format(checked.graph), export_prompt(workflow, {**definitions, **extra}).prompt
+    return workflow, write_api_format(checked.graph), WorkflowExport(workflow, {**definitions, **extra}).make_prompt()
 
 
 def find(workflow, name):
