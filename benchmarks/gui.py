@@ -28,7 +28,6 @@ from _processes import PATIENCE, Server, Setting
 from pipeline.config import compose_config, read_config
 from pipeline.engine.comfyui.locate import find_comfyui
 from pipeline.graph.api_format import is_link, read_api_format, write_api_format
-from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Node
 from pipeline.graph.reader import VALUE
 from pipeline.runner import open_session
@@ -243,7 +242,7 @@ def export_prompt(prompt: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     graph = Graph({name: unwrap(node) for name, node in read_api_format(prompt).items()})
     session = open_session(read_config(compose_config([])))
     definitions = session.read_definitions({node.class_type for node in graph.values()})
-    return write_ui_format(CheckedGraph(graph, {}, tuple(graph), (), declared=graph), definitions), prompt
+    return write_ui_format(graph, definitions), prompt
 
 
 def unwrap(node: Node) -> Node:
@@ -255,8 +254,8 @@ def export(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     read = read_config(compose_config(overrides))
     session = open_session(read)
     checked = session.check(read.graph, read.run.outputs, read.problems)
-    definitions = session.read_definitions({node.class_type for node in checked.declared.values()})
-    return write_ui_format(checked, definitions), write_api_format(checked.graph)
+    definitions = session.read_definitions({node.class_type for node in checked.shown.values()})
+    return write_ui_format(checked.shown, definitions), write_api_format(checked.graph)
 
 
 def main() -> None:

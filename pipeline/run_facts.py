@@ -14,7 +14,7 @@ from pipeline.config import RunConfig
 from pipeline.console import format_value
 from pipeline.graph.api_format import write_api_format
 from pipeline.graph.check import CheckedGraph
-from pipeline.graph.model import Link, Node
+from pipeline.graph.model import Graph, Link, Node
 from pipeline.record.facts import collect_facts
 from pipeline.record.recorder import RunFacts
 from pipeline.workflow.cards import make_cards
@@ -48,7 +48,7 @@ def collect_run_facts(
         name=name,
         config_yaml=write_yaml(config),
         prompt=write_api_format(checked.graph),
-        workflow=write_workflow(checked, session),
+        workflow=write_workflow(checked.shown, session),
         draw=lambda cached: draw_svg(checked, cached),
         params=_list_params(read, checked),
         tags=tags,
@@ -57,10 +57,10 @@ def collect_run_facts(
     )
 
 
-def write_workflow(checked: CheckedGraph, session: Session, ids: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """A graph that `session` checked, in the format of ComfyUI's GUI; `ids` as in `write_ui_format`."""
-    class_types = {node.class_type for node in checked.declared.values()}
-    return write_ui_format(checked, session.read_definitions(class_types), ids)
+def write_workflow(graph: Graph, session: Session, ids: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A graph of node classes that `session` knows, in the format of ComfyUI's GUI; see `write_ui_format`."""
+    class_types = {node.class_type for node in graph.values()}
+    return write_ui_format(graph, session.read_definitions(class_types), ids)
 
 
 def draw_svg(checked: CheckedGraph, cached: Collection[str] = ()) -> str:

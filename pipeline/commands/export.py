@@ -68,25 +68,31 @@ def read_run(run_id: str, overrides: Sequence[str], name: str) -> str:
 def write_graph(overrides: Sequence[str], form: str) -> str:
     """The graph that the overrides declare, in a format of ARTIFACTS. Raises ConfigError with all that is wrong."""
     from pipeline.graph.api_format import write_api_format
+    from pipeline.graph.bypass import resolve_bypass
+    from pipeline.graph.order import cull
+    from pipeline.graph.reader import ID
     from pipeline.run_facts import write_workflow, write_yaml
     from pipeline.runner import open_session
     from pipeline.workflow.graph_file import list_ids, restore_ids
 
     config = compose_config(overrides)
     read = read_config(config)
-    # All nodes are wanted: a graph that came from ComfyUI goes back whole.
-    checked = check_config(read, [name for name, node in read.graph.items() if not node.bypassed])
+    checked = check_config(read)
     if form == "yaml":
         return write_yaml(config)
+    # What came from a workflow goes back whole, with the nodes that nothing needs.
+    imported = [name for name in checked.declared if read.values[name].get(ID)]
+    graph = cull(checked.declared, [*checked.targets, *imported])
     if form == "api":
-        return artifacts.write_json(restore_ids(write_api_format(checked.graph), read.values))
-    return artifacts.write_json(write_workflow(checked, open_session(read), list_ids(read.values, checked.declared)))
+        prompt = write_api_format(resolve_bypass(graph, checked.signatures))
+        return artifacts.write_json(restore_ids(prompt, read.values))
+    return artifacts.write_json(write_workflow(graph, open_session(read), list_ids(read.values, graph)))
 
 
-def check_config(read: RunConfig, wanted: Sequence[str]) -> CheckedGraph:
+def check_config(read: RunConfig) -> CheckedGraph:
     """Check a config, but for the files that it reads: it may run elsewhere. Raises ConfigError with all mistakes."""
     from pipeline.runner import open_session
 
     if read.has_wrong_settings:
         raise ConfigError(read.problems)
-    return open_session(read).check(read.graph, wanted, read.problems, needs_files=False)
+    return open_session(read).check(read.graph, read.run.outputs, read.problems, needs_files=False)

@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
 def show_graph(args: argparse.Namespace) -> None:
     """Check the graph, print it, and draw it."""
     read = read_config(compose_config(args.overrides))
-    checked = check_config(read, read.run.outputs)
+    checked = check_config(read)
     from pipeline.console import format_graph
     from pipeline.workflow.cards import make_cards
     from pipeline.workflow.draw import measure_text, paint, write_svg

@@ -9,11 +9,10 @@ else the first slot compatible with both; else there is none. Beyond a bypassed 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pipeline.graph.model import Graph, Link, Node
-from pipeline.graph.order import cull
 from pipeline.graph.signature import InputSpec, Signature
 
 WILDCARDS = ("*", "")
@@ -39,16 +38,13 @@ def resolve_bypass(graph: Graph, signatures: Mapping[str, Signature]) -> Graph:
     return Graph(nodes)
 
 
-def restore_bypassed(
-    graph: Graph, resolved: Graph, signatures: Mapping[str, Signature], targets: Iterable[str]
-) -> Graph:
-    """`resolved` as the GUI shows it: with the links of `graph`, and the bypassed nodes that these lead through.
+def restore_bypassed(graph: Graph, resolved: Mapping[str, Node], signatures: Mapping[str, Signature]) -> Graph:
+    """`resolved` as the GUI shows it: with the links and the bypassed nodes of `graph`.
 
-    Resolving the bypass of the result gives `resolved` again. A bypassed node reads only what is shown.
+    Resolving the bypass of the result gives `resolved` again. Nodes without a signature are left out.
     """
-    known = {name for name, node in graph.items() if name in resolved or (node.bypassed and name in signatures)}
-    nodes = {name: _restore_node(graph[name], resolved.get(name), known) for name in graph if name in known}
-    return cull(Graph(nodes), targets)
+    known = {name for name in graph if name in signatures}
+    return Graph({name: _restore_node(graph[name], resolved.get(name), known) for name in graph if name in known})
 
 
 def _restore_node(node: Node, resolved: Node | None, shown: Collection[str]) -> Node:

@@ -27,7 +27,8 @@ class CheckedGraph:
 
     `signatures` are those of its nodes and of the bypassed ones in `declared`, `order` is the order of execution,
     `targets` the nodes whose outputs are wanted, `filled` the dotted paths of the inputs that were not given and took
-    the node's own default. `declared` is the same graph before bypass, to be shown: see `restore_bypassed`.
+    the node's own default. `declared` is the graph before bypass and with the nodes that nothing needs, which are not
+    checked, but without those of unknown class.
 
     One that was read from a prompt in ComfyUI's API format holds that `prompt` and all of its nodes, and no `declared`;
     `node_errors` is what is wrong with outputs that were dropped because of it, in ComfyUI's form.
@@ -41,6 +42,11 @@ class CheckedGraph:
     declared: Graph = field(default_factory=Graph)
     prompt: Mapping[str, Any] | None = None
     node_errors: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> Graph:
+        """What runs, as the GUI shows it: with the bypassed nodes that its links lead through."""
+        return cull(self.declared, self.targets)
 
 
 def check_graph(
@@ -72,7 +78,7 @@ def check_graph(
         if order or not needed:
             check.sort(flat)
         raise check.make_error(linked)
-    declared = restore_bypassed(linked, checked, signatures, targets)
+    declared = restore_bypassed(linked, {**flat, **checked}, signatures)
     known = {name: signatures[name] for name in (*order, *declared)}
     return CheckedGraph(checked, known, order, targets, frozenset(check.filled), declared)
 
@@ -189,7 +195,7 @@ class _Check:
             return value
         where, judged = f"{node.name}.{spec.name}", spec.name in signature.checks_itself
         value, problem = check_value(where, node.class_type, spec, value, judged)
-        if problem and (self.needs_files or spec.folder is None):
+        if problem and (self.needs_files or not _names_file(signature, spec, value)):
             self.problems.append(problem)
         return value
 
@@ -216,6 +222,11 @@ class _Check:
         else:
             message = f"is required and not given. Link it: {where}=[NODE,{spec.type}]"
         self.add("required_input_missing", where, message)
+
+
+def _names_file(signature: Signature, spec: InputSpec, value: Any) -> bool:
+    """Whether a value may be the name of a model file: some classes list files and other choices in one input."""
+    return bool(spec.folder or (signature.folders and isinstance(value, str) and "." in value))
 
 
 def _node_of(problem: Problem) -> str:

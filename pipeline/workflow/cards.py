@@ -35,11 +35,11 @@ class Card:
 
 
 def make_cards(checked: CheckedGraph, cached: Collection[str] = ()) -> dict[str, Card]:
-    """A card for each node of the graph as it was declared, in that order; `cached` need or needed not run."""
-    declared = checked.declared
-    read = {(link.node, link.output) for node in declared.values() for _, link in node.links}
+    """A card for each node that runs or is bypassed, as declared, in that order; `cached` need or needed not run."""
+    shown = checked.shown
+    read = {(link.node, link.output) for node in shown.values() for _, link in node.links}
     cards = {}
-    for name, node in declared.items():
+    for name, node in shown.items():
         signature = checked.signatures[name]
         cards[name] = Card(
             name,

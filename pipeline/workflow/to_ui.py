@@ -1,4 +1,4 @@
-"""From a checked graph to a workflow in the GUI's own format, version 0.4, which the GUI exports as the same prompt.
+"""From a graph to a workflow in the GUI's own format, version 0.4, which the GUI exports as the same prompt.
 
 The names of the nodes are their titles, and their ids if they have no others, so the prompt that the GUI exports has
 the ids of ours. The layout is automatic. Bypassed nodes are in it, in the GUI's bypass mode. The GUI holds numbers as
@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.signature import OutputSpec
 from pipeline.workflow.definitions import NodeDefinition, read_options
@@ -40,9 +39,9 @@ PRIMITIVES: Mapping[type, tuple[str, str]] = {
 
 
 def write_ui_format(
-    checked: CheckedGraph, definitions: Mapping[str, NodeDefinition], ids: Mapping[str, str] | None = None
+    graph: Graph, definitions: Mapping[str, NodeDefinition], ids: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Write a graph that was checked as a config (not as a prompt); `definitions` are those of its class_types.
+    """Write a graph with links by index, bypassed nodes included; `definitions` are those of its class_types.
 
     `ids` are those of nodes that have others than their names.
 
@@ -50,8 +49,8 @@ def write_ui_format(
     for a dynamic prompt) comes from an additional Primitive node. A list or mapping on an input without a widget is
     left out: the GUI has no place for it.
     """
-    live = {name: _make_live(node, definitions[node.class_type]) for name, node in checked.declared.items()}
-    graph = _move_values(checked.declared, live)
+    live = {name: _make_live(node, definitions[node.class_type]) for name, node in graph.items()}
+    graph = _move_values(graph, live)
     for name in (name for name in graph if name not in live):
         live[name] = _make_live(graph[name], _define_primitive(graph[name].class_type))
     writer = _Writer(graph, live, _list_links(graph, live), ids or {})

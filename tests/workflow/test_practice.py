@@ -11,7 +11,10 @@ import pytest
 from conftest import ROOT
 
 from pipeline.config import read_config
-from pipeline.workflow.graph_file import Head, read_prompt, write_graph_file
+from pipeline.graph.api_format import write_api_format
+from pipeline.graph.bypass import resolve_bypass
+from pipeline.run_facts import write_workflow
+from pipeline.workflow.graph_file import Head, list_ids, read_prompt, restore_ids, write_graph_file
 from pipeline.workflow.load import list_class_types
 from pipeline.workflow.to_api import WorkflowExport
 
@@ -74,3 +77,32 @@ def test_all_are_the_same_after_they_were_written_as_graphs_and_read_back(sessio
         return read_prompt(read.values, read.graph, definitions)
 
     assert list(list_wrong(cases, write_and_read)) == []
+
+
+@needs_archive
+def test_all_are_the_same_after_they_were_imported_checked_and_exported(session, cases) -> None:
+    from conftest import load_yaml
+
+    moved = {}
+    for name, case in cases.items():
+        definitions = session.read_definitions({info["class_type"] for info in case["prompt"].values()})
+        config = load_yaml(write_graph_file(case["prompt"], definitions, Head("x"), []))
+        read = read_config({key: value for key, value in config.items() if key != "defaults"})
+        checked = session.check(read.graph, (), read.problems, needs_files=False)
+        prompt = restore_ids(write_api_format(resolve_bypass(checked.declared, checked.signatures)), read.values)
+        assert list_inputs(prompt) == list_inputs(case["prompt"]), name
+
+        workflow = write_workflow(checked.declared, session, list_ids(read.values, checked.declared))
+        definitions = session.read_definitions({node["type"] for node in workflow["nodes"]})
+        exported = list_inputs(WorkflowExport(workflow, definitions).make_prompt())
+        moved[name] = exported.keys() - prompt.keys()
+        assert moved[name] or exported == list_inputs(case["prompt"]), name
+    # A text on an input without a widget has no place in the GUI but in a node of its own.
+    assert {name: ids for name, ids in moved.items() if ids} == {
+        "video_ltx2_3_ic_lora.json": {"if_else_switch_3.on_false"}
+    }
+
+
+def list_inputs(prompt: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """All that a prompt says of its nodes, but for their titles."""
+    return {name: (info["class_type"], info["inputs"]) for name, info in prompt.items()}

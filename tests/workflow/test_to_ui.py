@@ -7,7 +7,6 @@ from conftest import PROBES
 
 from pipeline.config import compose_config, read_config
 from pipeline.graph.api_format import write_api_format
-from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.run_facts import write_workflow
 from pipeline.workflow.to_api import WorkflowExport
@@ -20,16 +19,16 @@ def export(session):
     def call(*overrides: str):
         read = read_config(compose_config([*PROBES, *overrides]))
         checked = session.check(read.graph, read.run.outputs, read.problems)
-        return convert(session, checked)
+        return convert(session, checked.shown, checked.graph)
 
     return call
 
 
-def convert(session, checked: CheckedGraph):
-    definitions = session.read_definitions({node.class_type for node in checked.declared.values()})
-    workflow = write_workflow(checked, session)
+def convert(session, shown: Graph, resolved: Graph):
+    definitions = session.read_definitions({node.class_type for node in shown.values()})
+    workflow = write_workflow(shown, session)
     extra = session.read_definitions({node["type"] for node in workflow["nodes"]} - definitions.keys())
-    return workflow, write_api_format(checked.graph), WorkflowExport(workflow, {**definitions, **extra}).make_prompt()
+    return workflow, write_api_format(resolved), WorkflowExport(workflow, {**definitions, **extra}).make_prompt()
 
 
 def find(workflow, name):
@@ -114,7 +113,7 @@ def test_texts_that_the_gui_would_change_are_escaped_or_moved(session, text, sav
             "encode": Node("encode", "CLIPTextEncode", {"text": text, "clip": Link("clip", 0)}),
         }
     )
-    workflow, prompt, read = convert(session, CheckedGraph(graph, {}, tuple(graph), (), declared=graph))
+    workflow, prompt, read = convert(session, graph, graph)
     if saved is None:
         held = read.pop("encode.text")
         assert held["class_type"] == "PrimitiveStringMultiline"
@@ -131,7 +130,7 @@ def test_texts_that_the_gui_would_change_are_escaped_or_moved(session, text, sav
 )
 def test_a_value_on_an_input_without_widget_comes_from_a_primitive(session, value, class_type):
     graph = Graph({"show": Node("show", "PreviewAny", {"source": value})})
-    workflow, prompt, read = convert(session, CheckedGraph(graph, {}, tuple(graph), (), declared=graph))
+    workflow, prompt, read = convert(session, graph, graph)
     assert find(workflow, "show.source")["type"] == class_type
     assert read.pop("show.source")["inputs"] == {"value": value}
     assert read["show"]["inputs"] == {"source": ["show.source", 0]}
@@ -140,6 +139,6 @@ def test_a_value_on_an_input_without_widget_comes_from_a_primitive(session, valu
 
 def test_ids_that_look_like_numbers_are_numbers(session):
     graph = Graph({"12": Node("12", "EmptyImage", {"width": 8, "height": 8, "batch_size": 1, "color": 0})})
-    workflow, prompt, read = convert(session, CheckedGraph(graph, {}, tuple(graph), (), declared=graph))
+    workflow, prompt, read = convert(session, graph, graph)
     assert (workflow["nodes"][0]["id"], workflow["last_node_id"]) == (12, 12)
     assert read == prompt
