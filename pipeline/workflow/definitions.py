@@ -46,12 +46,12 @@ class NodeDefinition:
 def list_inputs(
     declared: Mapping[str, Mapping[str, Any]], order: Mapping[str, list[str]] | None = None
 ) -> Iterator[tuple[str, Any]]:
-    """The required inputs, then the optional ones; those that `order` names come first."""
-    for part in ("required", "optional"):
-        inputs = declared.get(part) or {}
-        first = [name for name in (order or {}).get(part, ()) if name in inputs]
-        for name in [*first, *(name for name in inputs if name not in first)]:
-            yield name, inputs[name]
+    """The required inputs, then the optional ones; before both those that `order` names, in that order."""
+    parts = {part: declared.get(part) or {} for part in ("required", "optional")}
+    ordered = [(part, name) for part in parts for name in (order or {}).get(part, ()) if name in parts[part]]
+    rest = [(part, name) for part in parts for name in parts[part] if (part, name) not in ordered]
+    for part, name in ordered + rest:
+        yield name, parts[part][name]
 
 
 def read_type(declaration: Any) -> str:

@@ -15,8 +15,9 @@ from pipeline.graph.model import Graph, Link
 from pipeline.graph.reader import BYPASS, ID, MISSING, NODE, UI, VALUE
 from pipeline.graph.signature import OutputSpec, find_output
 from pipeline.workflow.definitions import NodeDefinition, read_type
+from pipeline.workflow.live import AUTOGROW, DYNAMIC_COMBO
 from pipeline.workflow.names import WORDS, name_nodes
-from pipeline.workflow.widgets import AUTOGROW, DYNAMIC_COMBO, IMPLICIT_SEEDS
+from pipeline.workflow.widgets import IMPLICIT_SEEDS
 
 Definitions = Mapping[str, NodeDefinition]
 Prompt = Mapping[str, Mapping[str, Any]]

@@ -17,6 +17,9 @@ INPUTS, OUTPUTS = "-10", "-20"
 ACTIVE, MUTED, BYPASSED = 0, 2, 4
 SILENT = (MUTED, BYPASSED)
 
+DYNAMIC_COMBO, AUTOGROW = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3"
+COMBOS = ("COMBO", DYNAMIC_COMBO)
+
 REROUTE, PRIMITIVE = "Reroute", "PrimitiveNode"
 VIRTUAL = frozenset({REROUTE, PRIMITIVE, "Note", "MarkdownNote"})
 """Node types that only the GUI knows."""
@@ -111,7 +114,7 @@ class LiveGraph:
     links: dict[str, WorkflowLink] = field(default_factory=dict)
     inputs: list[Boundary] = field(default_factory=list)
     outputs: list[Boundary] = field(default_factory=list)
-    replaced_primitives: dict[str, int] = field(default_factory=dict)
+    replaced_primitives: dict[str, str] = field(default_factory=dict)
 
     def find_target(self, link_id: str) -> tuple[LiveNode, int] | None:
         """The node and input that a link feeds. The `link` of the input decides, not the slot that the link names."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.workflow.definitions import NodeDefinition, read_options
-from pipeline.workflow.live import ABSENT, INPUTS, PRIMITIVE, VIRTUAL, LiveGraph, LiveNode, Slot
-from pipeline.workflow.promotion import fill_host, migrate_promoted
+from pipeline.workflow.live import DYNAMIC_COMBO, INPUTS, VIRTUAL, LiveGraph, LiveNode, Slot
+from pipeline.workflow.promotion import fill_host, migrate_promoted, settle_nulls
 from pipeline.workflow.ui_format import (
     list_graphs,
     list_subgraphs,
@@ -19,7 +19,7 @@ from pipeline.workflow.ui_format import (
     read_slot_type,
     refuse_group_nodes,
 )
-from pipeline.workflow.widgets import DYNAMIC_COMBO, fill_widgets, give_widgets, set_value
+from pipeline.workflow.widgets import fill_widgets, give_widgets
 
 
 @dataclass
@@ -64,6 +64,7 @@ def load_workflow(document: Mapping[str, Any], definitions: Mapping[str, NodeDef
     for graph in (*loader.workflow.subgraphs.values(), loader.workflow.root):
         for host in (node for node in graph.nodes.values() if node.subgraph):
             fill_host(host, again=True)  # another host may have added an input to the subgraph that both share
+            settle_nulls(host)
     return loader.workflow
 
 
@@ -138,8 +139,7 @@ class _Loader:
                     continue
                 slot = Slot(name, read_slot_type(saved.get("type")), is_widget=bool(owner))
                 node.slots.append(slot)
-            if link is not None:
-                slot.link = str(link)
+            slot.link = None if link is None else str(link)
 
     def _drop_dangling(self, graph: LiveGraph) -> None:
         """Forget links that lead nowhere; the GUI cannot export a workflow that has one."""
@@ -188,26 +188,3 @@ def _has_origin(graph: LiveGraph, origin: str, slot: int) -> bool:
     if origin == INPUTS:
         return 0 <= slot < len(graph.inputs)
     return origin in graph.nodes
-
-
-def set_primitives(workflow: Workflow) -> None:
-    """Write the value of every PrimitiveNode into the widgets that it is linked to, as the GUI does at export."""
-    for graph in workflow.graphs:
-        for link in graph.links.values():
-            primitive = graph.nodes.get(link.origin)
-            target = graph.find_target(link.id)
-            if primitive is None or primitive.type != PRIMITIVE or target is None:
-                continue
-            value, (node, index) = _read_primitive(primitive), target
-            widget = node.find_widget(node.slots[index].name)
-            if node.subgraph and value is not ABSENT:
-                message = f"node {primitive.id} ({primitive.title}): ComfyUI does not pass the value of a primitive"
-                where = f"{node.title}, input {node.slots[index].name}"
-                workflow.warnings.append(f"{message} into a subgraph ({where}), so {value!r} is not used")
-            elif widget and value is not ABSENT:
-                set_value(node, widget, value)
-
-
-def _read_primitive(node: LiveNode) -> Any:
-    values = node.saved.get("widgets_values")
-    return values[0] if isinstance(values, list) and values else ABSENT

@@ -1,15 +1,21 @@
-"""Widgets promoted out of a subgraph: inputs of its hosts that hold a value, and the older `proxyWidgets`."""
+"""Widgets promoted out of a subgraph: inputs of its hosts that hold a value, and the older `proxyWidgets`.
+
+The order of things is the front end's (SubgraphNode, proxyWidgetMigration): it decides which value counts.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline.workflow.live import INPUTS, PRIMITIVE, Boundary, LiveGraph, LiveNode, Slot
+from pipeline.workflow.definitions import read_choices
+from pipeline.workflow.live import COMBOS, INPUTS, PRIMITIVE, Boundary, LiveGraph, LiveNode, Slot, Widget
 
 PREFIX = re.compile(r"^\s*(\d+)\s*:\s*(.+)$", re.DOTALL)
 ITSELF = "-1"  # the id by which an entry names an input of the host
+REPLACED = "proxyBypassedToSubgraphInput"  # the property that names the input which took over a primitive's targets
 
 
 def fill_host(host: LiveNode, again: bool = False) -> None:
@@ -23,17 +29,17 @@ def fill_host(host: LiveNode, again: bool = False) -> None:
     held = {index: held for index in range(len(host.slots)) if (held := _find_held(host.subgraph, index))}
     for index in held.keys() - host.values.keys():
         (host.values[index],) = held[index]
+    if again:
+        return
     saved = host.saved.get("widgets_values")
-    if not again and isinstance(saved, list):
-        host.values.update((index, value) for index, value in zip(held, saved, strict=False) if value is not None)
+    host.values.update(zip(held, saved if isinstance(saved, list) else (), strict=False))
+    by_name = _read_quarantine(host)
+    host.values.update((index, by_name[host.slots[index].name]) for index in held if host.slots[index].name in by_name)
 
 
 def _find_held(graph: LiveGraph, index: int) -> tuple[Any] | None:
     """The value inside that an input of a subgraph leads to; None if it leads to none, and so holds no value."""
-    for target in map(graph.find_target, graph.inputs[index].links):
-        if target is None:
-            continue
-        node, slot = target
+    for node, slot in _list_targets(graph, index):
         widget = node.find_widget(node.slots[slot].name)
         if widget is not None:
             return (widget.value,)
@@ -42,46 +48,99 @@ def _find_held(graph: LiveGraph, index: int) -> tuple[Any] | None:
     return None
 
 
-def migrate_promoted(host: LiveNode) -> None:
-    """Turn a host's `proxyWidgets` into inputs of its subgraph that hold a value.
+def _list_targets(graph: LiveGraph, index: int) -> Iterator[tuple[LiveNode, int]]:
+    """The nodes and inputs inside that an input of a subgraph leads to."""
+    yield from filter(None, map(graph.find_target, graph.inputs[index].links))
 
-    An entry is [id of a node inside, its widget], perhaps with the id of the node deeper inside that has the widget.
+
+def _read_quarantine(host: LiveNode) -> dict[str, Any]:
+    """Values by the names of inputs, where the front end put those of entries that it could not place."""
+    entries = (host.saved.get("properties") or {}).get("proxyWidgetErrorQuarantine") or []
+    return {
+        entry["originalEntry"][1]: entry["hostValue"]
+        for entry in reversed(entries)
+        if str(entry["originalEntry"][0]) == ITSELF and entry.get("hostValue") is not None
+    }
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of `proxyWidgets`: a widget of a node inside, perhaps of the node `deeper` further in, and its value.
+
+    `input` is the input of the host that leads to the widget already.
     """
-    entries = (host.saved.get("properties") or {}).get("proxyWidgets") or []
+
+    node: str
+    name: str
+    deeper: str | None
+    value: Any
+    input: int | None
+
+
+def migrate_promoted(host: LiveNode) -> None:
+    """Turn a host's `proxyWidgets` into inputs of its subgraph that hold a value."""
+    assert host.subgraph
+    fill_host(host, again=True)  # another host of the subgraph may have added an input to it
+    entries = list(_read_entries(host))
+    primitives: dict[str, list[_Entry]] = {}
+    for entry in entries:
+        node = host.subgraph.nodes.get(entry.node)
+        if entry.input is not None:
+            _set(host, entry.input, entry.value)
+        elif node is not None and node.type == PRIMITIVE:
+            primitives.setdefault(node.id, []).append(entry)
+        elif node is not None:
+            _add_promoted(host, node, entry)
+    for node_id, cohort in primitives.items():
+        _replace_primitive(host, host.subgraph.nodes[node_id], cohort)
+    for entry in (one for one in entries if one.node == ITSELF):
+        _set(host, host.find_slot(entry.name), entry.value)
+
+
+def _read_entries(host: LiveNode) -> Iterator[_Entry]:
     values = host.saved.get("widgets_values")
     values = values if isinstance(values, list) else []
-    primitives: dict[str, tuple[str, Any]] = {}
-    fill_host(host, again=True)  # another host of the subgraph may have added an input to it
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate((host.saved.get("properties") or {}).get("proxyWidgets") or ()):
+        node, name = str(entry[0]), str(entry[1])
+        deeper = str(entry[2]) if len(entry) > 2 else None
+        if not _leads_to_widget(host, node, name):
+            while match := PREFIX.match(name):
+                deeper, name = match[1], match[2]
         value = values[index] if index < len(values) else None
-        _migrate_entry(host, [str(part) for part in entry], value, primitives)
-    for node_id, (name, value) in primitives.items():
-        _replace_primitive(host, node_id, name, value)
+        yield _Entry(node, name, deeper, value, _find_input(host, node, name))
 
 
-def _migrate_entry(host: LiveNode, entry: Sequence[str], value: Any, primitives: dict[str, tuple[str, Any]]) -> None:
+def _leads_to_widget(host: LiveNode, node_id: str, name: str) -> bool:
+    """Whether a node inside has that widget, or an input of that name that leads to one further in."""
     assert host.subgraph
-    node_id, name, deeper = entry[0], entry[1], entry[2] if len(entry) > 2 else None
-    if node_id == ITSELF:
-        _set(host, host.find_slot(name), value)
-        return
     node = host.subgraph.nodes.get(node_id)
-    if node is None or name.startswith("$$"):
-        return
-    if node.type == PRIMITIVE:
-        known = primitives.get(node_id)
-        if known is None or known[1] is None:
-            primitives[node_id] = (name, value)
-        return
-    slot = _find_promoted(node, name, deeper)
-    if slot is None:
-        return
-    index = _find_input(host.subgraph, node, slot)
-    if index is None:
-        index = _add_input(host.subgraph, PREFIX.sub(r"\2", name), node.slots[slot].type)
-        _link_input(host.subgraph, index, node, slot)
-        fill_host(host, again=True)
-    _set(host, index, value)
+    if node is None or node.subgraph is None:
+        return node is not None and node.find_widget(name) is not None
+    slot = node.find_slot(name)
+    inner = None if slot is None else _find_inner(node.subgraph, slot)
+    return inner is not None and _leads_to_widget(node, inner[0].id, inner[1])
+
+
+def _find_inner(graph: LiveGraph, index: int) -> tuple[LiveNode, str] | None:
+    """What an input of a subgraph leads to first: a node inside, and its widget or, of a host, its input."""
+    for node, slot in _list_targets(graph, index):
+        name = node.slots[slot].name
+        if node.subgraph is not None or node.find_widget(name) is not None:
+            return node, name
+    return None
+
+
+def _find_input(host: LiveNode, node_id: str, name: str) -> int | None:
+    """The input of the host that leads to a widget, or to an input, of a node inside."""
+    assert host.subgraph
+    for index in range(len(host.slots)):
+        inner = _find_inner(host.subgraph, index)
+        if inner is not None and (inner[0].id, inner[1]) == (node_id, name):
+            return index
+    node = host.subgraph.nodes.get(node_id)
+    replaced = (node.saved.get("properties") or {}).get(REPLACED) if node and node.type == PRIMITIVE else None
+    taken = host.subgraph.replaced_primitives.get(node_id, replaced)
+    return None if taken is None else host.find_slot(str(taken))
 
 
 def _set(host: LiveNode, index: int | None, value: Any) -> None:
@@ -89,45 +148,38 @@ def _set(host: LiveNode, index: int | None, value: Any) -> None:
         host.values[index] = value
 
 
-def _find_promoted(node: LiveNode, name: str, deeper: str | None) -> int | None:
-    """The input of a node that an entry means: a widget's, or one of a nested host that holds a value."""
-    while True:
-        found = _find_nested(node, name, deeper) if node.subgraph else _find_own(node, name)
-        match = PREFIX.match(name)
-        if found is not None or match is None:
-            return found
-        deeper, name = match[1], match[2]
+def _add_promoted(host: LiveNode, node: LiveNode, entry: _Entry) -> None:
+    """Add an input to the subgraph that feeds the widget of an entry, in place of what feeds it now."""
+    assert host.subgraph
+    slot = _find_nested(node, entry) if node.subgraph else _find_own(node, entry.name)
+    if slot is None or entry.name.startswith("$$"):
+        return
+    index = _add_input(host.subgraph, entry.name, node.slots[slot].type)
+    _link_input(host.subgraph, index, node, slot)
+    fill_host(host, again=True)
+    _set(host, index, entry.value)
 
 
 def _find_own(node: LiveNode, name: str) -> int | None:
-    widget = node.find_widget(name)
-    return node.find_slot(name) if widget is not None else None
+    return None if node.find_widget(name) is None else node.find_slot(name)
 
 
-def _find_nested(node: LiveNode, name: str, deeper: str | None) -> int | None:
+def _find_nested(node: LiveNode, entry: _Entry) -> int | None:
+    """The input of a nested host that an entry means: by what it leads to, or by its own name."""
     assert node.subgraph
     for index, slot in enumerate(node.slots):
-        if index not in node.values:
-            continue
         inner = _find_inner(node.subgraph, index)
-        if deeper is not None:
-            if inner and inner[0].id == deeper and inner[0].slots[inner[1]].name == name:
+        leads = inner is not None and inner[1] == entry.name
+        if leads and entry.deeper in (None, inner[0].id if inner else None):
+            found = True
+        else:
+            found = entry.deeper is None and slot.name == entry.name
+        if found:
+            if index in node.values:
                 return index
-        elif slot.name == name or (inner and inner[0].slots[inner[1]].name == name):
-            return index
-    return None if deeper is None else _find_nested(node, name, None)
-
-
-def _find_inner(graph: LiveGraph, index: int) -> tuple[LiveNode, int] | None:
-    """The first node and input inside that an input of a subgraph leads to."""
-    targets = (graph.find_target(link_id) for link_id in graph.inputs[index].links)
-    return next((target for target in targets if target), None)
-
-
-def _find_input(graph: LiveGraph, node: LiveNode, slot: int) -> int | None:
-    """The input of the subgraph that feeds an input inside."""
-    link = graph.links.get(node.slots[slot].link or "")
-    return link.origin_slot if link and link.origin == INPUTS else None
+            break
+    named = node.find_slot(entry.name)
+    return named if named in node.values else None
 
 
 def _add_input(graph: LiveGraph, name: str, kind: str) -> int:
@@ -141,26 +193,50 @@ def _add_input(graph: LiveGraph, name: str, kind: str) -> int:
 
 
 def _link_input(graph: LiveGraph, index: int, node: LiveNode, slot: int) -> None:
+    before = node.slots[slot].link
+    for boundary in graph.inputs:
+        boundary.links = [link for link in boundary.links if link != before]
     graph.inputs[index].links.append(graph.add_link(INPUTS, index, node, slot))
 
 
-def _replace_primitive(host: LiveNode, node_id: str, name: str, value: Any) -> None:
-    """Let an input of the subgraph take over all that a PrimitiveNode inside is linked to."""
+def _replace_primitive(host: LiveNode, primitive: LiveNode, cohort: list[_Entry]) -> None:
+    """Let an input of the subgraph take over all that a PrimitiveNode inside is linked to.
+
+    The front end gives up, and the primitive stays, if the entries name more than one widget of it (its control as
+    well), or if a target is of another type.
+    """
     graph = host.subgraph
     assert graph
-    primitive = graph.nodes[node_id]
-    index = graph.replaced_primitives.get(node_id)
-    if index is None:
-        links = [link.id for link in graph.links.values() if link.origin == node_id]
-        targets = [target for target in map(graph.find_target, links) if target]
-        if not targets:
-            return
-        title = primitive.title if primitive.title != PRIMITIVE else name
-        index = _add_input(graph, title, (primitive.output_types or ["*"])[0])
-        graph.replaced_primitives[node_id] = index
-        for node, slot in targets:
-            _link_input(graph, index, node, slot)
-        fill_host(host, again=True)
-    saved = primitive.saved.get("widgets_values")
-    own = saved[0] if isinstance(saved, list) and saved else None
-    _set(host, index, own if value is None else value)
+    links = [link.id for link in graph.links.values() if link.origin == primitive.id]
+    targets = [target for target in map(graph.find_target, links) if target]
+    kind = (primitive.output_types or ["*"])[0]
+    types = {node.slots[slot].type for node, slot in targets} - {"*", kind}
+    if not targets or (types and kind != "*") or len({entry.name for entry in cohort}) > 1:
+        return
+    index = _add_input(graph, primitive.title if primitive.title != PRIMITIVE else cohort[0].name, kind)
+    graph.replaced_primitives[primitive.id] = graph.inputs[index].name
+    for node, slot in targets:
+        _link_input(graph, index, node, slot)
+    fill_host(host, again=True)
+    _set(host, index, next((entry.value for entry in cohort if entry.value is not None), None))
+
+
+def settle_nulls(host: LiveNode) -> None:
+    """Let a combo that holds null hold its first choice, as the GUI does when all is loaded."""
+    assert host.subgraph
+    for index in (index for index, value in host.values.items() if value is None):
+        widget = _find_widget(host.subgraph, index)
+        choices = read_choices(widget.declaration) if widget and widget.kind in COMBOS and widget.declaration else []
+        host.values[index] = next(iter(choices), None)
+
+
+def _find_widget(graph: LiveGraph, index: int) -> Widget | None:
+    """The widget, however deep inside, whose value an input of a subgraph holds."""
+    inner = _find_inner(graph, index)
+    if inner is None:
+        return None
+    node, name = inner
+    slot = node.find_slot(name)
+    if node.subgraph is None or slot is None:
+        return node.find_widget(name)
+    return _find_widget(node.subgraph, slot)

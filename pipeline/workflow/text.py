@@ -12,6 +12,16 @@ from pipeline.workflow.live import LiveNode
 
 COMMENT = re.compile(r"/\*[\s\S]*?\*/|//[^\n\r\u2028\u2029]*")
 ESCAPED = re.compile(r"\\([{}|])")
+SAVERS = frozenset(
+    {
+        *("SaveImage", "SaveImageAdvanced", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "SaveLatent"),
+        *("SaveVideo", "SaveWEBM", "SaveAudio", "SaveAudioAdvanced", "SaveAudioMP3", "SaveAudioOpus"),
+        *("SaveGLB", "Save3DAdvanced", "SaveGaussianSplat", "SavePointCloud"),
+        *("CLIPSave", "LoraSave", "ModelSave", "VAESave"),
+    }
+)
+"""The node classes in whose names of files the GUI replaces placeholders."""
+
 PLACEHOLDER = re.compile(r"%([^%]+)%")
 NOT_IN_FILE_NAMES = re.compile(r"[/?<>\\:*|\"\x00-\x1f\x7f]")
 DATE_PART = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyyy|yyy?")
@@ -58,7 +68,7 @@ def _read_choices(text: str, place: int) -> tuple[list[str], int]:
 def fill_placeholders(text: str, nodes: Sequence[LiveNode], now: datetime) -> str:
     """Replace `%Node.widget%` by a widget's value and `%date:yyyy-MM-dd%` by the date; leave others as they are.
 
-    A node is named by its property "Node name for S&R", else by its title.
+    A node is named by its property "Node name for S&R", by default its class_type, else by its title.
     """
     return PLACEHOLDER.sub(lambda match: _fill(match, nodes, now), text)
 
@@ -67,10 +77,15 @@ def _fill(match: re.Match[str], nodes: Sequence[LiveNode], now: datetime) -> str
     parts = match[1].split(".")
     if len(parts) != 2:
         return _format_date(parts[0][5:], now) if parts[0].startswith("date:") else match[0]
-    named = [node for node in nodes if (node.saved.get("properties") or {}).get("Node name for S&R") == parts[0]]
+    named = [node for node in nodes if _read_search_name(node) == parts[0]]
     found = named or [node for node in nodes if node.title == parts[0]]
     widget = found[0].find_widget(parts[1]) if found else None
     return match[0] if widget is None else NOT_IN_FILE_NAMES.sub("_", _write(widget.value))
+
+
+def _read_search_name(node: LiveNode) -> Any:
+    default = node.type if node.definition and node.type not in SAVERS else None
+    return (node.saved.get("properties") or {}).get("Node name for S&R", default)
 
 
 def _write(value: Any) -> str:

@@ -12,9 +12,10 @@ from pipeline.graph.api_format import is_link
 from pipeline.graph.reader import VALUE
 from pipeline.workflow.definitions import NodeDefinition, read_options
 from pipeline.workflow.live import ABSENT, BYPASSED, SILENT, LiveNode, Widget
-from pipeline.workflow.load import load_workflow, set_primitives
+from pipeline.workflow.load import load_workflow
+from pipeline.workflow.primitives import set_primitives
 from pipeline.workflow.resolve import Held, Origin, Scope, find_source
-from pipeline.workflow.text import Choose, fill_placeholders, pick_choices
+from pipeline.workflow.text import SAVERS, Choose, fill_placeholders, pick_choices
 from pipeline.workflow.widgets import CUSTOM_COMBO
 
 VIEWER_TYPES = ("LOAD_3D", "LOAD_3D_ANIMATION")
@@ -41,9 +42,9 @@ class WorkflowExport:
         now: datetime | None = None,
     ):
         self._workflow = load_workflow(document, definitions)
-        set_primitives(self._workflow)
-        self._places = list(_list_places(Scope(self._workflow.root)))
         self._choose, self._now = choose, now or datetime.now()
+        set_primitives(self._workflow, self._now)
+        self._places = list(_list_places(Scope(self._workflow.root)))
         self._picked: dict[tuple[str, str], str] = {}
         emitted = [node for _, node in self._places if node.mode not in SILENT]
         _refuse_unknown(emitted, definitions)
@@ -79,20 +80,19 @@ class WorkflowExport:
             elif isinstance(source, Held) and source.value is not ABSENT:
                 inputs[slot.name] = _wrap(source.value, "")
         if node.type == CUSTOM_COMBO:
-            chosen = inputs.get("choice")
-            inputs["index"] = _find_choice(node, node.widgets[0].value if is_link(chosen) else chosen)
+            inputs["index"] = _find_choice(node)
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
 
     def _read_widget(self, scope: Scope, node: LiveNode, widget: Widget) -> Any:
         value = widget.value
         if not isinstance(value, str):
             return value
-        if widget.declaration is not None and read_options(widget.declaration).get("dynamicPrompts"):
+        if _is_dynamic_prompt(node, widget):
             place = (scope.make_id(node), widget.name)
             if place not in self._picked:
                 self._picked[place] = pick_choices(value, self._choose)
             return self._picked[place]
-        if widget.name == "filename_prefix" and "Save" in node.type:
+        if widget.name == "filename_prefix" and node.type in SAVERS:
             return fill_placeholders(value, self._workflow.nodes, self._now)
         return value
 
@@ -139,9 +139,19 @@ def _explain_unknown(node: LiveNode, known: Collection[str]) -> Problem:
     return Problem("missing_node_type", f"node {node.id} ({node.title})", f"{node.type!r} is no known node class{hint}")
 
 
-def _find_choice(node: LiveNode, choice: Any) -> int:
-    """The place of the choice among the options of a CustomCombo, -1 if it is none of them."""
-    options = [widget.value for widget in node.widgets if widget.name.startswith("option")]
+def _is_dynamic_prompt(node: LiveNode, widget: Widget) -> bool:
+    """Whether choices are made in a text. Not in those of a dynamic combo's option, which come after the GUI looked."""
+    assert node.definition
+    declared = dict(node.definition.inputs).get(widget.name)
+    return declared is not None and bool(read_options(declared).get("dynamicPrompts"))
+
+
+def _find_choice(node: LiveNode) -> int:
+    """The place of the choice among the options of a CustomCombo, -1 if it is none of them.
+
+    It is the node's own choice that counts, also where a host holds another: so does the front end.
+    """
+    choice, _, *options = (widget.value for widget in node.widgets)
     return options.index(choice) if choice in options else -1
 
 

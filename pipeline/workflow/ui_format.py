@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.workflow.live import Boundary, WorkflowLink
@@ -74,33 +75,28 @@ def make_ids_unique(workflow: Mapping[str, Any]) -> dict[str, Any]:
     The ids of the workflow's own nodes stay; subgraphs follow in the order of the file.
     """
     copied: dict[str, Any] = copy.deepcopy(dict(workflow))
-    used = {node["id"] for node in copied.get("nodes", ()) if _is_number(node.get("id"))}
+    used = {str(node["id"]) for node in copied.get("nodes", ()) if isinstance(node.get("id"), int)}
     saved = copied.get("last_node_id", (copied.get("state") or {}).get("lastNodeId"))
-    last: int = saved if _is_number(saved) else max(used, default=0)
+    last: int = saved if isinstance(saved, int) else max(map(int, used), default=0)
     renamed: dict[str, dict[str, int]] = {}
     for subgraph in list_subgraphs(copied):
         new: dict[str, int] = {}
         for node in subgraph.get("nodes", ()):
-            number = node.get("id")
-            if not _is_number(number):
-                continue
-            if number in used:
+            name = str(node.get("id"))
+            if name in used:
                 last += 1
-                while last in used:
+                while str(last) in used:
                     last += 1
-                new[str(number)] = node["id"] = last
-            used.add(node["id"])
-            last = max(last, node["id"])
+                new[name] = node["id"] = last
+            elif re.fullmatch(r"0|[1-9]\d*", name):
+                last = max(last, int(name))
+            used.add(str(node["id"]))
         if new:
             renamed[str(subgraph.get("id"))] = new
             _rename_ends(subgraph, new)
     if renamed:
         _rename_promoted(copied, renamed)
     return copied
-
-
-def _is_number(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _rename_ends(subgraph: dict[str, Any], new: Mapping[str, int]) -> None:
@@ -111,17 +107,8 @@ def _rename_ends(subgraph: dict[str, Any], new: Mapping[str, int]) -> None:
 
 
 def _rename_promoted(workflow: dict[str, Any], renamed: Mapping[str, Mapping[str, int]]) -> None:
-    """Let the promoted widgets of hosts name the nodes by their new ids, those deeper inside as well."""
-    types = {
-        (str(graph.get("id")), str(node.get("id"))): str(node.get("type"))
-        for graph in list_subgraphs(workflow)
-        for node in graph.get("nodes", ())
-    }
+    """Let the promoted widgets of hosts name the nodes by their new ids."""
     for graph in list_graphs(workflow):
         for node in graph.get("nodes", ()):
             for entry in (node.get("properties") or {}).get("proxyWidgets") or ():
-                host = str(node.get("type"))
-                entry[0] = str(renamed.get(host, {}).get(str(entry[0]), entry[0]))
-                if len(entry) > 2:
-                    inner = renamed.get(types.get((host, entry[0]), ""), {})
-                    entry[2] = str(inner.get(str(entry[2]), entry[2]))
+                entry[0] = str(renamed.get(str(node.get("type")), {}).get(str(entry[0]), entry[0]))

@@ -14,16 +14,31 @@ from typing import Any
 
 from pipeline.graph.signature import MATCH_TYPE, WIDGET_TYPES
 from pipeline.workflow.definitions import list_inputs, read_choices, read_options, read_type
-from pipeline.workflow.live import ABSENT, LiveNode, Slot, Widget
+from pipeline.workflow.live import ABSENT, AUTOGROW, COMBOS, DYNAMIC_COMBO, LiveNode, Slot, Widget
 
-DYNAMIC_COMBO, AUTOGROW = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3"
 CONTROL, FILTER = "control", "filter"  # kinds of the widgets that only steer what the GUI does after a run
 CONTROL_WORDS = frozenset({"fixed", "increment", "decrement", "randomize", "increment-wrap"})
 IMPLICIT_SEEDS = ("seed", "noise_seed")
 CUSTOM_COMBO = "CustomCombo"
+SAMPLERS = ("KSampler", "KSamplerAdvanced")
 MAX_AUTOGROW = 100
 
-DEFAULTS: dict[str, Any] = {"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False}
+DEFAULTS: dict[str, Any] = {
+    "INT": 0,
+    "FLOAT": 0,
+    "STRING": "",
+    "BOOLEAN": False,
+    "COLOR": "#000000",
+    "COLORS": [],
+    "BOUNDING_BOX": {"x": 0, "y": 0, "width": 512, "height": 512},
+    "BOUNDING_BOXES": [],
+    "CURVE": {"points": [[0, 0], [1, 1]], "interpolation": "monotone_cubic"},
+    "RANGE": {"min": 0, "max": 1},
+    "PAINTER": "",
+    "TEXTAREA": "",
+    "MARKDOWN": "",
+}
+"""What a widget holds whose declaration has no default."""
 
 
 @functools.cache
@@ -45,7 +60,7 @@ def has_control(name: str, declaration: Any) -> bool:
     kind, option = read_type(declaration), read_options(declaration).get("control_after_generate")
     if kind == "INT":
         return name in IMPLICIT_SEEDS if option is None else bool(option)
-    return kind == "COMBO" and bool(option)
+    return kind in ("COMBO", "FLOAT") and bool(option)
 
 
 def give_widgets(node: LiveNode) -> None:
@@ -97,9 +112,9 @@ def set_value(node: LiveNode, widget: Widget, value: Any) -> None:
     """Set a widget; a dynamic combo then gets the widgets of the chosen option, with their defaults."""
     if node.type == CUSTOM_COMBO and widget.name == "index":
         return
-    if value is None and widget.kind == "COMBO":
+    if value is None and widget.kind in COMBOS:
         value = next(iter(read_choices(widget.declaration)), None)
-    if widget.name == "sampler_name" and node.type.startswith("KSampler") and isinstance(value, str):
+    if widget.name == "sampler_name" and node.type in SAMPLERS and isinstance(value, str):
         value = value.removeprefix("sample_")
     widget.value = value
     if widget.kind == DYNAMIC_COMBO:
@@ -112,6 +127,8 @@ def _make_widgets(name: str, declaration: Any) -> Iterator[Widget]:
     """The widget of a declared input, and those that follow it."""
     options = read_options(declaration)
     yield Widget(name, options.get("widgetType", read_type(declaration)), _find_default(declaration), declaration)
+    if read_type(declaration) == "BOUNDING_BOX":
+        yield from _make_fields(declaration)
     if has_control(name, declaration):
         word = options.get("control_after_generate")
         yield Widget("control_after_generate", CONTROL, word if isinstance(word, str) else "randomize", prompted=False)
@@ -119,11 +136,22 @@ def _make_widgets(name: str, declaration: Any) -> Iterator[Widget]:
             yield Widget("control_filter_list", FILTER, "", prompted=False)
 
 
+def _make_fields(declaration: Any) -> Iterator[Widget]:
+    """The widgets for the numbers of a bounding box, which follow its own and are not in the prompt."""
+    for field, value in _find_default(declaration).items():
+        yield Widget(field, "INT", value, prompted=False)
+
+
 def _make_exceptions(entries: Sequence[Mapping[str, Any]], declared: Mapping[str, Any]) -> Iterator[Widget]:
+    following: list[str] = []
     for entry in entries:
         name, declaration = entry["name"], declared.get(entry["name"])
+        if name in following:
+            continue
         if entry["in_workflow"] and entry["in_prompt"] and declaration is not None and is_widget(declaration):
-            yield from _make_widgets(name, declaration)
+            made = list(_make_widgets(name, declaration))
+            following += [widget.name for widget in made[1:]]
+            yield from made
         else:
             value = ABSENT if entry["default"] is None else entry["default"]
             yield Widget(name, entry["type"], value, declaration, entry["in_workflow"], entry["in_prompt"])
@@ -131,11 +159,12 @@ def _make_exceptions(entries: Sequence[Mapping[str, Any]], declared: Mapping[str
 
 def _find_default(declaration: Any) -> Any:
     options, kind = read_options(declaration), read_type(declaration)
-    if "default" in options:
-        return options["default"]
-    if kind in ("COMBO", DYNAMIC_COMBO):
-        return next(iter(read_choices(declaration)), ABSENT)
-    return DEFAULTS.get(kind, ABSENT)
+    if kind not in COMBOS:
+        return options.get("default", DEFAULTS.get(options.get("widgetType", kind), ABSENT))
+    if options.get("multi_select"):
+        return []
+    given = options.get("default") if kind == "COMBO" else None
+    return given or next(iter(read_choices(declaration)), ABSENT)
 
 
 def _slot_type(declaration: Any) -> str:

@@ -142,6 +142,28 @@ def test_a_primitive_writes_its_value_into_all_that_it_is_linked_to() -> None:
     assert got == {"2": {"value": 11}, "3": {"seed": 1, "steps": 11, "sampler_name": "heun"}}
 
 
+@pytest.mark.parametrize(
+    ("declaration", "value", "wanted"),
+    [
+        (["FLOAT", {"step": 0.1, "min": 0.0, "max": 100.0, "round": 0.01}], 4.98, 5),
+        (["FLOAT", {"step": 0.01, "min": 0.0, "max": 1.0}], 0.756, 0.76),
+        (["FLOAT", {"step": 0.01, "min": 0.0, "max": 1.0}], 7.5, 1),
+        (["FLOAT", {"min": -10.0, "max": 10.0}], -0.34, -0.3),
+        (["FLOAT", {"step": 1.0}], 0.34, 0.34),
+        (["INT", {"min": 16, "max": 4096, "step": 8}], 515, 512),
+        (["INT", {"min": 1, "max": 97, "step": 4}], 14, 13),
+        (["INT", {}], 5000, 2048),
+        (["INT", {"max": 2**64 - 1}], 2**64 - 1, 2**64 - 1),
+        (["BOOLEAN"], True, True),
+        (["STRING"], "text", "text"),
+    ],
+)
+def test_a_number_of_a_primitive_is_fitted_to_its_targets(declaration: Any, value: Any, wanted: Any) -> None:
+    nodes = [make_node(1, "PrimitiveNode", [value, "fixed"]), make_node(2, "C", [], {"x": 1}, ["x"])]
+    got = export(make_workflow(nodes, [[1, 1, 0, 2, 0, "*"]]), define("C", {"x": declaration}))["2"]["x"]
+    assert json.dumps(got) == json.dumps(wanted)
+
+
 @pytest.mark.parametrize(("mode", "steps"), [(0, ["1", 0]), (2, 20)])
 def test_a_muted_number_leaves_the_value_of_the_widget(mode: int, steps: Any) -> None:
     nodes = [
@@ -196,6 +218,7 @@ def test_a_choice_is_made_once_however_often_the_prompt_is_made() -> None:
     ("prefix", "wanted"),
     [
         ("%Sampler.steps%/x", "20/x"),
+        ("%Load.name%", "a_b"),
         ("%Titled.name%", "a_b"),
         ("%Nobody.steps%", "%Nobody.steps%"),
         ("%width%", "%width%"),
@@ -212,6 +235,21 @@ def test_placeholders_in_the_names_of_files(prefix: str, wanted: str) -> None:
     ]
     got = export(make_workflow(nodes), now=datetime(2026, 3, 4, 5, 6, 7))
     assert got["1"]["filename_prefix"] == wanted
+
+
+def test_placeholders_stay_where_the_gui_leaves_them() -> None:
+    definitions = define("CheckpointSave", {"filename_prefix": ["STRING"]})
+    got = export(make_workflow([make_node(1, "CheckpointSave", ["%date:yyyy%"])]), definitions)
+    assert got["1"]["filename_prefix"] == "%date:yyyy%"
+
+
+def test_a_primitive_can_be_told_to_replace_placeholders() -> None:
+    nodes = [
+        make_node(1, "PrimitiveNode", ["%Load.name%"], properties={"Run widget replace on values": True}),
+        make_node(2, "Encode", ["x"], {"text": 1}, ["text"]),
+        make_node(3, "Load", ["a/b"]),
+    ]
+    assert export(make_workflow(nodes, [[1, 1, 0, 2, 0, "STRING"]]))["2"]["text"] == "a_b"
 
 
 # What is refused

@@ -206,10 +206,40 @@ def test_an_entry_may_number_the_node_in_the_name_of_the_widget() -> None:
     assert promote([["6", "6: text"]], ["promoted"])["2:6"]["text"] == "promoted"
 
 
-@pytest.mark.parametrize(("values", "wanted"), [([44], 44), (None, 3)])
+@pytest.mark.parametrize(("values", "wanted"), [([44], 44), (None, 1)])
 def test_an_entry_for_a_primitive_takes_over_all_its_targets(values: list[int] | None, wanted: int) -> None:
     got = promote([["8", "value"]], values)
     assert (got["2:9"]["value"], got["2:10"]["value"]) == (wanted, wanted)
+
+
+def test_entries_for_a_primitive_and_its_control_leave_it_in_place() -> None:
+    got = promote([["8", "value"], ["8", "control_after_generate"]], [44, "fixed"])
+    assert (got["2:9"]["value"], got["2:10"]["value"]) == (3, 3)
+
+
+def test_values_that_the_front_end_could_not_place_go_by_the_names_of_inputs() -> None:
+    quarantine = [
+        {"originalEntry": ["-1", "text"], "hostValue": "kept"},
+        {"originalEntry": ["-1", "text"], "hostValue": "later"},
+        {"originalEntry": ["7", "text"], "hostValue": "of another"},
+    ]
+    host = make_node(2, "sub", ["by place"], properties={"proxyWidgetErrorQuarantine": quarantine})
+    assert export(with_subgraphs([host], [], make_encoder()))["2:5"]["text"] == "kept"
+
+
+def test_a_null_is_kept_but_in_a_combo_where_it_means_the_first_choice() -> None:
+    subgraph = make_subgraph(
+        "sub",
+        [make_node(5, "Sample", [1, "fixed", 20, "heun"], {"steps": 1, "sampler_name": 2}, ["steps", "sampler_name"])],
+        [[1, -10, 0, 5, 0, "INT"], [2, -10, 1, 5, 0, "COMBO"]],
+        [("steps", "INT"), ("sampler_name", "COMBO")],
+    )
+    outer = make_subgraph(
+        "outer", [make_node(7, "sub", None, {"sampler_name": 1})], [[1, -10, 0, 7, 0, "COMBO"]], [("name", "COMBO")]
+    )
+    nodes = [make_node(2, "sub", [None, None]), make_node(3, "outer", [None])]
+    got = export(with_subgraphs(nodes, [], subgraph, outer))
+    assert (got["2:5"]["steps"], got["2:5"]["sampler_name"], got["3:7:5"]["sampler_name"]) == (None, "euler", "euler")
 
 
 def test_an_entry_may_name_an_input_of_the_host_itself_or_what_it_leads_to() -> None:

@@ -27,6 +27,8 @@ def test_required_inputs_come_before_optional_ones_and_an_order_given_is_first()
     assert fill("C", inputs, [1, 2, 3]) == {"a": 1, "b": 2, "late": 3}
     ordered = define("C", inputs, input_order={"required": ["b", "a"]})
     assert export(make_workflow([make_node(1, "C", [1, 2, 3])]), ordered)["1"] == {"b": 1, "a": 2, "late": 3}
+    partly = define("C", inputs, input_order={"optional": ["late"]})
+    assert export(make_workflow([make_node(1, "C", [1, 2, 3])]), partly)["1"] == {"late": 1, "a": 2, "b": 3}
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,10 @@ def test_required_inputs_come_before_optional_ones_and_an_order_given_is_first()
         (["BOOLEAN"], False),
         (["COMBO", {"options": ["x", "y"]}], "x"),
         ([["x", "y"], {"default": "y"}], "y"),
+        ([["x", "y"], {"default": ""}], "x"),
+        ([["x"], {"multi_select": True}], {"__value__": []}),
+        (["COLOR"], "#000000"),
+        (["BOUNDING_BOX"], {"x": 0, "y": 0, "width": 512, "height": 512}),
     ],
 )
 def test_a_widget_without_a_saved_value_has_its_default(declaration: Any, default: Any) -> None:
@@ -90,8 +96,16 @@ def test_values_saved_as_a_mapping_go_by_name() -> None:
 
 def test_samplers_have_lost_the_prefix_of_their_names() -> None:
     inputs = {"sampler_name": [["euler"]]}
-    assert fill("KSamplerX", inputs, ["sample_euler"]) == {"sampler_name": "euler"}
+    assert fill("KSampler", inputs, ["sample_euler"]) == {"sampler_name": "euler"}
     assert fill("Other", inputs, ["sample_euler"]) == {"sampler_name": "sample_euler"}
+
+
+def test_a_dynamic_combo_begins_with_its_first_choice_whatever_its_default() -> None:
+    combo = [
+        "COMFY_DYNAMICCOMBO_V3",
+        {"default": "b", "options": [{"key": "a", "inputs": {}}, {"key": "b", "inputs": {}}]},
+    ]
+    assert fill("C", {"x": combo}, []) == {"x": "a"}
 
 
 def test_a_list_is_wrapped_and_one_of_a_curve_says_so() -> None:
@@ -183,6 +197,14 @@ def test_inputs_that_grow_own_widgets_if_their_type_is_one() -> None:
 
 def test_the_upload_button_of_load_image_owns_a_value_and_is_not_given() -> None:
     assert fill("LoadImage", {"image": [["a.png"]]}, ["b.png", "image"]) == {"image": "b.png"}
+
+
+@pytest.mark.parametrize("class_type", ["ImageCropV2", "C"])
+def test_a_bounding_box_owns_the_places_of_its_numbers(class_type: str) -> None:
+    box = {"x": 1, "y": 2, "width": 3, "height": 4}
+    inputs = {"image": ["IMAGE"], "crop_region": ["BOUNDING_BOX"], **({"after": ["INT"]} if class_type == "C" else {})}
+    got = fill(class_type, inputs, [box, 1, 2, 3, 4, 9])
+    assert got == {"crop_region": box, **({"after": 9} if class_type == "C" else {})}
 
 
 def test_a_widget_that_is_not_saved_takes_no_value() -> None:
