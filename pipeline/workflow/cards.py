@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Link, Node
+from pipeline.graph.order import sort_nodes
 from pipeline.graph.signature import Signature
 
 LONGEST = 44  # characters of a value
@@ -35,11 +36,12 @@ class Card:
 
 
 def make_cards(checked: CheckedGraph, cached: Collection[str] = ()) -> dict[str, Card]:
-    """A card for each node that runs or is bypassed, as declared, in that order; `cached` need or needed not run."""
+    """A card for each node that runs or is bypassed, each after what it reads; `cached` need or needed not run."""
     shown = checked.shown
     read = {(link.node, link.output) for node in shown.values() for _, link in node.links}
     cards = {}
-    for name, node in shown.items():
+    for name in sort_nodes(shown):
+        node = shown[name]
         signature = checked.signatures[name]
         cards[name] = Card(
             name,
