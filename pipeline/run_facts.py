@@ -14,15 +14,14 @@ from pipeline.config import RunConfig
 from pipeline.console import format_value
 from pipeline.graph.api_format import write_api_format
 from pipeline.graph.check import CheckedGraph
-from pipeline.graph.model import Graph, Link, Node
+from pipeline.graph.model import Link, Node
 from pipeline.record.facts import collect_facts
 from pipeline.record.recorder import RunFacts
 from pipeline.workflow.cards import make_cards
-from pipeline.workflow.to_ui import write_ui_format
 
 if TYPE_CHECKING:
+    from pipeline.engine.comfyui.start import ComfyUI
     from pipeline.engine.identity import Identity
-    from pipeline.engine.session import Session
 
 
 def collect_run_facts(
@@ -31,11 +30,14 @@ def collect_run_facts(
     overrides: Sequence[str],
     read: RunConfig,
     checked: CheckedGraph,
-    session: Session,
+    comfyui: ComfyUI,
     identity: Identity,
+    workflow: Mapping[str, Any],
 ) -> RunFacts:
-    """The beginning of the record of a run of a composed `config` that was read and checked by `session`."""
-    comfyui = session.comfyui
+    """The beginning of the record of a run of a composed `config` that was read and checked.
+
+    `workflow` is its graph in the format of ComfyUI's GUI.
+    """
     tags = {
         **collect_facts(comfyui.device),
         "version.comfyui": comfyui.installation.version,
@@ -48,19 +50,13 @@ def collect_run_facts(
         name=name,
         config_yaml=write_yaml(config),
         prompt=write_api_format(checked.graph),
-        workflow=write_workflow(checked.shown, session),
+        workflow=workflow,
         draw=lambda cached: draw_svg(checked, cached),
         params=_list_params(read, checked),
         tags=tags,
         identity=identity.key,
         files=identity.files,
     )
-
-
-def write_workflow(graph: Graph, session: Session, ids: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """A graph of node classes that `session` knows, in the format of ComfyUI's GUI; see `write_ui_format`."""
-    class_types = {node.class_type for node in graph.values()}
-    return write_ui_format(graph, session.read_definitions(class_types), ids)
 
 
 def draw_svg(checked: CheckedGraph, cached: Collection[str] = ()) -> str:

@@ -19,6 +19,7 @@ from pipeline.console import Progress, format_plan
 from pipeline.errors import ConfigError, Problem, RunInterrupted, TrackingError
 from pipeline.events import Event
 from pipeline.graph.check import CheckedGraph
+from pipeline.graph_export import export_workflow, find_original
 from pipeline.origins import find_origins
 from pipeline.record.artifacts import list_files, open_folder
 from pipeline.record.recorder import Recorder
@@ -153,7 +154,10 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     session.set_output_folder(open_folder(folder).resolve())
     session.use_cache(job.read.run.cache)
     overrides = _list_overrides(job.hydra)
-    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity)
+    workflow = export_workflow(job.checked, job.read.values, session, find_original(job.hydra))
+    facts = collect_run_facts(
+        job.name, job.config, overrides, job.read, job.checked, session.comfyui, job.identity, workflow
+    )
     batch = sweep.batch if sweep else None
     if batch:
         tags = batch.list_tags(int(job.checked.graph[batch.node].inputs["seed"]))
@@ -170,7 +174,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     began = time.perf_counter()
     try:
         recorder.start()
-        embedded = {"extra_pnginfo": {"workflow": facts.workflow}}
+        embedded = {"extra_pnginfo": {"workflow": workflow}}
         is_read_later = sweep.is_read_later if sweep else None
         execution = session.run(job.checked, listen, is_read_later, extra_data=embedded, batch=batch)
         latents = _keep_latents(execution, job.checked, recorder, job.read.run.save_pt)

@@ -67,26 +67,19 @@ def read_run(run_id: str, overrides: Sequence[str], name: str) -> str:
 
 def write_graph(overrides: Sequence[str], form: str) -> str:
     """The graph that the overrides declare, in a format of ARTIFACTS. Raises ConfigError with all that is wrong."""
-    from pipeline.graph.api_format import write_api_format
-    from pipeline.graph.bypass import resolve_bypass
-    from pipeline.graph.order import cull
-    from pipeline.graph.reader import ID
-    from pipeline.run_facts import write_workflow, write_yaml
+    from pipeline.graph_export import export_prompt, export_workflow, find_original
+    from pipeline.run_facts import write_yaml
     from pipeline.runner import open_session
-    from pipeline.workflow.graph_file import list_ids, restore_ids
 
     config = compose_config(overrides)
     read = read_config(config)
     checked = check_config(read)
     if form == "yaml":
         return write_yaml(config)
-    # What came from a workflow goes back whole, with the nodes that nothing needs.
-    imported = [name for name in checked.declared if read.values[name].get(ID)]
-    graph = cull(checked.declared, [*checked.targets, *imported])
     if form == "api":
-        prompt = write_api_format(resolve_bypass(graph, checked.signatures))
-        return artifacts.write_json(restore_ids(prompt, read.values))
-    return artifacts.write_json(write_workflow(graph, open_session(read), list_ids(read.values, graph)))
+        return artifacts.write_json(export_prompt(checked, read.values))
+    original = find_original(config.hydra)
+    return artifacts.write_json(export_workflow(checked, read.values, open_session(read), original))
 
 
 def check_config(read: RunConfig) -> CheckedGraph:

@@ -98,7 +98,7 @@ def _move_values(graph: Graph, live: Mapping[str, LiveNode]) -> Graph:
             if isinstance(value, Link):
                 continue
             widget = live[name].find_widget(key)
-            if widget is not None and (kept := _fit_value(widget, value)) is not ABSENT:
+            if widget is not None and (kept := fit_value(widget, value)) is not ABSENT:
                 widget.value = kept
             elif type(value) in PRIMITIVES:
                 held = f"{name}.{key}"  # no node of a config is named like that
@@ -108,7 +108,7 @@ def _move_values(graph: Graph, live: Mapping[str, LiveNode]) -> Graph:
     return Graph(nodes)
 
 
-def _fit_value(widget: Widget, value: Any) -> Any:
+def fit_value(widget: Widget, value: Any) -> Any:
     """The value to save so that the GUI exports `value`; ABSENT if there is none."""
     if not isinstance(value, str) or not read_options(widget.declaration or ("",)).get("dynamicPrompts"):
         return value

@@ -8,8 +8,8 @@ from conftest import PROBES
 from pipeline.config import compose_config, read_config
 from pipeline.graph.api_format import write_api_format
 from pipeline.graph.model import Graph, Link, Node
-from pipeline.run_facts import write_workflow
 from pipeline.workflow.to_api import WorkflowExport
+from pipeline.workflow.to_ui import write_ui_format
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def export(session):
 
 def convert(session, shown: Graph, resolved: Graph):
     definitions = session.read_definitions({node.class_type for node in shown.values()})
-    workflow = write_workflow(shown, session)
+    workflow = write_ui_format(shown, definitions)
     extra = session.read_definitions({node["type"] for node in workflow["nodes"]} - definitions.keys())
     return workflow, write_api_format(resolved), WorkflowExport(workflow, {**definitions, **extra}).make_prompt()
 
