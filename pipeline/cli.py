@@ -94,7 +94,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS:
         command.add_parser(commands)
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest and hasattr(args, "overrides") and not any(one.startswith("-") for one in rest):
+        args.overrides += rest  # argparse takes a list of positional arguments in one piece, before the options
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:

@@ -60,7 +60,8 @@ def _compose(chosen: list[str], problems: list[Problem]) -> DictConfig:
 
 def _chooses(override: Override) -> bool:
     """Whether it chooses from a group; a mapping given to a group's key is merged into what was chosen."""
-    return bool(_list_choices(override.key_or_group)) and not isinstance(override.value(), dict)
+    is_group = bool(_list_choices(override.key_or_group)) or (CONF / override.key_or_group).is_dir()
+    return is_group and not isinstance(override.value(), dict)
 
 
 def _list_choices(group: str) -> list[str]:
@@ -72,7 +73,8 @@ def _check_choice(override: Override) -> Iterator[Problem]:
     for choice in [] if override.is_delete() else _list_values(override):
         if str(choice) not in choices:
             shown = "null" if choice is None else repr(choice)
-            near = did_you_mean(choice, choices) or f". Choose from {', '.join(choices)}"
+            listed = f". Choose from {', '.join(choices)}" if choices else ", which has none yet"
+            near = did_you_mean(choice, choices) or listed
             yield Problem("value_not_in_list", override.key_or_group, f"{shown} is not a choice of this group{near}")
 
 

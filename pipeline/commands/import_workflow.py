@@ -87,7 +87,7 @@ def write_graph(name: str, source: str, found: WorkflowFile, session: Session) -
         warnings, kept = export.warnings, _choose_bypassed(export, session)
         prompt: Mapping[str, Any] = export.make_prompt(kept)
     else:
-        definitions = session.read_definitions({info["class_type"] for info in found.document.values()})
+        definitions = session.read_definitions({str(info["class_type"]) for info in found.document.values()})
         check_api_format(found.document, definitions)
         prompt = {name: {"inputs": {}, **info} for name, info in found.document.items()}
         kept, warnings = frozenset(), []

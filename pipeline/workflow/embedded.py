@@ -29,7 +29,7 @@ TAGGED = re.compile(r"^(workflow|prompt)\s*:\s*(?=\{)")
 
 @dataclass(frozen=True)
 class WorkflowFile:
-    """A workflow found in a file: its JSON text, byte for byte, and what that says.
+    """A workflow found in a file: its JSON text, as it stands there, and what that says.
 
     `document` is in the GUI's format if `is_ui`, else a prompt in the API format.
     """
@@ -70,7 +70,7 @@ def _refuse(path: Path, message: str) -> ConfigError:
 def _list_texts(path: Path, head: bytes) -> list[str]:
     """The JSON texts of a file, the workflow before the prompt."""
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-        return [path.read_text(encoding="utf-8-sig")]
+        return [path.read_bytes().decode("utf-8-sig")]
     if head.startswith(PNG):
         found = dict(_read_png(path.read_bytes()))
     elif (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or head[4:12] in (b"ftypavif", b"ftypavis"):

@@ -91,12 +91,17 @@ def test_a_prompt_in_api_format_comes_back_as_it_was(session, conf) -> None:
 
 
 def test_a_prompt_with_unknown_classes_and_links_that_lead_nowhere_is_refused(session, conf) -> None:
-    prompt = {**PROMPT, "3": {"class_type": "EmptyLatentImag", "inputs": {"width": ["77", 0]}}}
+    prompt = {
+        **PROMPT,
+        "3": {"class_type": "EmptyLatentImag", "inputs": {"width": ["77", 0]}},
+        "4": {"class_type": None},
+    }
     with pytest.raises(ConfigError) as raised:
         import_workflow.write_graph("mine", "x.json", as_file(prompt, is_ui=False), session)
     assert [str(problem) for problem in raised.value.problems] == [
         "node 3: 'EmptyLatentImag' is no known node class; did you mean 'EmptyLatentImage'?",
         "node 3, input width: is linked to node '77', which the prompt does not have",
+        "node 4: None is no known node class. Name the pack that has it: comfyui.custom_nodes=[FOLDER]",
     ]
     assert list((conf / "graph").glob("mine*")) == []
 
@@ -175,6 +180,11 @@ def test_what_was_imported_runs_and_sweeps_at_once(checkout, environment) -> Non
     document = make_workflow(nodes, [[1, 2, 0, 3, 0, "IMAGE"]], definitions={"subgraphs": [inside]})
     (checkout / "My Workflow.json").write_text(json.dumps(document), encoding="utf-8")
 
+    early = call(checkout, environment, "run.py", "graph=My_Workflow")
+    assert (early.returncode, early.stderr) == (
+        1,
+        "graph: 'My_Workflow' is not a choice of this group, which has none yet\n",
+    )
     imported = call(checkout, environment, "-m", "pipeline", "import", "My Workflow.json")
     assert imported.returncode == 0, imported.stderr
     assert imported.stdout.endswith("run it: python run.py graph=My_Workflow\n")
@@ -185,7 +195,9 @@ def test_what_was_imported_runs_and_sweeps_at_once(checkout, environment) -> Non
     files = sorted((checkout / "swept").glob("*/kept_00001_.png"))
     assert [file.parent.name for file in files] == ["0", "1"]
 
-    again = call(checkout, environment, "-m", "pipeline", "import", str(files[1]), "--name", "again")
+    again = call(
+        checkout, environment, "-m", "pipeline", "import", str(files[1]), "--name", "again", "comfyui.device=cpu"
+    )
     assert again.returncode == 0, again.stderr
     sections = load_yaml((checkout / "conf" / "graph" / "again.yaml").read_text(encoding="utf-8"))
     assert sections["empty_image"]["color"] == 255
@@ -193,3 +205,11 @@ def test_what_was_imported_runs_and_sweeps_at_once(checkout, environment) -> Non
     taken = call(checkout, environment, "-m", "pipeline", "import", "My Workflow.json")
     assert (taken.returncode, taken.stdout) == (1, "")
     assert taken.stderr.startswith("--name: 'My_Workflow' is taken: ")
+
+
+def test_what_is_no_option_is_refused(checkout, environment) -> None:
+    wrong = call(checkout, environment, "-m", "pipeline", "import", "x.json", "--nmae", "again")
+    assert (wrong.returncode, wrong.stderr.splitlines()[-1]) == (
+        2,
+        "python -m pipeline: error: unrecognized arguments: --nmae again",
+    )

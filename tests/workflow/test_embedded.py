@@ -64,7 +64,7 @@ def write(path: Path, content: bytes | str | Any) -> Path:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_a_json_file_is_kept_as_it_is(tmp_path, encoding) -> None:
-    text = "  " + json.dumps(WORKFLOW, ensure_ascii=False, indent=7) + "\n"
+    text = "  " + json.dumps(WORKFLOW, ensure_ascii=False, indent=7) + "\r\n"
     found = read_workflow_file(write(tmp_path / "x.anything", text.encode(encoding)))
     assert (found.text, found.document, found.is_ui) == (text, WORKFLOW, True)
 
