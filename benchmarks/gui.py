@@ -40,8 +40,15 @@ CONFIGS: Mapping[str, Sequence[str]] = {
     "two bypassed nodes in a row": ["lora._bypass_=true", "auraflow._bypass_=true"],
     "floats that the GUI would round": ["sampler.cfg=4.98", "auraflow.shift=1.23456"],
     "texts that look like dynamic prompts": [
-        *("+clip._node_=CLIPLoader", "+clip.clip_name=x", "+clip.type=wan"),
-        r"positive.text='a yellow star'",
+        *(
+            "+clip._node_=CLIPLoader",
+            "+clip.clip_name=x.safetensors",
+            "+clip.type=wan",
+            "+clip.device=default",
+            "run.outputs=[one,two]",
+        ),
+        *("+one._node_=CLIPTextEncode", "+one.clip=[clip,CLIP]", "+one.text='{red|blue} fox'"),
+        *("+two._node_=CLIPTextEncode", "+two.clip=[clip,CLIP]", "+two.text='a fox // no comment'"),
     ],
     "an image saved": [
         *("+vae._node_=EmptyImage", "+vae.width=64", "+vae.height=64", "+vae.batch_size=1", "+vae.color=255"),
@@ -253,7 +260,7 @@ def unwrap(node: Node) -> Node:
 def export(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     read = read_config(compose_config(overrides))
     session = open_session(read)
-    checked = session.check(read.graph, read.run.outputs, read.problems)
+    checked = session.check(read.graph, read.run.outputs, read.problems, needs_files=False)
     definitions = session.read_definitions({node.class_type for node in checked.shown.values()})
     return write_ui_format(checked.shown, definitions), write_api_format(checked.graph)
 

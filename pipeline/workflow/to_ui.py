@@ -47,7 +47,7 @@ def write_ui_format(
 
     A value that has no place in the GUI (a number or text on an input without a widget, a text that the GUI would take
     for a dynamic prompt) comes from an additional Primitive node. A list or mapping on an input without a widget is
-    left out: the GUI has no place for it.
+    left out: the GUI has no place for it. A widget whose input is not given has the GUI's default.
     """
     live = {name: _make_live(node, definitions[node.class_type]) for name, node in graph.items()}
     graph = _move_values(graph, live)
