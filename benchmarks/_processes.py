@@ -150,6 +150,11 @@ class Server(Process):
         """Queue prompts at once; seconds from sending the first to having the result of the last."""
         return self._loop.run_until_complete(self._ask(prompts))
 
+    @property
+    def address(self) -> str:
+        """Where its GUI is."""
+        return f"http://127.0.0.1:{self._port}/"
+
     def wait_until_listening(self) -> None:
         deadline = time.monotonic() + PATIENCE
         while True:

@@ -19,11 +19,23 @@ from dotenv import load_dotenv
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.commands import clean, comfyui, compare, import_workflow, redrive, rerun, runs, sample, worker
+from pipeline.commands import (
+    clean,
+    comfyui,
+    compare,
+    export,
+    import_workflow,
+    redrive,
+    rerun,
+    runs,
+    sample,
+    show,
+    worker,
+)
 from pipeline.config import CONF, register_names
 from pipeline.errors import ConfigError, PipelineError
 
-COMMANDS = (comfyui, import_workflow, runs, rerun, compare, clean, sample, worker, redrive)
+COMMANDS = (comfyui, show, import_workflow, export, runs, rerun, compare, clean, sample, worker, redrive)
 """The modules of the commands of `python -m pipeline`."""
 
 FULL_ERROR = "HYDRA_FULL_ERROR"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,12 @@ from pipeline.graph.model import Link
 
 if TYPE_CHECKING:
     from pipeline.runner import RunResult
+    from pipeline.workflow.cards import Card
 
 log = logging.getLogger(__name__)
 
 SLOW_SECONDS = 0.1  # nodes quicker than that are not worth a second line
+GREY, PLAIN = "\033[90m", "\033[0m"
 QUIET_SECONDS = 5.0  # without a terminal, at most one line about progress in that time
 
 
@@ -130,6 +132,25 @@ def format_plan(checked: CheckedGraph, origins: Mapping[str, str]) -> str:
         for path in (f"{name}.{key}" for key in checked.graph[name].inputs):
             origin = "default of the node" if path in checked.filled else origins.get(path, "")
             lines.append(f"   {path:<{left}}  {shown[path]:<{right}}  {origin}".rstrip())
+    return "\n".join(lines)
+
+
+def format_graph(cards: Sequence[Card], greys: bool) -> str:
+    """A graph as a table: its nodes, what they read, and the values that differ from the node's defaults.
+
+    `greys`: the text is for a terminal, where bypassed nodes are grey.
+    """
+    longest = (
+        max((len(card.name) for card in cards), default=0),
+        max((len(card.class_type) for card in cards), default=0),
+    )
+    lines = []
+    for card in cards:
+        links = [f"{port.name} <- {port.source[0]}" for port in card.inputs if port.source]
+        values = [f"{name}={text}" for name, text in card.values.items()]
+        notes = ["(bypassed)"] if card.bypassed else ["(cached)"] if card.cached else []
+        line = f"{card.name:<{longest[0]}}  {card.class_type:<{longest[1]}}  " + "  ".join([*notes, *links, *values])
+        lines.append(f"{GREY}{line.rstrip()}{PLAIN}" if card.bypassed and greys else line.rstrip())
     return "\n".join(lines)
 
 

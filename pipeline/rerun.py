@@ -191,7 +191,7 @@ def _rebuild(source: RecordedRun, config: DictConfig, read: RunConfig, checked: 
     reference = Reference(f"run {source.run_id}", read_latents(source))
     identity = identify(read, checked, batched=batch is not None)
     job = CheckedRun(source.name, config, None, read, checked, identity, reference, {RERUN_OF: source.run_id})
-    facts = collect_run_facts(job.name, config, (), read, checked, session, identity).all_facts
+    facts = collect_run_facts(job.name, config, (), read, checked, session, identity, {}).all_facts
     del facts["process.order"]  # it has not begun yet
     if batch:
         facts |= batch.list_tags(int(checked.graph[batch.node].inputs["seed"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -19,6 +19,7 @@ from pipeline.record.facts import collect_facts
 from pipeline.record.machine import collect_machine
 from pipeline.record.provenance import SEEDS
 from pipeline.record.recorder import RunFacts
+from pipeline.workflow.cards import make_cards
 
 if TYPE_CHECKING:
     from pipeline.engine.identity import Identity
@@ -33,8 +34,12 @@ def collect_run_facts(
     checked: CheckedGraph,
     session: Session,
     identity: Identity,
+    workflow: Mapping[str, Any],
 ) -> RunFacts:
-    """The beginning of the record of a run of a composed `config` that was read and checked."""
+    """The beginning of the record of a run of a composed `config` that was read and checked.
+
+    `workflow` is its graph in the format of ComfyUI's GUI.
+    """
     comfyui = session.comfyui
     tags = {
         **collect_facts(comfyui.device),
@@ -48,6 +53,8 @@ def collect_run_facts(
         name=name,
         config_yaml=write_yaml(config),
         prompt=write_api_format(checked.graph),
+        workflow=workflow,
+        draw=lambda cached: draw_svg(checked, cached),
         params=_list_params(read, checked),
         tags=tags,
         identity=identity.key,
@@ -65,6 +72,14 @@ def _list_seeds(checked: CheckedGraph) -> dict[str, str]:
         for key, value in node.inputs.items()
         if key in SEEDS and isinstance(value, int)
     }
+
+
+def draw_svg(checked: CheckedGraph, cached: Collection[str] = ()) -> str:
+    """A picture of a checked graph, as an SVG document."""
+    from pipeline.workflow.draw import measure_text, write_svg  # Pillow is of no use to the command line
+    from pipeline.workflow.picture import compose_picture
+
+    return write_svg(compose_picture(make_cards(checked, cached), measure_text))
 
 
 def write_yaml(config: DictConfig | Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from pipeline.console import Progress, format_plan
 from pipeline.errors import ConfigError, RunInterrupted, TrackingError
 from pipeline.events import Event
 from pipeline.graph.check import CheckedGraph
+from pipeline.graph_export import export_workflow, find_original
 from pipeline.origins import find_origins
 from pipeline.record.artifacts import list_files, open_folder
 from pipeline.record.recorder import Recorder
@@ -134,7 +135,8 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     session.set_output_folder(open_folder(folder).resolve())
     session.use_cache(job.read.run.cache)
     overrides = _list_overrides(job.hydra)
-    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity)
+    workflow = export_workflow(job.checked, job.read.values, session, find_original(job.hydra))
+    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity, workflow)
     batch = sweep.batch if sweep else None
     facts = dataclasses.replace(facts, tags={**facts.tags, **job.tags})
     recorder = Recorder(folder, facts, open_tracker(job.read.tracking))
@@ -149,7 +151,9 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
     began = time.perf_counter()
     try:
         recorder.start()
-        execution = session.run(job.checked, listen, sweep.is_read_later if sweep else None, batch=batch)
+        embedded = {"extra_pnginfo": {"workflow": workflow}}
+        is_read_later = sweep.is_read_later if sweep else None
+        execution = session.run(job.checked, listen, is_read_later, extra_data=embedded, batch=batch)
         if execution.batch:
             recorder.tags |= execution.batch.list_tags(int(job.checked.graph[execution.batch.node].inputs["seed"]))
         latents = _keep_latents(execution, job, recorder)

@@ -159,7 +159,7 @@ def test_a_run_ended_by_a_signal_is_recorded_as_killed(tmp_path, environment, nu
     assert record.info.status == "KILLED"
     assert record.data.tags["error"].startswith(error)
     left = {path.name for path in tmp_path.glob("outputs/runs/*/*/*")}
-    assert left == {".hydra", "config.yaml", "prompt.json", "run.log"}
+    assert left == {".hydra", "config.yaml", "prompt.json", "workflow.json", "graph.svg", "run.log"}
     assert "Traceback" not in (tmp_path / "stderr").read_text()
 
 

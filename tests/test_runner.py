@@ -44,7 +44,8 @@ def test_the_result_holds_the_latent_as_an_ordinary_tensor(sampled):
 
 def test_the_output_folder_holds_what_the_docs_say(sampled):
     names = {path.name for path in sampled.folder.iterdir()}
-    assert names == {"config.yaml", "prompt.json", "record.json", "sampler.latent", "sampler.pt", "sampler.png"}
+    given = {"config.yaml", "prompt.json", "workflow.json", "graph.svg", "record.json"}
+    assert names == {*given, "sampler.latent", "sampler.pt", "sampler.png"}
     assert {path.name for path in sampled.files} == names - {"record.json"}
     assert torch.equal(load_file(sampled.folder / "sampler.latent")["latent_tensor"], sampled.latent)
     assert torch.equal(torch.load(sampled.folder / "sampler.pt", weights_only=True)["samples"], sampled.latent)
@@ -120,7 +121,8 @@ def test_mlflow_has_the_metrics(sampled, uri):
 def test_mlflow_has_the_artifacts_and_the_picture_of_the_comparison(sampled, uri):
     client = MlflowClient(uri)
     names = {file.path for file in client.list_artifacts(sampled.mlflow.run_id)}
-    assert {"config.yaml", "prompt.json", "sampler.latent", "sampler.png", "images"} <= names
+    assert {"config.yaml", "prompt.json", "workflow.json", "graph.svg", "sampler.latent", "sampler.png"} <= names
+    assert "images" in names
 
 
 def test_mlflow_has_the_versions(sampled, uri, session):
@@ -163,7 +165,7 @@ def test_tracking_none_writes_the_folder_only(tmp_path):
     result = run(overrides=[*ADD, "tracking=none"], folder=tmp_path)
     assert result.mlflow is None
     assert result.outputs == {"add": {"sum": 3}}
-    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "prompt.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "prompt.json", "workflow.json", "graph.svg"}
 
 
 def test_a_failing_record_does_not_lose_the_result(tmp_path):

@@ -63,11 +63,21 @@ class Session:
         # What the imports made stays for ever. Without looking through it, a collection takes a tenth of the time.
         gc.freeze()
 
-    def check(self, graph: Graph, wanted: Sequence[str] = (), problems: Sequence[Problem] = ()) -> CheckedGraph:
-        """Check a graph against the node classes of this ComfyUI; see `check_graph`. No model is loaded."""
+    def check(
+        self,
+        graph: Graph,
+        wanted: Sequence[str] = (),
+        problems: Sequence[Problem] = (),
+        needs_files: bool = True,
+    ) -> CheckedGraph:
+        """Check a graph against the node classes of this ComfyUI; see `check_graph`. No model is loaded.
+
+        Without `needs_files`, no file that the graph reads has to be there, and no class judges its inputs itself.
+        """
         found = list(problems)
         signatures = self._wait_for(self._catalog.read_signatures(graph, found))
-        return check_graph(graph, signatures, wanted, found, judge=self._judge)
+        judge = self._judge if needs_files else _accept
+        return check_graph(graph, signatures, wanted, found, judge, needs_files)
 
     def read_definitions(self, class_types: Collection[str]) -> dict[str, NodeDefinition]:
         """What the GUI would know of these class_types; a class_type that nothing defines is missing."""
@@ -267,6 +277,11 @@ class Session:
             except KeyboardInterrupt:
                 self.comfyui.nodes.interrupt_processing()  # the nodes stop at their next progress call
                 raise
+
+
+def _accept(node: Node, received_types: Mapping[str, str]) -> list[Problem]:
+    """The judgement of whoever finds nothing wrong."""
+    return []
 
 
 async def _cancel_tasks() -> None:

@@ -9,7 +9,7 @@ else the first slot compatible with both; else there is none. Beyond a bypassed 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pipeline.graph.model import Graph, Link, Node
@@ -36,6 +36,25 @@ def resolve_bypass(graph: Graph, signatures: Mapping[str, Signature]) -> Graph:
                 inputs[key] = found
         nodes[name] = Node(name, node.class_type, inputs)
     return Graph(nodes)
+
+
+def restore_bypassed(graph: Graph, resolved: Mapping[str, Node], signatures: Mapping[str, Signature]) -> Graph:
+    """`resolved` as the GUI shows it: with the links and the bypassed nodes of `graph`.
+
+    Resolving the bypass of the result gives `resolved` again. Nodes without a signature are left out.
+    """
+    known = {name for name in graph if name in signatures}
+    return Graph({name: _restore_node(graph[name], resolved.get(name), known) for name in graph if name in known})
+
+
+def _restore_node(node: Node, resolved: Node | None, shown: Collection[str]) -> Node:
+    links = {name: link for name, link in node.links if link.node in shown}
+    if resolved is None:
+        inputs = {name: one for name, one in node.inputs.items() if name in links or not isinstance(one, Link)}
+        return Node(node.name, node.class_type, inputs, bypassed=True)
+    # A constant that came through a bypass stays a constant: the GUI passes links only.
+    inputs = {name: links.get(name, one) if isinstance(one, Link) else one for name, one in resolved.inputs.items()}
+    return Node(node.name, node.class_type, {**links, **inputs})
 
 
 def _follow(graph: Graph, signatures: Mapping[str, Signature], value: Any, wanted: str) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pipeline.errors import ConfigError, CycleError, Problem, did_you_mean
-from pipeline.graph.bypass import resolve_bypass
+from pipeline.graph.bypass import resolve_bypass, restore_bypassed
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.order import cull, sort_nodes
 from pipeline.graph.signature import InputSpec, OutputSpec, Signature, types_match
@@ -25,11 +25,13 @@ Judge: TypeAlias = Callable[[Node, Mapping[str, str]], list[Problem]]
 class CheckedGraph:
     """A graph that can run: bypass resolved, culled, links by index, constants converted, defaults filled in.
 
-    `signatures` are those of its nodes, `order` is the order of execution, `targets` the nodes whose outputs are
-    wanted, `filled` the dotted paths of the inputs that were not given and took the node's own default.
+    `signatures` are those of its nodes and of the bypassed ones in `declared`, `order` is the order of execution,
+    `targets` the nodes whose outputs are wanted, `filled` the dotted paths of the inputs that were not given and took
+    the node's own default. `declared` is the graph before bypass and with the nodes that nothing needs, which are not
+    checked, but without those of unknown class.
 
-    One that was read from a prompt in ComfyUI's API format holds that `prompt` and all of its nodes; `node_errors` is
-    what is wrong with outputs that were dropped because of it, in ComfyUI's form.
+    One that was read from a prompt in ComfyUI's API format holds that `prompt` and all of its nodes, and no `declared`;
+    `node_errors` is what is wrong with outputs that were dropped because of it, in ComfyUI's form.
     """
 
     graph: Graph
@@ -37,8 +39,14 @@ class CheckedGraph:
     order: tuple[str, ...]
     targets: tuple[str, ...]
     filled: frozenset[str] = frozenset()
+    declared: Graph = field(default_factory=Graph)
     prompt: Mapping[str, Any] | None = None
     node_errors: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> Graph:
+        """What runs, as the GUI shows it: with the bypassed nodes that its links lead through."""
+        return cull(self.declared, self.targets)
 
 
 def check_graph(
@@ -47,15 +55,16 @@ def check_graph(
     wanted: Sequence[str] = (),
     problems: Sequence[Problem] = (),
     judge: Judge = lambda node, received_types: [],
+    needs_files: bool = True,
 ) -> CheckedGraph:
     """Resolve and check `graph`.
 
     `signatures` has an entry for each node (by node name) whose class_type is known. `wanted` names nodes whose
     outputs are kept, besides ComfyUI's output nodes. `problems` is what was found before. `judge` is given the
-    nodes that have no other problem.
+    nodes that have no other problem. Without `needs_files`, model files may be missing.
     Raises ConfigError with all problems, old and new; CycleError if a cycle is the only one.
     """
-    check = _Check(signatures, judge, list(problems))
+    check = _Check(signatures, judge, list(problems), needs_files)
     linked = check.resolve_outputs(graph)
     targets = check.find_targets(linked, wanted)
     flat = resolve_bypass(linked, signatures)
@@ -69,8 +78,9 @@ def check_graph(
         if order or not needed:
             check.sort(flat)
         raise check.make_error(linked)
-    known = {name: signatures[name] for name in order}
-    return CheckedGraph(checked, known, order, targets, frozenset(check.filled))
+    declared = restore_bypassed(linked, {**flat, **checked}, signatures)
+    known = {name: signatures[name] for name in (*order, *declared)}
+    return CheckedGraph(checked, known, order, targets, frozenset(check.filled), declared)
 
 
 @dataclass
@@ -80,6 +90,7 @@ class _Check:
     signatures: Mapping[str, Signature]
     judge: Judge
     problems: list[Problem]
+    needs_files: bool = True
     filled: set[str] = field(default_factory=set)
 
     def add(self, code: str, where: str, message: str) -> None:
@@ -184,7 +195,7 @@ class _Check:
             return value
         where, judged = f"{node.name}.{spec.name}", spec.name in signature.checks_itself
         value, problem = check_value(where, node.class_type, spec, value, judged)
-        if problem:
+        if problem and (self.needs_files or not _names_file(signature, spec, value)):
             self.problems.append(problem)
         return value
 
@@ -211,6 +222,11 @@ class _Check:
         else:
             message = f"is required and not given. Link it: {where}=[NODE,{spec.type}]"
         self.add("required_input_missing", where, message)
+
+
+def _names_file(signature: Signature, spec: InputSpec, value: Any) -> bool:
+    """Whether a value may be the name of a model file: some classes list files and other choices in one input."""
+    return bool(spec.folder or (signature.folders and isinstance(value, str) and "." in value))
 
 
 def _node_of(problem: Problem) -> str:

@@ -2,6 +2,8 @@
 
     config.yaml       the composed config
     prompt.json       the graph that ran, in ComfyUI's API format
+    workflow.json     the same in the format of ComfyUI's GUI
+    graph.svg         a picture of it
     <node>.latent     a kept LATENT: safetensors, as ComfyUI's SaveLatent writes it and LoadLatent reads it
     <node>.pt         the same as {"samples": tensor}, on request
     <node>.png        a preview of it
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 CONFIG = "config.yaml"
 PROMPT = "prompt.json"
+WORKFLOW = "workflow.json"
+GRAPH = "graph.svg"
 RECORD = "record.json"
 LOG = "run.log"
 
@@ -54,12 +58,27 @@ def write_text(folder: Path, name: str, text: str) -> Path:
 
 def write_prompt(folder: Path, prompt: Mapping[str, Any]) -> Path:
     """Write the graph in ComfyUI's API format."""
-    return write_text(folder, PROMPT, json.dumps(prompt, indent=2) + "\n")
+    return write_text(folder, PROMPT, write_json(prompt))
+
+
+def write_workflow(folder: Path, workflow: Mapping[str, Any]) -> Path:
+    """Write the graph in the format of ComfyUI's GUI."""
+    return write_text(folder, WORKFLOW, write_json(workflow))
+
+
+def write_json(content: Mapping[str, Any]) -> str:
+    """JSON that people can read."""
+    return json.dumps(content, indent=2) + "\n"
+
+
+def list_embedded(prompt: Mapping[str, Any], workflow: Mapping[str, Any]) -> dict[str, str]:
+    """What ComfyUI's savers embed in files, by key: the GUI opens `workflow`, else `prompt`."""
+    return {"prompt": json.dumps(prompt), "workflow": json.dumps(workflow)}
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     """Write what a record holds, as JSON."""
-    return write_text(folder, RECORD, json.dumps(record, indent=2) + "\n")
+    return write_text(folder, RECORD, write_json(record))
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -68,7 +87,7 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def write_latent(folder: Path, node: str, samples: torch.Tensor, prompt: Mapping[str, Any]) -> Path:
+def write_latent(folder: Path, node: str, samples: torch.Tensor, embedded: Mapping[str, str]) -> Path:
     """Write samples [batch, channels, (frames,) height, width] as ComfyUI's SaveLatent does (nodes.py)."""
     import torch
     from safetensors.torch import save
@@ -76,7 +95,7 @@ def write_latent(folder: Path, node: str, samples: torch.Tensor, prompt: Mapping
     tensors = {"latent_tensor": samples.detach().cpu().contiguous(), "latent_format_version_0": torch.tensor([])}
     with _written_whole(folder / f"{node}.latent") as path:
         # Not save_file, whose files only their owner may read: the decoder next door may be another user.
-        path.write_bytes(save(tensors, metadata={"prompt": json.dumps(prompt)}))
+        path.write_bytes(save(tensors, metadata=dict(embedded)))
     return folder / f"{node}.latent"
 
 
@@ -94,13 +113,14 @@ def write_tensors(folder: Path, name: str, value: Any) -> Path:
     return folder / name
 
 
-def write_picture(folder: Path, node: str, pixels: np.ndarray, prompt: Mapping[str, Any]) -> Path:
+def write_picture(folder: Path, node: str, pixels: np.ndarray, embedded: Mapping[str, str]) -> Path:
     """Write pixels, uint8 [height, width, 3], as a PNG."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_text("prompt", json.dumps(prompt))
+    for key, text in embedded.items():
+        info.add_text(key, text)
     with _written_whole(folder / f"{node}.png") as path:
         Image.fromarray(pixels).save(path, format="PNG", pnginfo=info, compress_level=4)
     return folder / f"{node}.png"

@@ -12,6 +12,7 @@ import json
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,6 +183,15 @@ class Writer:
             return {"read": self._finished.read(run_id, Path(folder))}
         except Exception as error:  # an unknown id, or whatever a store raises for what it no longer has
             return {"read": {"error": f"{error}"}}
+
+    def do_fetch(self, run_id: str, name: str) -> dict[str, Any]:
+        """The text of an artifact, and why there is none."""
+        with tempfile.TemporaryDirectory(prefix="latentgrid-") as folder:
+            try:
+                path = self._client.download_artifacts(run_id, name, folder)
+                return {"fetched": [Path(path).read_text(encoding="utf-8"), ""]}
+            except Exception as error:  # whatever a store raises for what it does not have
+                return {"fetched": [None, str(error)]}
 
     def do_link(self, run: int, name: str, source: str, time: float, parent: int | None, folder: str) -> dict[str, Any]:
         """Take a finished run over: its files into `folder`, and a record of its own that names it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +26,16 @@ LATENT_STATISTICS = ("mean", "std", "min", "max")
 class RunFacts:
     """What is known of a run before it starts: the beginning of its record.
 
+    prompt, workflow: the graph in ComfyUI's API format and in that of its GUI.
+    draw: makes a picture of the graph, an SVG document, given the nodes that come from the cache.
     identity, files, inputs: see `NewRun`; facts: those of its record.json besides the tags.
     """
 
     name: str
     config_yaml: str
     prompt: Mapping[str, Any]
+    workflow: Mapping[str, Any]
+    draw: Callable[[Collection[str]], str]
     params: Mapping[str, str]
     tags: Mapping[str, str]
     identity: str
@@ -76,6 +80,7 @@ class Recorder:
         written = [
             artifacts.write_text(self.folder, artifacts.CONFIG, self.facts.config_yaml),
             artifacts.write_prompt(self.folder, self.facts.prompt),
+            artifacts.write_workflow(self.folder, self.facts.workflow),
         ]
         if self.tracker:
             self.tracker.raise_if_failed()
@@ -96,10 +101,11 @@ class Recorder:
             self._add(path)
 
     def listen(self, event: Event) -> None:
-        """Turn an event of the executor into metrics."""
+        """Turn an event of the executor into metrics, and the first one into the picture of the graph."""
         match event:
             case RunStarted():
                 self._cached = event.cached
+                self._add(artifacts.write_text(self.folder, artifacts.GRAPH, self.facts.draw(event.cached)))
             case NodeStarted():
                 self._node, self._last = event.node, time.perf_counter()
             case NodeProgress() if event.node == self._node:
@@ -113,13 +119,13 @@ class Recorder:
         self, node: str, samples: torch.Tensor, pixels: np.ndarray | None = None, save_pt: bool = False
     ) -> None:
         """Write a latent, its picture if there is one, and its statistics."""
-        prompt = self.facts.prompt
-        self._add(artifacts.write_latent(self.folder, node, samples, prompt))
+        embedded = artifacts.list_embedded(self.facts.prompt, self.facts.workflow)
+        self._add(artifacts.write_latent(self.folder, node, samples, embedded))
         self.outputs[node] = digest_tensors(samples) or ""
         if save_pt:
             self._add(artifacts.write_pt(self.folder, node, samples))
         if pixels is not None:
-            self._add(artifacts.write_picture(self.folder, node, pixels, prompt), picture_key=node)
+            self._add(artifacts.write_picture(self.folder, node, pixels, embedded), picture_key=node)
         values = samples.detach().float()
         for name in LATENT_STATISTICS:
             self._measure(f"latent/{node}/{name}", float(getattr(values, name)()))
@@ -164,6 +170,7 @@ class Recorder:
         self._metrics.append((name, value, time.time(), step))
 
     def _add(self, path: Path, picture_key: str | None = None) -> None:
-        self.files.append(path)
+        if path not in self.files:  # a run out of memory starts again
+            self.files.append(path)
         if self._run:
             self._run.add_file(path, picture_key)

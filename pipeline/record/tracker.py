@@ -154,6 +154,13 @@ class Tracker:
         record = read_record((folder / RECORD).read_bytes()) if answer.pop("is_whole") else None
         return RecordedRun(**{**answer, "children": tuple(answer["children"])}, folder=folder, record=record)
 
+    def read_artifact(self, run_id: str, name: str) -> str:
+        """The text of an artifact of a run. Raises TrackingError if MLflow has none, and goes on."""
+        text, reason = self._ask("fetch", "fetched", run_id=run_id, name=name)
+        if text is None:
+            raise TrackingError(f"MLflow at {self._settings.uri!r} gives no {name} of run {run_id}: {reason}")
+        return str(text)
+
     def link(self, name: str, source: str, folder: Path, linked: float, parent: TrackedRun | None) -> TrackedRun:
         """Put the files of the finished run `source` into `folder`, and record there and in MLflow that they are its
         results. Nothing is to be told to the new run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,12 +60,36 @@ def write_graph_file(
 
 def read_prompt(values: Mapping[str, Any], graph: Graph, definitions: Definitions) -> dict[str, dict[str, Any]]:
     """The prompt of a graph that was read from the config `values`, with the ids of the workflow it came from."""
-    ids = {name: str(values[name].get(ID) or name) for name in graph}
+    ids = list_ids(values, graph)
     prompt = {}
     for name, node in graph.items():
         inputs = {key: _read_input(value, ids, graph, definitions) for key, value in node.inputs.items()}
-        prompt[ids[name]] = {"class_type": node.class_type, "inputs": {**inputs, **(values[name].get(UI) or {})}}
+        prompt[ids[name]] = {
+            "class_type": node.class_type,
+            "inputs": {**inputs, **(values.get(name, {}).get(UI) or {})},
+        }
     return prompt
+
+
+def list_ids(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """The ids that nodes had in the workflow they came from, else their names, by name; `values` is the config."""
+    return {name: str(values.get(name, {}).get(ID) or name) for name in names}
+
+
+def restore_ids(prompt: Prompt, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A prompt of a graph of the config `values`, as the workflow that it came from would give it: with the ids of its
+    nodes, and with the values that no node reads."""
+    ids = list_ids(values, prompt)
+    return {
+        ids[name]: {
+            **info,
+            "inputs": {
+                **{key: [ids[one[0]], one[1]] if is_link(one) else one for key, one in info["inputs"].items()},
+                **(values.get(name, {}).get(UI) or {}),
+            },
+        }
+        for name, info in prompt.items()
+    }
 
 
 def _read_input(value: Any, ids: Mapping[str, str], graph: Graph, definitions: Definitions) -> Any:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.graph.bypass import resolve_bypass
+from pipeline.graph.bypass import resolve_bypass, restore_bypassed
 from pipeline.graph.model import Graph, Link, Node
+from pipeline.graph.order import cull
 from pipeline.graph.signature import Signature, read_inputs, read_outputs
 
 
@@ -352,6 +353,21 @@ def test_any_graph_is_resolved_by_the_rule(made: tuple[Graph, dict[str, Signatur
             for key, value in graph[name].inputs.items()
         }
         assert node.inputs == {key: value for key, value in followed.items() if value is not None}
+
+
+@settings(deadline=None, max_examples=100)
+@given(bypassed_graphs())
+def test_what_is_shown_of_a_graph_resolves_to_what_runs(made: tuple[Graph, dict[str, Signature]]) -> None:
+    graph, signatures = made
+    targets = [name for name, node in graph.items() if not node.bypassed][-2:]
+    resolved = resolve_bypass(graph, signatures)
+    declared = restore_bypassed(graph, resolved, signatures)
+    assert resolve_bypass(declared, signatures) == resolved
+    needed = cull(resolved, targets)
+    shown = cull(declared, targets)
+    found = resolve_bypass(shown, signatures)
+    assert {name: found[name] for name in needed} == needed
+    assert all(link.node in shown for node in shown.values() for _, link in node.links)
 
 
 @settings(deadline=None, max_examples=30)

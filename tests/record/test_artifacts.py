@@ -13,11 +13,13 @@ from pipeline.errors import OutputError
 from pipeline.record import artifacts
 
 PROMPT = {"sampler": {"class_type": "KSampler", "inputs": {"seed": 1}}}
+WORKFLOW = {"version": 0.4, "nodes": [{"id": "sampler"}]}
+EMBEDDED = artifacts.list_embedded(PROMPT, WORKFLOW)
 
 
 def test_comfyuis_load_latent_opens_the_latent(session, tmp_path):
     samples = torch.randn(1, 16, 1, 8, 8)
-    path = artifacts.write_latent(tmp_path, "sampler", samples, PROMPT)
+    path = artifacts.write_latent(tmp_path, "sampler", samples, EMBEDDED)
     session.comfyui.folder_paths.set_input_directory(str(tmp_path))
     load_latent = session.comfyui.nodes.LoadLatent
     assert load_latent.INPUT_TYPES()["required"]["latent"][0] == ["sampler.latent"]
@@ -27,18 +29,20 @@ def test_comfyuis_load_latent_opens_the_latent(session, tmp_path):
 def test_the_latent_and_the_picture_embed_the_graph(tmp_path):
     from safetensors import safe_open
 
-    latent = artifacts.write_latent(tmp_path, "sampler", torch.zeros(1, 4, 8, 8), PROMPT)
+    latent = artifacts.write_latent(tmp_path, "sampler", torch.zeros(1, 4, 8, 8), EMBEDDED)
     with safe_open(latent, "pt") as file:
-        assert json.loads(file.metadata()["prompt"]) == PROMPT
-    picture = artifacts.write_picture(tmp_path, "sampler", np.zeros((8, 8, 3), np.uint8), PROMPT)
+        found = file.metadata()
+    assert {key: json.loads(text) for key, text in found.items()} == {"prompt": PROMPT, "workflow": WORKFLOW}
+    picture = artifacts.write_picture(tmp_path, "sampler", np.zeros((8, 8, 3), np.uint8), EMBEDDED)
     with Image.open(picture) as image:
-        assert json.loads(image.text["prompt"]) == PROMPT
+        found = image.text
+    assert {key: json.loads(text) for key, text in found.items()} == {"prompt": PROMPT, "workflow": WORKFLOW}
 
 
 def test_files_follow_the_umask(tmp_path):
     """safetensors' own writer makes files that only their owner can read."""
     text = artifacts.write_text(tmp_path, "a.txt", "a")
-    latent = artifacts.write_latent(tmp_path, "a", torch.zeros(1), PROMPT)
+    latent = artifacts.write_latent(tmp_path, "a", torch.zeros(1), EMBEDDED)
     assert latent.stat().st_mode == text.stat().st_mode
 
 

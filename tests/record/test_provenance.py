@@ -17,8 +17,9 @@ from pipeline.tensor_digest import digest_tensors
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
+def recorded(tmp_path_factory, session):
     """A run with files for inputs, and its record.json."""
+    session.clear()  # what a run only finds in the cache it tells nothing of
     folder = tmp_path_factory.mktemp("run")
     inputs = {"positive.pt": torch.randn(1, 4, 32), "negative.pt": torch.randn(1, 4, 32)}
     for name, tensor in [*inputs.items(), ("latent.pt", torch.zeros(1, 16, 1, 16, 16))]:

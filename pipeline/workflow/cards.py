@@ -1,0 +1,86 @@
+"""What is shown of each node of a graph: its name, its links, and the values that differ from the node's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from pipeline.graph.check import CheckedGraph
+from pipeline.graph.model import Link, Node
+from pipeline.graph.order import sort_nodes
+from pipeline.graph.signature import Signature
+
+LONGEST = 44  # characters of a value
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output that is linked: its name and type. `source`: the node that an input reads, and its output."""
+
+    name: str
+    type: str
+    source: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A node as it is shown. `values` are texts by input name; `outputs` are those that other nodes read, by index."""
+
+    name: str
+    class_type: str
+    inputs: tuple[Port, ...]
+    outputs: dict[int, Port]
+    values: dict[str, str]
+    bypassed: bool = False
+    cached: bool = False
+
+
+def make_cards(checked: CheckedGraph, cached: Collection[str] = ()) -> dict[str, Card]:
+    """A card for each node that runs or is bypassed, each after what it reads; `cached` need or needed not run."""
+    shown = checked.shown
+    read = {(link.node, link.output) for node in shown.values() for _, link in node.links}
+    cards = {}
+    for name in sort_nodes(shown):
+        node = shown[name]
+        signature = checked.signatures[name]
+        cards[name] = Card(
+            name,
+            node.class_type,
+            tuple(_list_inputs(node, checked)),
+            {
+                index: Port(output.name, output.type)
+                for index, output in enumerate(signature.outputs)
+                if (name, index) in read
+            },
+            dict(_list_values(node, signature)),
+            node.bypassed,
+            name in cached,
+        )
+    return cards
+
+
+def _list_inputs(node: Node, checked: CheckedGraph) -> list[Port]:
+    ports = []
+    for name, link in node.links:
+        assert isinstance(link.output, int)  # resolved by the check
+        kind = checked.signatures[link.node].outputs[link.output].type
+        ports.append(Port(name, kind, (link.node, link.output)))
+    return ports
+
+
+def _list_values(node: Node, signature: Signature) -> list[tuple[str, str]]:
+    """The constants that a reader has to know, since the node's own defaults are others."""
+    values = []
+    for name, value in node.inputs.items():
+        spec = signature.inputs.get(name)
+        choices = spec.choices if spec else None
+        default = spec.options.get("default", choices[0] if choices else None) if spec else None
+        # A file has no default worth the name: which one comes first is chance.
+        if not isinstance(value, Link) and (value != default or (spec is not None and spec.folder)):
+            values.append((name, _shorten(value)))
+    return values
+
+
+def _shorten(value: object) -> str:
+    text = " ".join(str(value).split()) or repr(value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
