@@ -136,7 +136,7 @@ class NodeCaller:
         ]
 
     async def call(self, node: Node, sources: Mapping[str, NodeOutputs], key: str) -> Call:
-        """Call the node's function; `sources` holds the outputs of the nodes it is linked to, `key` says its content."""
+        """Call the node's function; `sources` are the outputs of the nodes it is linked to, `key` says its content."""
         cls = self._classes[node.class_type]
         values, _, v3_data = self._read_inputs(node, cls, _Sources(sources))
         batch = self._find_batch(node, values, key)
