@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, PipelineError, Problem, RecordError
 from pipeline.graph.api_format import find_literals, read_api_format, unwrap_literals, write_api_format
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph
-from pipeline.record.artifacts import CONFIG, PROMPT
+from pipeline.record.artifacts import CONFIG, GRAPH, PROMPT, WORKFLOW
 from pipeline.record.differences import Difference, find_differences, join_facts, list_facts
 from pipeline.record.file_hashes import FileHashes, hash_file
 from pipeline.record.provenance import RecordedRun
@@ -229,9 +229,15 @@ def _list_facts_now(job: CheckedRun, facts: Mapping[str, str]) -> dict[str, str]
 
 
 def _compare_files(source: RecordedRun, folder: Path, nodes: Mapping[str, None]) -> list[Comparison]:
-    """Files that nodes wrote themselves, by their bytes."""
+    """Files that nodes wrote themselves, by their bytes; what runs write of themselves is no result."""
     assert source.record
-    ours = {CONFIG, PROMPT, *(f"{node}{suffix}" for node in nodes for suffix in (".latent", ".pt", ".png"))}
+    ours = {
+        CONFIG,
+        PROMPT,
+        WORKFLOW,
+        GRAPH,
+        *(f"{node}{suffix}" for node in nodes for suffix in (".latent", ".pt", ".png")),
+    }
     comparisons = []
     for name, sha256 in source.record.artifacts.items():
         if name not in ours:
