@@ -214,6 +214,8 @@ async def check(port: int, address: str, args: argparse.Namespace) -> bool:
             told = json.loads(await page.evaluate(f"drop({json.dumps(file.name)}, {encode(file)})"))
             prompt = json.loads((file.parent / "prompt.json").read_text())
             good &= report(str(file), explain(strip(prompt), strip(told["prompt"])), told)
+            if args.shots:
+                await page.shoot(args.shots / f"{file.parent.name}_{file.stem}.png")
         for name, workflow, prompt in () if args.files else list_cases(args.prompts):
             told = json.loads(await page.evaluate(f"load({json.dumps(workflow)})"))
             lines = explain(strip(prompt), inline(told["prompt"], prompt)) + find_overlaps(told["boxes"])
