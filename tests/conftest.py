@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ def session():
     from pipeline.runner import open_session
 
     return open_session(read_config(compose_config([*PROBES, "experiment=tiny"])))
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> None:
+    """MLflow's migrations, which tests run in this process, disable all loggers that there are."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("pipeline") and isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 @pytest.fixture
