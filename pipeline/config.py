@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.compare import DISTANCES
 from pipeline.engine.cache_policy import find_policy_problems
 from pipeline.engine.comfyui.settings import ComfyUISettings, find_setting_problems
-from pipeline.errors import Problem, did_you_mean
+from pipeline.errors import ConfigError, Problem, did_you_mean
 from pipeline.graph.model import Graph
 from pipeline.graph.reader import MISSING, is_node, read_graph
 from pipeline.record.recorder import LATENT_STATISTICS
@@ -142,6 +142,18 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     register_names()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides), return_hydra_config=True)
+
+
+def read_sections(overrides: Sequence[str], *sections: str) -> RunConfig:
+    """The config that overrides compose, of which only some sections matter.
+
+    Raises ConfigError for all that is wrong with them.
+    """
+    read = read_config(compose_config(overrides))
+    problems = [problem for problem in read.problems if problem.where.partition(".")[0] in sections]
+    if problems:
+        raise ConfigError(problems)
+    return read
 
 
 def read_config(config: DictConfig | Mapping[str, Any]) -> RunConfig:

@@ -6,8 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from pipeline.config import compose_config, read_config
-from pipeline.errors import ConfigError
+from pipeline.config import read_sections
 
 
 def add_parser(commands: Any) -> None:
@@ -22,11 +21,7 @@ def show_comfyui(args: argparse.Namespace) -> None:
     """Print the folder of the ComfyUI that the config finds, or all that is known of it."""
     from pipeline.engine.comfyui.locate import find_comfyui
 
-    read = read_config(compose_config(args.overrides))
-    problems = [problem for problem in read.problems if problem.where.startswith("comfyui")]
-    if problems:
-        raise ConfigError(problems)
-    settings = read.comfyui
+    settings = read_sections(args.overrides, "comfyui").comfyui
     installation = find_comfyui(settings.path, settings.version)
     if args.path:
         print(installation.path)

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from omegaconf import OmegaConf
 
-from pipeline.config import compose_config, read_config
+from pipeline.config import read_sections
 from pipeline.errors import ConfigError, Problem, RecordError
 from pipeline.record.tracker import TrackingSettings
 
@@ -36,11 +36,8 @@ def split_overrides(overrides: Sequence[str]) -> tuple[TrackingSettings, dict[st
     ]
     if problems:
         raise ConfigError(problems)
-    config = compose_config(overrides)
-    read = read_config(config)
-    wrong = [problem for problem in read.problems if problem.where.partition(".")[0] in GIVEN]
-    if wrong:
-        raise ConfigError(wrong)
+    read = read_sections(overrides, *GIVEN)
+    config = OmegaConf.create({"comfyui": read.values["comfyui"]})
     experiment = read.tracking.experiment_name if "tracking.experiment_name" in paths.values() else None
     comfyui = {path: OmegaConf.select(config, path) for path in paths.values() if path.startswith("comfyui.")}
     return TrackingSettings(read.tracking.uri, experiment), comfyui

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipeline.config import compose_config, read_config
-from pipeline.errors import ConfigError
+from pipeline.config import read_sections
 
 
 def add_parser(commands: Any) -> None:
@@ -22,8 +21,5 @@ def run_redrive(args: argparse.Namespace) -> None:
     from pipeline.service.redrive import redrive
 
     args.overrides = ["worker=kafka", *args.overrides]
-    read = read_config(compose_config(args.overrides))
-    problems = [problem for problem in read.problems if problem.where.startswith("worker")]
-    if problems:
-        raise ConfigError(problems)
+    read = read_sections(args.overrides, "worker")
     print(f"{redrive(read.worker, args.limit)} dead letters sent to {read.worker.topic}")

@@ -64,5 +64,6 @@ class FileHashes:
 
 
 def hash_file(path: Path) -> str:
-    """The sha256 of a small file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """The sha256 of a file, now and not remembered."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

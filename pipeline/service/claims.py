@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pipeline.record.file_hashes import hash_file
 from pipeline.service.messages import RefusedRequest, TensorFile
 
 
@@ -35,12 +35,6 @@ def find_file(name: str, file: TensorFile, roots: Sequence[Path]) -> Path:
     if file.sha256 is not None and (found_sha := hash_file(found)) != file.sha256:
         raise RefusedRequest(f"{name}.sha256: the file has {found_sha}, got {file.sha256}")
     return found
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_path(name: str, text: str) -> str:

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from pipeline.record.artifacts import open_folder, write_text
-from pipeline.service.claims import hash_file
+from pipeline.record.file_hashes import hash_file
 from pipeline.service.messages import KafkaSamplingRequest, KafkaSamplingResponse, RefusedRequest
 
 ANSWER = "response.json"

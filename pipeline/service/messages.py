@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.record.file_hashes import hash_file
 from pipeline.service.sample_latent import REQUEST_ID
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -102,6 +103,4 @@ def find_request_id(body: bytes | None) -> str | None:
 
 def describe_file(path: Path) -> TensorFile:
     """A file as messages speak of it."""
-    from pipeline.service.claims import hash_file
-
     return TensorFile(path=str(path), sha256=hash_file(path), size=path.stat().st_size)

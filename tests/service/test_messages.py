@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.service.claims import find_file, hash_file
+from pipeline.record.file_hashes import hash_file
+from pipeline.service.claims import find_file
 from pipeline.service.ledger import Ledger
 from pipeline.service.messages import (
     KafkaSamplingResponse,
