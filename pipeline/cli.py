@@ -30,12 +30,13 @@ from pipeline.commands import (
     runs,
     sample,
     show,
+    sync,
     worker,
 )
 from pipeline.config import CONF, register_names
 from pipeline.errors import ConfigError, PipelineError
 
-COMMANDS = (comfyui, show, import_workflow, export, runs, rerun, compare, clean, sample, worker, redrive)
+COMMANDS = (comfyui, show, import_workflow, export, runs, rerun, compare, clean, sync, sample, worker, redrive)
 """The modules of the commands of `python -m pipeline`."""
 
 FULL_ERROR = "HYDRA_FULL_ERROR"

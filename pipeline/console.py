@@ -97,12 +97,12 @@ class Progress:
         self._bar.update(event.value - self._bar.n)
 
 
-def format_summary(result: RunResult, tracking_uri: str | None) -> str:
+def format_summary(result: RunResult) -> str:
     """What a run left, and where."""
     lines = [f"{path.suffix[1:]:<9}{path}" for path in result.files if path.stem in result.latents]
-    if result.mlflow and tracking_uri:
+    if result.mlflow:
         place = f"/#/experiments/{result.mlflow.experiment_id}/runs/{result.mlflow.run_id}"
-        lines.append(f"{'MLflow':<9}{_find_ui(tracking_uri, place)}")
+        lines.append(f"{'MLflow':<9}{_find_ui(result.mlflow.uri, place)}")
     lines.append(
         f"{'done':<9}{len(result.executed)} nodes ran, {len(result.cached)} were known, {result.seconds:.2f} s"
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.record.finished_runs import IDENTITY, FinishedRuns
+from pipeline.record.store import read_all
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -43,9 +44,9 @@ class Leftovers:
                 self._client.delete_run(run["run_id"])
 
     def _find_orphans(self, skipped: list[str]) -> Iterator[Path]:
-        experiments = list(_read_all(self._client.search_experiments, view_type=self._any_stage))
+        experiments = list(read_all(self._client.search_experiments, view_type=self._any_stage))
         ids = [one.experiment_id for one in experiments]
-        runs = _read_all(self._client.search_runs, ids, run_view_type=self._any_stage)
+        runs = read_all(self._client.search_runs, ids, run_view_type=self._any_stage)
         known = {run.info.run_id for run in runs}
         locations = {found for one in experiments if (found := _find_folder(one.artifact_location))}
         for location in sorted(path for path in locations if path.is_dir()):
@@ -57,23 +58,12 @@ class Leftovers:
                     yield path
 
     def _find_broken(self) -> Iterator[dict[str, str]]:
-        ids = [one.experiment_id for one in _read_all(self._client.search_experiments)]
-        for run in _read_all(self._client.search_runs, ids):
+        ids = [one.experiment_id for one in read_all(self._client.search_experiments)]
+        for run in read_all(self._client.search_runs, ids):
             if run.info.status == "FINISHED" and IDENTITY in run.data.tags:
                 reason = self._finished.explain_damage(run.info.run_id)
                 if reason:
                     yield {"run_id": run.info.run_id, "name": run.info.run_name, "reason": reason}
-
-
-def _read_all(search: Callable[..., Any], *args: Any, **options: Any) -> Iterator[Any]:
-    """All that a search of MLflow finds, page by page."""
-    token = None
-    while True:
-        page = search(*args, **options, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _find_folder(location: str) -> Path | None:

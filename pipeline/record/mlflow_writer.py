@@ -3,158 +3,77 @@
 Reads one JSON message a line from its standard input, in order, and answers on its standard output; the messages
 are those that `Tracker` sends. When the input ends while a run is still open, the process that ran it died, and
 the run is marked KILLED: a record never claims that something runs which does not.
+
+A server may go out of reach at any moment. What was told of the open runs is then told again to a store at hand, and
+`unsent.py` sends it to the server later.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import unquote
 
 from pipeline.cache_folder import cache_folder
-from pipeline.file_state import FileState
-from pipeline.record import provenance
-from pipeline.record.artifacts import write_record
-from pipeline.record.file_hashes import FileHashes, hash_file
-from pipeline.record.finished_runs import IDENTITY, FinishedRuns
+from pipeline.record.file_hashes import FileHashes
+from pipeline.record.finished_runs import FinishedRuns
 from pipeline.record.leftovers import Leftovers
-from pipeline.record.orphans import WRITER, end_orphans, end_run, name_writer
+from pipeline.record.open_runs import OpenRuns, read_states
+from pipeline.record.store import UNSENT, OutOfReach, Store, is_server, open_store
+from pipeline.record.unsent import UnsentRuns
 
-SQLITE = "sqlite:///"
-PARAM_LENGTH = 6000  # MLflow's limit
-
-LINKED = "linked_run_id"  # the tag of a run that was not run again: the run whose results these are
-TAKEN = {"mlflow.user", "mlflow.source.name", "mlflow.source.git.commit", "mlflow.note.content"}
-COSTS = ("seconds", "memory/")  # metrics of the run that computed, not of its results
-
-# Without it MLflow 3 guesses that an experiment is about generative text, and shows other pages.
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-
-
-@dataclass
-class OpenRun:
-    """A run that stands RUNNING in MLflow.
-
-    record: the beginning of its record.json; hash_files: the `files` of that; artifacts: the sha256 of what is kept of
-    it so far; pictures: which of that MLflow's comparison shows, and under which name.
-    """
-
-    run_id: str
-    folder: Path
-    record: dict[str, Any]
-    hash_files: Callable[[], dict[str, Any]]
-    artifacts: dict[str, str] = field(default_factory=dict)
-    pictures: dict[str, str] = field(default_factory=dict)
+ABOUT_A_RUN = {"start", "link", "log", "file", "finish"}
+TOLD_AGAIN = {"start", "log", "file"}
+TRY_AGAIN = 60.0  # seconds until a server that was out of reach is tried again
 
 
 class Writer:
     """Carries the messages out."""
 
-    def __init__(self) -> None:
-        self._client: Any = None
-        self._experiment_id = ""
-        self._open: dict[int, OpenRun] = {}  # by the numbers of the messages
+    def __init__(self, say: Callable[[dict[str, Any]], None]):
+        """`say` takes what is told without being asked."""
+        self._say = say
         self._hashes = FileHashes(cache_folder())
+        self._told: dict[int, list[tuple[str, dict[str, Any]]]] = {}  # of open runs, in case the server fails
 
     def handle(self, message: dict[str, Any]) -> dict[str, Any] | None:
         """Carry out one message; returns the answer, if the message wants one."""
-        action: Callable[..., Any] = getattr(self, f"do_{message.pop('do')}")
-        return action(**message)
+        content = dict(message)
+        do = content.pop("do")
+        if do == "open":
+            return self._begin(**content)
+        if do == "start" and not self._told:
+            self._return_to_server()
+        try:
+            answer = self._carry_out(do, content)
+        except Exception as error:
+            if not is_server(self._store.uri):
+                raise
+            self._leave_server(error)
+            if do == "link":  # what it takes over is on the server
+                return {"lost": content["run"], "reason": str(error)}
+            answer = self._carry_out(do, content)
+        if do == "finish":
+            del self._told[content["run"]]
+        elif do in TOLD_AGAIN:
+            self._told.setdefault(content["run"], []).append((do, content))
+        return answer
 
-    def do_open(self, uri: str, experiment: str | None) -> None:
-        """Connect to the store, making it and the experiment if need be."""
-        with _locked(uri), contextlib.ExitStack() as stack:
-            stack.callback(_stand_back, 0)
-            from mlflow import MlflowClient
-            from mlflow.entities import ViewType
-            from mlflow.exceptions import MlflowException
-
-            self._client = MlflowClient(tracking_uri=uri)
-            name = experiment or "Default"
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                try:
-                    self._experiment_id = self._client.create_experiment(name, _artifact_location(uri), EXPERIMENT_TAGS)
-                except MlflowException:  # made by another process in this moment
-                    found = self._client.get_experiment_by_name(name)
-            if found is not None:
-                self._experiment_id = found.experiment_id
-        self._finished = FinishedRuns(self._client, self._experiment_id, self._hashes)
-        self._leftovers = Leftovers(self._client, self._finished, ViewType.ALL)
-        end_orphans(self._client, self._experiment_id)
-
-    def do_start(
-        self,
-        run: int,
-        name: str,
-        params: dict[str, str],
-        tags: dict[str, str],
-        time: float,
-        parent: int | None,
-        folder: str,
-        identity: str,
-        files: dict[str, list[Any]],
-        inputs: dict[str, list[Any]],
-        facts: dict[str, str],
-    ) -> None:
-        """Begin a run; the hashes of its files are found in the background."""
-        models, others = read_states(files), read_states(inputs)
-        for state in (*models.values(), *others.values()):
-            self._hashes.begin(state)
-
-        def hash_files() -> dict[str, Any]:
-            return {
-                **{where: provenance.write_file(one, self._hashes.get(one), "model") for where, one in models.items()},
-                **{where: provenance.write_file(one, self._hashes.get(one), "input") for where, one in others.items()},
-            }
-
-        made = self._create(name, params, tags, time, parent)
-        self._open[run] = OpenRun(made, Path(folder), provenance.begin_record(identity, facts), hash_files)
-
-    def do_log(self, run: int, metrics: list[list[Any]], tags: dict[str, str]) -> None:
-        """Add metrics (key, value, seconds since the epoch, step) and tags."""
-        from mlflow.entities import Metric, RunTag
-
-        entities = [Metric(_make_key(key), value, _milliseconds(time), step) for key, value, time, step in metrics]
-        self._client.log_batch(
-            self._open[run].run_id, metrics=entities, tags=[RunTag(key, value) for key, value in tags.items()]
-        )
-
-    def do_file(self, run: int, path: str, key: str | None) -> None:
-        """Add a file of the run's folder; a picture with a key is also shown by MLflow's comparison of runs."""
-        ours = self._open[run]
-        name = Path(path).relative_to(ours.folder).as_posix()
-        self._client.log_artifact(ours.run_id, path, name.rpartition("/")[0] or None)
-        ours.artifacts[name] = hash_file(Path(path))
-        if key:
-            from PIL import Image
-
-            ours.pictures[name] = key
-            with Image.open(path) as picture:
-                self._client.log_image(ours.run_id, picture.convert("RGB"), key=_make_key(key), step=0)
-
-    def do_finish(
-        self, run: int, status: str, time: float, learnt: dict[str, str], outputs: dict[str, str]
-    ) -> dict[str, Any]:
-        """End a run. One that FINISHED can be found by its identity from now on."""
-        ours = self._open[run]
-        if status == "FINISHED" and ours.record["identity"]:
-            provenance.add_learnt(ours.record, learnt, outputs)
-            record = {**ours.record, "files": ours.hash_files()}
-            record |= {"artifacts": ours.artifacts, "pictures": ours.pictures}
-            self._client.log_artifact(ours.run_id, str(write_record(ours.folder, record)))
-            self._client.set_tag(ours.run_id, IDENTITY, ours.record["identity"])
-        self._client.set_terminated(ours.run_id, status, _milliseconds(time))
-        del self._open[run]
-        return {"finished": run, "run_id": ours.run_id, "experiment_id": self._experiment_id}
+    def close(self, status: str = "KILLED", error: str = "the process that ran it died without a word") -> None:
+        """End the runs that are still open."""
+        try:
+            self._runs.end_all(status, error)
+        except Exception as failure:
+            if not is_server(self._store.uri):
+                raise
+            self._leave_server(failure)
+            self._runs.end_all(status, error)
 
     def do_find(self, wanted: list[list[Any]]) -> dict[str, Any]:
         """For each identity (key and model files) a finished run, or None."""
@@ -188,52 +107,63 @@ class Writer:
         """The text of an artifact, and why there is none."""
         with tempfile.TemporaryDirectory(prefix="latentgrid-") as folder:
             try:
-                path = self._client.download_artifacts(run_id, name, folder)
+                path = self._store.client.download_artifacts(run_id, name, folder)
                 return {"fetched": [Path(path).read_text(encoding="utf-8"), ""]}
             except Exception as error:  # whatever a store raises for what it does not have
                 return {"fetched": [None, str(error)]}
 
-    def do_link(self, run: int, name: str, source: str, time: float, parent: int | None, folder: str) -> dict[str, Any]:
-        """Take a finished run over: its files into `folder`, and a record of its own that names it."""
-        record, told = self._finished.fetch(source, Path(folder)), self._client.get_run(source).data
-        tags = {key: value for key, value in told.tags.items() if key in TAKEN or not key.startswith("mlflow.")}
-        tags[LINKED] = tags.get(LINKED, source)
-        del tags[IDENTITY]  # set when the new record is whole
-        made = self._create(name, told.params, tags, time, parent)
-        self._open[run] = OpenRun(made, Path(folder), dict(record), lambda: record["files"])
-        results = {key: value for key, value in told.metrics.items() if not key.startswith(COSTS)}
-        self.do_log(run, [[key, value, time, 0] for key, value in results.items()], {})
-        for path in record["artifacts"]:
-            self.do_file(run, str(Path(folder, path)), record["pictures"].get(path))
-        return self.do_finish(run, "FINISHED", time, {}, {})
+    def do_list_unsent(self) -> dict[str, Any]:
+        """The runs at hand that can be sent to the server; None if it is out of reach."""
+        if self._store.uri != self._wanted:
+            return {"unsent": None}
+        self._unsent = UnsentRuns(self._store.uri)
+        return {"unsent": self._unsent.list_runs()}
 
-    def close(self, status: str = "KILLED", error: str = "the process that ran it died without a word") -> None:
-        """End the runs that are still open."""
-        for ours in self._open.values():
-            end_run(self._client, ours.run_id, status, error)
-        self._open.clear()
+    def do_send(self, run_id: str) -> dict[str, Any]:
+        """Send one of them: its id on the server, or why it could not be sent."""
+        try:
+            return {"sent": {"run_id": self._unsent.send(run_id)}}
+        except Exception as error:  # whatever a server or the way to it raises
+            return {"sent": {"error": str(error)}}
 
-    def _create(
-        self, name: str, params: Mapping[str, str], tags: Mapping[str, str], time: float, parent: int | None
-    ) -> str:
-        from mlflow.entities import Param
-        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+    def _carry_out(self, do: str, content: dict[str, Any]) -> dict[str, Any] | None:
+        action: Callable[..., Any] = getattr(self._runs, do) if do in ABOUT_A_RUN else getattr(self, f"do_{do}")
+        answer: dict[str, Any] | None = action(**content)
+        return answer
 
-        above = {MLFLOW_PARENT_RUN_ID: self._open[parent].run_id} if parent else {}
-        run = self._client.create_run(
-            self._experiment_id,
-            start_time=_milliseconds(time),
-            run_name=name,
-            tags={**tags, WRITER: name_writer(), **above},
-        )
-        entities = [Param(_make_key(key), value[:PARAM_LENGTH]) for key, value in params.items()]
-        self._client.log_batch(run.info.run_id, params=entities)
-        return str(run.info.run_id)
+    def _begin(self, uri: str, experiment: str | None) -> dict[str, Any]:
+        """Open the store, or the one at hand if it is a server out of reach."""
+        self._wanted, self._experiment = uri, experiment
+        try:
+            self._use(open_store(uri, experiment))
+        except OutOfReach as error:
+            self._leave_server(error)
+        finally:
+            _stand_back(0)
+        return {"opened": True}
 
+    def _use(self, store: Store) -> None:
+        from mlflow.entities import ViewType
 
-def read_states(files: Mapping[str, list[Any]]) -> dict[str, FileState]:
-    """The model files of a message."""
-    return {where: FileState(*state) for where, state in files.items()}
+        self._store = store
+        self._runs = OpenRuns(store, self._hashes)
+        self._finished = FinishedRuns(store.client, store.experiment_id, self._hashes)
+        self._leftovers = Leftovers(store.client, self._finished, ViewType.ALL)
+
+    def _leave_server(self, error: Exception) -> None:
+        """Go on with the store at hand, and tell it what was told of the runs that are open."""
+        self._say({"out_of_reach": str(error)})
+        self._left = time.monotonic()
+        self._use(open_store(UNSENT, self._experiment))
+        for do, content in [told for of_a_run in self._told.values() for told in of_a_run]:
+            self._carry_out(do, content)
+
+    def _return_to_server(self) -> None:
+        """Try a server again that was out of reach a while ago."""
+        if self._store.uri != self._wanted and time.monotonic() - self._left > TRY_AGAIN:
+            self._left = time.monotonic()
+            with contextlib.suppress(OutOfReach):
+                self._use(open_store(self._wanted, self._experiment))
 
 
 def _stand_back(level: int) -> None:
@@ -242,52 +172,25 @@ def _stand_back(level: int) -> None:
         Path("/proc/self/autogroup").write_text(str(level))
 
 
-@contextlib.contextmanager
-def _locked(uri: str) -> Iterator[None]:
-    """Several processes that open a new SQLite store at once would race on its migrations."""
-    if not uri.startswith(SQLITE):
-        yield
-        return
-    from filelock import FileLock
-
-    database = Path(unquote(uri.removeprefix(SQLITE).split("?")[0]))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock"):
-        yield
-
-
-def _artifact_location(uri: str) -> str | None:
-    """Artifacts lie beside a SQLite store; a server decides for itself."""
-    if not uri.startswith(SQLITE):
-        return None
-    database = Path(unquote(uri.removeprefix(SQLITE).split("?")[0])).resolve()
-    return (database.parent / "mlartifacts").as_uri()
-
-
-def _make_key(name: str) -> str:
-    """A name that MLflow takes as a key: packs use characters in the names of inputs that it refuses."""
-    return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)[:250]
-
-
-def _milliseconds(seconds: float) -> int:
-    return int(seconds * 1000)
-
-
 def main(messages: TextIO, answers: TextIO) -> None:
     """Carry out messages until they end; after a failure, say so and carry out no more."""
-    writer = Writer()
+
+    def say(answer: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # killed; what it told is written all the same
+            print(json.dumps(answer), file=answers, flush=True)
+
+    writer = Writer(say)
     try:
         for line in messages:
             answer = writer.handle(json.loads(line))
             if answer is not None:
-                with contextlib.suppress(BrokenPipeError):  # killed; what it told is written all the same
-                    print(json.dumps(answer), file=answers, flush=True)
+                say(answer)
         writer.close()
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         with contextlib.suppress(Exception):  # what failed may well fail again
             writer.close("FAILED", f"its record could not be written: {text}")
-        print(json.dumps({"error": text}), file=answers, flush=True)
+        say({"error": text})
         raise
 
 

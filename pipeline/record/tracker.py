@@ -8,26 +8,21 @@ the GPU. If this process dies without a word, the writer notices and marks its r
 from __future__ import annotations
 
 import atexit
-import contextlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import threading
+import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import IO, Any
+from typing import Any
 
 from pipeline.errors import RecordError, TrackingError
 from pipeline.file_state import FileState
 from pipeline.record.artifacts import RECORD
 from pipeline.record.provenance import RecordedRun, read_record
+from pipeline.record.store import UNSENT, is_server
+from pipeline.record.writer_process import WriterProcess
 
-WRITER = "pipeline.record.mlflow_writer"
-PIPE_BYTES = 1 << 20
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,10 +59,11 @@ class NewRun:
 
 @dataclass(frozen=True)
 class MLflowRun:
-    """Where a run is in MLflow."""
+    """Where a run is in MLflow. `uri` is the store that has it: one at hand if the server was out of reach."""
 
     run_id: str
     experiment_id: str
+    uri: str
 
 
 @dataclass(frozen=True)
@@ -89,22 +85,10 @@ class Tracker:
         self._settings = settings
         self._count = 0
         self._finished: dict[int, MLflowRun] = {}
+        self._lost: dict[int, str] = {}
+        self._is_open = False
         self.failed = False
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (the writer's, as long as it lives)
-        self._writer = subprocess.Popen(
-            [sys.executable, "-m", WRITER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            cwd=Path.cwd(),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *_python_path()])},
-            start_new_session=True,  # Ctrl-C in the terminal is for us; the writer ends when we have told it all
-        )
-        _widen(self._writer.stdin)
-        self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        self._listener = threading.Thread(target=self._listen, name="latentgrid-tracker", daemon=True)
-        self._listener.start()
+        self._writer = WriterProcess()
         atexit.register(self.close)
         self._send("open", uri=settings.uri, experiment=settings.experiment_name)
 
@@ -161,15 +145,35 @@ class Tracker:
             raise TrackingError(f"MLflow at {self._settings.uri!r} gives no {name} of run {run_id}: {reason}")
         return str(text)
 
+    def list_unsent(self) -> list[dict[str, str]]:
+        """`run_id`, `name` and `status` of the runs at hand that can be sent to the server, in the order in which to
+        send them. Raises RecordError if it is out of reach."""
+        found = self._ask("list_unsent", "unsent")
+        if found is None:
+            raise RecordError(f"tracking.uri: {self._settings.uri!r} is out of reach, so nothing was sent")
+        return list(found)
+
+    def send_unsent(self, run_id: str) -> str:
+        """Send one of them; its id on the server. Raises RecordError, and the run stays at hand."""
+        answer = self._ask("send", "sent", run_id=run_id)
+        if "error" in answer:
+            raise RecordError(f"run {run_id}: could not be sent to {self._settings.uri}: {answer['error']}")
+        return str(answer["run_id"])
+
     def link(self, name: str, source: str, folder: Path, linked: float, parent: TrackedRun | None) -> TrackedRun:
         """Put the files of the finished run `source` into `folder`, and record there and in MLflow that they are its
         results. Nothing is to be told to the new run."""
         return self._begin("link", parent, name=name, source=source, folder=str(folder.resolve()), time=linked)
 
     def wait_for(self, number: int) -> MLflowRun:
-        """Wait until the record of a finished run is complete."""
-        while number not in self._finished:
-            self._take(self._answers.get())
+        """Wait until the record of a finished run is complete.
+
+        Raises TrackingError, and goes on, if the server went out of reach with the run that was to be linked.
+        """
+        while number not in self._finished and number not in self._lost:
+            self._take(self._writer.receive())
+        if number in self._lost:
+            raise TrackingError(f"tracking.uri: {self._settings.uri!r} went out of reach: {self._lost[number]}")
         return self._finished[number]
 
     def send(self, what: str, run: int, **content: Any) -> None:
@@ -177,73 +181,70 @@ class Tracker:
         self._send(what, run, **content)
 
     def raise_if_failed(self) -> None:
-        """Raise TrackingError if the writer has failed by now; does not wait."""
-        with contextlib.suppress(Empty):
-            while True:
-                self._take(self._answers.get_nowait())
+        """Raise TrackingError if the writer has failed by now. Waits for a server only, until it has let us in: it may
+        refuse us, and nothing is to be computed before we know."""
+        while is_server(str(self._settings.uri)) and not self._is_open:
+            self._take(self._writer.receive())
+        while answer := self._writer.receive_waiting():
+            self._take(answer)
 
     def close(self) -> None:
         """Let the writer finish and end. Idempotent."""
         atexit.unregister(self.close)
-        if self._writer.stdin and not self._writer.stdin.closed:
-            self._writer.stdin.close()
-        if self._count:  # else it has nothing to say, and will end by itself once mlflow is imported
-            self._listener.join()
+        self._writer.close(wait=self._count > 0)  # else it will end by itself once mlflow is imported
 
     def _begin(self, what: str, parent: TrackedRun | None, **content: Any) -> TrackedRun:
         self._count += 1
-        self._send(what, self._count, parent=parent.number if parent else None, **content)
+        above = parent.number if parent else None
+        self._send(what, self._count, record=uuid.uuid4().hex, parent=above, **content)
         return TrackedRun(self, self._count)
 
     def _ask(self, what: str, expected: str, **content: Any) -> Any:
         """Tell the writer something, and wait for what it says is `expected`."""
         self._send(what, **content)
         while True:
-            answer = self._answers.get()
+            answer = self._writer.receive()
             if expected in answer:
                 return answer[expected]
             self._take(answer)
 
     def _take(self, answer: dict[str, Any]) -> None:
-        """Keep what the writer says of a run."""
+        """Keep what the writer says without being asked, or of a run."""
         self._raise_if_failed(answer)
-        self._finished[answer["finished"]] = MLflowRun(answer["run_id"], answer["experiment_id"])
+        if "opened" in answer:
+            self._is_open = True
+        elif "out_of_reach" in answer:
+            log.warning(
+                "tracking.uri: %s is out of reach, so runs are kept in %s; later, send them with: "
+                "python -m pipeline sync tracking.uri=%s\n  %s",
+                *(self._settings.uri, UNSENT, self._settings.uri, answer["out_of_reach"]),
+            )
+        elif "lost" in answer:
+            self._lost[answer["lost"]] = answer["reason"]
+        else:
+            self._finished[answer["finished"]] = MLflowRun(answer["run_id"], answer["experiment_id"], answer["uri"])
 
     def _send(self, what: str, run: int | None = None, **content: Any) -> None:
-        assert self._writer.stdin is not None
         message = {"do": what, **({} if run is None else {"run": run}), **content}
         try:
-            self._writer.stdin.write(json.dumps(message) + "\n")
-            self._writer.stdin.flush()
+            self._writer.send(message)
         except (BrokenPipeError, ValueError):
             self._wait_for_failure()
 
     def _wait_for_failure(self) -> None:
         """The writer is gone; its last answer says why."""
         while True:
-            self._raise_if_failed(self._answers.get())
-
-    def _listen(self) -> None:
-        assert self._writer.stdout is not None
-        with self._writer.stdout as answers, self._log:
-            for line in answers:
-                self._answers.put(json.loads(line))
-            self._writer.wait()
-            self._answers.put({"error": f"the process that writes to it ended{self._read_log()}"})
+            self._raise_if_failed(self._writer.receive())
 
     def _raise_if_failed(self, answer: Mapping[str, Any]) -> None:
         if "error" not in answer:
             return
-        self._answers.put(dict(answer))  # every later call fails in the same way
+        self._writer.put_back(answer)  # every later call fails in the same way
         self.failed = True
         raise TrackingError(
             f"tracking.uri: MLflow at {self._settings.uri!r} failed: {answer['error']}\n"
             "Check tracking.uri, or run without a record: tracking=none"
         )
-
-    def _read_log(self) -> str:
-        self._log.seek(0)
-        return "\n" + self._log.read()[-2000:].decode(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -277,18 +278,3 @@ class TrackedRun:
     def wait(self) -> MLflowRun:
         """Wait until the record of the run is complete; `finish` must have been called."""
         return self.tracker.wait_for(self.number)
-
-
-def _widen(pipe: Any) -> None:
-    """Let a pipe hold what a hundred runs say, so that a slow store holds up no sampling.
-
-    What is in it is written even if this process is killed.
-    """
-    with contextlib.suppress(ImportError, OSError):  # elsewhere than on Linux, or where the user has too many of them
-        from fcntl import F_SETPIPE_SZ, fcntl
-
-        fcntl(pipe, F_SETPIPE_SZ, PIPE_BYTES)
-
-
-def _python_path() -> list[str]:
-    return [path for path in [os.environ.get("PYTHONPATH")] if path]

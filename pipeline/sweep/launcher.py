@@ -53,7 +53,7 @@ def run_job(config: DictConfig) -> float | None:
         log.exception("this is a fault of latentgrid, please report it")
         raise
     if result.folder:
-        log.info("%s", format_summary(result, config.tracking.uri))
+        log.info("%s", format_summary(result))
     return result.get_objective(config.run.objective)
 
 

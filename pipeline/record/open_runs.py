@@ -1,0 +1,180 @@
+"""The runs that stand RUNNING in an MLflow store, and what is added to them until they end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.file_state import FileState
+from pipeline.record import provenance
+from pipeline.record.artifacts import write_record
+from pipeline.record.file_hashes import FileHashes, hash_file
+from pipeline.record.finished_runs import IDENTITY, FinishedRuns
+from pipeline.record.orphans import WRITER, end_run, name_writer
+from pipeline.record.store import Store
+
+PARAM_LENGTH = 6000  # MLflow's limit
+
+RECORD_ID = "record_id"  # the tag that tells whether a store has a record already; given before there is a run id
+LINKED = "linked_run_id"  # the tag of a run that was not run again: the run whose results these are
+TAKEN = {"mlflow.user", "mlflow.source.name", "mlflow.source.git.commit", "mlflow.note.content"}
+COSTS = ("seconds", "memory/")  # metrics of the run that computed, not of its results
+
+
+@dataclass
+class OpenRun:
+    """A run that stands RUNNING in MLflow.
+
+    record: the beginning of its record.json; hash_files: the `files` of that; artifacts: the sha256 of what is kept of
+    it so far; pictures: which of that MLflow's comparison shows, and under which name.
+    """
+
+    run_id: str
+    folder: Path
+    record: dict[str, Any]
+    hash_files: Callable[[], dict[str, Any]]
+    artifacts: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
+
+
+class OpenRuns:
+    """Begins and ends runs in one store; each method but `end_all` carries out one message of a `Tracker`.
+
+    `run` is the number of a run in the messages, `record` what the store's tag RECORD_ID is to be.
+    """
+
+    def __init__(self, store: Store, hashes: FileHashes):
+        self._client = store.client
+        self._experiment_id = store.experiment_id
+        self._hashes = hashes
+        self._finished = FinishedRuns(store.client, store.experiment_id, hashes)
+        self._uri = store.uri
+        self._open: dict[int, OpenRun] = {}
+
+    def start(
+        self,
+        run: int,
+        record: str,
+        name: str,
+        params: dict[str, str],
+        tags: dict[str, str],
+        time: float,
+        parent: int | None,
+        folder: str,
+        identity: str,
+        files: dict[str, list[Any]],
+        inputs: dict[str, list[Any]],
+        facts: dict[str, str],
+    ) -> None:
+        """Begin a run; the hashes of its files are found in the background."""
+        models, others = read_states(files), read_states(inputs)
+        for state in (*models.values(), *others.values()):
+            self._hashes.begin(state)
+
+        def hash_files() -> dict[str, Any]:
+            return {
+                **{where: provenance.write_file(one, self._hashes.get(one), "model") for where, one in models.items()},
+                **{where: provenance.write_file(one, self._hashes.get(one), "input") for where, one in others.items()},
+            }
+
+        made = self._create(record, name, params, tags, time, parent)
+        self._open[run] = OpenRun(made, Path(folder), provenance.begin_record(identity, facts), hash_files)
+
+    def link(
+        self, run: int, record: str, name: str, source: str, time: float, parent: int | None, folder: str
+    ) -> dict[str, Any]:
+        """Take a finished run over: its files into `folder`, and a record of its own that names it."""
+        found, told = self._finished.fetch(source, Path(folder)), self._client.get_run(source).data
+        tags = {key: value for key, value in told.tags.items() if key in TAKEN or not key.startswith("mlflow.")}
+        tags[LINKED] = tags.get(LINKED, source)
+        del tags[IDENTITY]  # set when the new record is whole
+        made = self._create(record, name, told.params, tags, time, parent)
+        self._open[run] = OpenRun(made, Path(folder), dict(found), lambda: found["files"])
+        results = {key: value for key, value in told.metrics.items() if not key.startswith(COSTS)}
+        self.log(run, [[key, value, time, 0] for key, value in results.items()], {})
+        for path in found["artifacts"]:
+            self.file(run, str(Path(folder, path)), found["pictures"].get(path))
+        return self.finish(run, "FINISHED", time, {}, {})
+
+    def log(self, run: int, metrics: list[list[Any]], tags: dict[str, str]) -> None:
+        """Add metrics (key, value, seconds since the epoch, step) and tags."""
+        from mlflow.entities import Metric, RunTag
+
+        entities = [Metric(_make_key(key), value, _milliseconds(time), step) for key, value, time, step in metrics]
+        self._client.log_batch(
+            self._open[run].run_id, metrics=entities, tags=[RunTag(key, value) for key, value in tags.items()]
+        )
+
+    def file(self, run: int, path: str, key: str | None) -> None:
+        """Add a file of the run's folder; a picture with a key is also shown by MLflow's comparison of runs."""
+        ours = self._open[run]
+        name = Path(path).relative_to(ours.folder).as_posix()
+        self._client.log_artifact(ours.run_id, path, name.rpartition("/")[0] or None)
+        ours.artifacts[name] = hash_file(Path(path))
+        if key:
+            from PIL import Image
+
+            ours.pictures[name] = key
+            with Image.open(path) as picture:
+                self._client.log_image(ours.run_id, picture.convert("RGB"), key=_make_key(key), step=0)
+
+    def finish(
+        self, run: int, status: str, time: float, learnt: dict[str, str], outputs: dict[str, str]
+    ) -> dict[str, Any]:
+        """End a run. One that FINISHED can be found by its identity from now on."""
+        ours = self._open[run]
+        if status == "FINISHED" and ours.record["identity"]:
+            provenance.add_learnt(ours.record, learnt, outputs)
+            record = {**ours.record, "files": ours.hash_files()}
+            record |= {"artifacts": ours.artifacts, "pictures": ours.pictures}
+            self._client.log_artifact(ours.run_id, str(write_record(ours.folder, record)))
+            self._client.set_tag(ours.run_id, IDENTITY, ours.record["identity"])
+        self._client.set_terminated(ours.run_id, status, _milliseconds(time))
+        del self._open[run]
+        return {"finished": run, "run_id": ours.run_id, "experiment_id": self._experiment_id, "uri": self._uri}
+
+    def end_all(self, status: str, error: str) -> None:
+        """End the runs that are still open."""
+        for ours in self._open.values():
+            end_run(self._client, ours.run_id, status, error)
+        self._open.clear()
+
+    def _create(
+        self,
+        record: str,
+        name: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        time: float,
+        parent: int | None,
+    ) -> str:
+        from mlflow.entities import Param
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        above = {MLFLOW_PARENT_RUN_ID: self._open[parent].run_id} if parent else {}
+        run = self._client.create_run(
+            self._experiment_id,
+            start_time=_milliseconds(time),
+            run_name=name,
+            tags={**tags, RECORD_ID: record, WRITER: name_writer(), **above},
+        )
+        entities = [Param(_make_key(key), value[:PARAM_LENGTH]) for key, value in params.items()]
+        self._client.log_batch(run.info.run_id, params=entities)
+        return str(run.info.run_id)
+
+
+def read_states(files: Mapping[str, list[Any]]) -> dict[str, FileState]:
+    """The files of a message."""
+    return {where: FileState(*state) for where, state in files.items()}
+
+
+def _make_key(name: str) -> str:
+    """A name that MLflow takes as a key: packs use characters in the names of inputs that it refuses."""
+    return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)[:250]
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)

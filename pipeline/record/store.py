@@ -1,0 +1,140 @@
+"""Opening an MLflow store: a SQLite file with its artifacts beside it, or whatever else a tracking URI names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from pipeline.record.orphans import end_orphans
+
+SQLITE = "sqlite:///"
+
+UNSENT = "sqlite:///outputs/unsent/mlflow.db"
+"""The store at hand, for runs that a server out of reach could not take."""
+
+# Without it MLflow 3 guesses that an experiment is about generative text, and shows other pages.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+# MLflow tries a server again for minutes. Here a store at hand takes the record instead of one that is out of reach.
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+PATIENCE_AT_FIRST = {**PATIENCE, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+CHOSEN = PATIENCE.keys() & os.environ.keys()  # by the user
+
+
+class OutOfReach(Exception):
+    """A server does not answer, or fails; it has not refused anything."""
+
+
+class Refused(Exception):
+    """A server does not let us in."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store. `client` is an MlflowClient, `experiment_id` the experiment that takes the runs."""
+
+    uri: str
+    client: Any
+    experiment_id: str
+
+
+def is_server(uri: str) -> bool:
+    """Whether a tracking URI is that of a server, which may be out of reach."""
+    return uri.startswith(("http://", "https://"))
+
+
+def open_store(uri: str, experiment: str | None) -> Store:
+    """Open a store, making it and the experiment if need be, and end what dead writers have left RUNNING there.
+
+    Raises OutOfReach, Refused, and what MLflow raises.
+    """
+    with _locked(uri), _opening():
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        client = MlflowClient(tracking_uri=uri)
+        try:
+            experiment_id = _find_experiment(client, experiment or "Default", _artifact_location(uri))
+            end_orphans(client, experiment_id)
+        except MlflowException as error:
+            if is_server(uri) and error.get_http_status_code() >= 500:
+                raise OutOfReach(str(error)) from error
+            if is_server(uri) and error.get_http_status_code() in (401, 403):
+                hint = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, in the environment or in .env"
+                raise Refused(f"{error}\n{hint}") from error
+            raise
+        return Store(uri, client, experiment_id)
+
+
+def find_database(uri: str) -> Path:
+    """The file of a SQLite store."""
+    return Path(unquote(uri.removeprefix(SQLITE).split("?")[0]))
+
+
+def read_all(search: Callable[..., Any], *args: Any, **options: Any) -> Iterator[Any]:
+    """All that a search of MLflow finds, page by page."""
+    token = None
+    while True:
+        page = search(*args, **options, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _find_experiment(client: Any, name: str, artifacts: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifacts, EXPERIMENT_TAGS))
+        except MlflowException:  # made by another process in this moment, or refused
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+@contextlib.contextmanager
+def _opening() -> Iterator[None]:
+    """Try a server only briefly for now."""
+    try:
+        _set_patience(PATIENCE_AT_FIRST)
+        yield
+    finally:
+        _set_patience(PATIENCE)
+
+
+def _set_patience(settings: Mapping[str, str]) -> None:
+    os.environ.update({name: value for name, value in settings.items() if name not in CHOSEN})
+
+
+@contextlib.contextmanager
+def _locked(uri: str) -> Iterator[None]:
+    """Several processes that open a new SQLite store at once would race on its migrations."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    from filelock import FileLock
+
+    database = find_database(uri)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock"):
+        yield
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Artifacts lie beside a SQLite store; a server decides for itself."""
+    if not uri.startswith(SQLITE):
+        return None
+    return (find_database(uri).resolve().parent / "mlartifacts").as_uri()

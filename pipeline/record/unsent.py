@@ -1,0 +1,156 @@
+"""Sending the runs of the store at hand to the server that was out of reach when they ran.
+
+A run is known in both by its tag RECORD_ID: what the server has of it already, from before it failed or from a sending
+that was cut off, is completed and not doubled. Only when the server shows all of it is it deleted here.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pipeline.record.finished_runs import IDENTITY
+from pipeline.record.open_runs import RECORD_ID
+from pipeline.record.orphans import WRITER, name_writer
+from pipeline.record.store import UNSENT, Store, find_database, open_store, read_all
+
+SENT_AS = "sent_as"  # the tag of a run here: its id on the server
+PARENT = "mlflow.parentRunId"
+IMAGES = "images"  # where MLflow puts the pictures of its comparison, under new names each time
+RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
+
+
+class UnsentRuns:
+    """The runs at hand; `uri` is that of the server. One process at a time has them, others wait for it to end."""
+
+    def __init__(self, uri: str):
+        self._uri = uri
+        self._stores: dict[str, Store] = {}  # on the server, by experiment
+        self._here: Any = None
+        database = find_database(UNSENT)
+        if database.is_file():
+            from filelock import FileLock
+
+            self._lock = FileLock(f"{database}.sync.lock")
+            self._lock.acquire()
+            self._here = open_store(UNSENT, None).client
+
+    def list_runs(self) -> list[dict[str, str]]:
+        """`run_id`, `name` and `status` of the runs that can be sent, in the order in which to send them: one above
+        others comes before those, and while it runs they wait too."""
+        found = list(self._read_runs()) if self._here else []
+        running = {run.info.run_id for run in found if run.info.status == "RUNNING"}
+        ready = [run for run in found if not running & {run.info.run_id, run.data.tags.get(PARENT)}]
+        ready.sort(key=lambda run: (PARENT in run.data.tags, run.info.start_time))
+        return [{"run_id": run.info.run_id, "name": run.info.run_name, "status": run.info.status} for run in ready]
+
+    def send(self, run_id: str) -> str:
+        """Send one run and delete it here; its id on the server. Raises OSError if the server does not show all of it,
+        and what MLflow raises."""
+        run = self._here.get_run(run_id)
+        store = self._open_experiment(self._here.get_experiment(run.info.experiment_id).name)
+        there = self._begin(run, store)
+        self._send_data(run, store.client, there)
+        self._send_artifacts(run, store.client, there)
+        if IDENTITY in run.data.tags:  # by which it is found, so last
+            store.client.set_tag(there, IDENTITY, run.data.tags[IDENTITY])
+        store.client.set_terminated(there, run.info.status, run.info.end_time)
+        self._check(run, store.client, there)
+        self._delete(run, there)
+        return there
+
+    def _read_runs(self) -> Iterator[Any]:
+        ids = [one.experiment_id for one in read_all(self._here.search_experiments)]
+        return read_all(self._here.search_runs, ids)
+
+    def _open_experiment(self, name: str) -> Store:
+        if name not in self._stores:
+            self._stores[name] = open_store(self._uri, name)
+        return self._stores[name]
+
+    def _begin(self, run: Any, store: Store) -> str:
+        """What the server has of a run, or a new one."""
+        record = run.data.tags[RECORD_ID]
+        found = store.client.search_runs([store.experiment_id], f"tags.{RECORD_ID} = '{record}'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        tags = {RECORD_ID: record, WRITER: name_writer()}
+        made = store.client.create_run(store.experiment_id, run.info.start_time, tags, run.info.run_name)
+        return str(made.info.run_id)
+
+    def _send_data(self, run: Any, client: Any, there: str) -> None:
+        from mlflow.entities import Param, RunTag
+
+        tags = {key: self._translate(text, {run.info.run_id: there}) for key, text in run.data.tags.items()}
+        for key in client.get_run(there).data.tags.keys() - tags.keys():  # that its record was cut off, say
+            client.delete_tag(there, key)
+        tags = {**tags, WRITER: name_writer()}
+        tags.pop(IDENTITY, None)
+        params = [Param(key, text) for key, text in run.data.params.items()]
+        client.log_batch(there, params=params, tags=[RunTag(key, text) for key, text in tags.items()])
+        for key in run.data.metrics:
+            client.log_batch(there, metrics=self._here.get_metric_history(run.info.run_id, key))
+        client.log_inputs(there, run.inputs.dataset_inputs)
+
+    def _translate(self, text: str, known: Mapping[str, str]) -> str:
+        """The ids of runs that were sent, by those that they have on the server."""
+
+        def find(match: re.Match[str]) -> str:
+            if match[0] in known:
+                return known[match[0]]
+            try:
+                return str(self._here.get_run(match[0]).data.tags.get(SENT_AS, match[0]))
+            except Exception:  # no run of this store
+                return match[0]
+
+        return RUN_ID.sub(find, text)
+
+    def _send_artifacts(self, run: Any, client: Any, there: str) -> None:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        folder = find_artifacts(run)
+        if IMAGES in {one.path for one in client.list_artifacts(there)}:
+            uri = client.get_run(there).info.artifact_uri
+            get_artifact_repository(uri, tracking_uri=self._uri).delete_artifacts(IMAGES)
+        if folder.is_dir():
+            client.log_artifacts(there, str(folder))
+
+    def _check(self, run: Any, client: Any, there: str) -> None:
+        """Raise OSError unless the server shows what is here."""
+        folder = find_artifacts(run)
+        ours = {
+            path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()
+        }
+        theirs = dict(list_files(client, there))
+        data = client.get_run(there).data
+        lacking = [
+            *(f"artifact {name}" for name, size in ours.items() if theirs.get(name) != size),
+            *(f"param {key}" for key, text in run.data.params.items() if data.params.get(key) != text),
+            *(f"metric {key}" for key in run.data.metrics.keys() - data.metrics.keys()),
+        ]
+        if lacking:
+            raise OSError(f"run {there} of {self._uri} lacks what was sent: {', '.join(lacking[:5])}")
+
+    def _delete(self, run: Any, there: str) -> None:
+        """Its row stays, marked as deleted, so that runs that name it can still be sent."""
+        self._here.set_tag(run.info.run_id, SENT_AS, there)
+        self._here.delete_run(run.info.run_id)
+        shutil.rmtree(find_artifacts(run), ignore_errors=True)
+
+
+def find_artifacts(run: Any) -> Path:
+    """The folder of the artifacts of a run of this machine."""
+    return Path(unquote(urlsplit(run.info.artifact_uri).path))
+
+
+def list_files(client: Any, run_id: str, folder: str | None = None) -> Iterator[tuple[str, int]]:
+    """Name and size of all artifacts of a run."""
+    for one in client.list_artifacts(run_id, folder):
+        if one.is_dir:
+            yield from list_files(client, run_id, one.path)
+        else:
+            yield one.path, one.file_size
