@@ -41,6 +41,7 @@ class Writer:
         self._say = say
         self._hashes = FileHashes(cache_folder())
         self._told: dict[int, list[tuple[str, dict[str, Any]]]] = {}  # of open runs, in case the server fails
+        self._unsent: UnsentRuns | None = None
 
     def handle(self, message: dict[str, Any]) -> dict[str, Any] | None:
         """Carry out one message; returns the answer, if the message wants one."""
@@ -116,11 +117,12 @@ class Writer:
         """The runs at hand that can be sent to the server; None if it is out of reach."""
         if self._store.uri != self._wanted:
             return {"unsent": None}
-        self._unsent = UnsentRuns(self._store.uri)
+        self._unsent = self._unsent or UnsentRuns(self._store.uri)
         return {"unsent": self._unsent.list_runs()}
 
     def do_send(self, run_id: str) -> dict[str, Any]:
         """Send one of them: its id on the server, or why it could not be sent."""
+        assert self._unsent, "its id is known from the list"
         try:
             return {"sent": {"run_id": self._unsent.send(run_id)}}
         except Exception as error:  # whatever a server or the way to it raises

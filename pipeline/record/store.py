@@ -61,7 +61,9 @@ def open_store(uri: str, experiment: str | None) -> Store:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        client = MlflowClient(tracking_uri=uri)
+        # MLflow keeps what it opened by its URI, and a relative one would stay that of another working directory.
+        is_relative = uri.startswith(SQLITE) and not find_database(uri).is_absolute()
+        client = MlflowClient(f"{SQLITE}{Path.cwd()}/{uri.removeprefix(SQLITE)}" if is_relative else uri)
         try:
             experiment_id = _find_experiment(client, experiment or "Default", _artifact_location(uri))
             end_orphans(client, experiment_id)
