@@ -65,9 +65,9 @@ def test_overrides_are_exported_as_their_run_would_keep_them(recorded, capsys, t
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["0" * 32], f"gives no workflow.json of run {'0' * 32}"),
-        (["0" * 32, "sampler.steps=3"], "export: changes nothing of a recorded run, got 'sampler.steps=3'"),
-        (["0" * 32, "tracking=none"], "tracking.uri: is null, so no run can be found"),
+        (["0" * 32], f"run {'0' * 32}: workflow.json cannot be read from"),
+        (["0" * 32, "sampler.steps=3"], "sampler.steps: is in the record and cannot be changed"),
+        (["0" * 32, "tracking=none"], "tracking.uri: recorded runs are in MLflow, got null"),
         (["sampler.steps=0"], "sampler.steps: must be at least 1, got 0"),
     ],
 )

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.commands.recorded import open_recorded_tracker, split_overrides
 from pipeline.config import RunConfig, compose_config, read_config
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError
 from pipeline.graph.check import CheckedGraph
 from pipeline.record import artifacts
 
@@ -46,23 +47,9 @@ def export_graph(args: argparse.Namespace) -> None:
 
 
 def read_run(run_id: str, overrides: Sequence[str], name: str) -> str:
-    """The text of an artifact of a run. Raises ConfigError or TrackingError."""
-    from pipeline.runner import open_tracker
-
-    others = [one for one in overrides if not one.startswith("tracking")]
-    if others:
-        message = (
-            f"changes nothing of a recorded run, got {' '.join(others)!r}. Leave it out, or leave out the run's id"
-        )
-        raise ConfigError([Problem("unknown_setting", "export", message)])
-    read = read_config(compose_config(overrides))
-    if read.has_wrong_settings:
-        raise ConfigError(read.problems)
-    tracker = open_tracker(read.tracking)
-    if tracker is None:
-        message = "is null, so no run can be found. Name the store that has it: tracking.uri=URI"
-        raise ConfigError([Problem("required_input_missing", "tracking.uri", message)])
-    return tracker.read_artifact(run_id, name)
+    """The text of an artifact of a run, finished or not. Raises ConfigError or RecordError."""
+    tracking, _ = split_overrides(overrides)
+    return open_recorded_tracker(tracking).read_artifact(run_id, name)
 
 
 def write_graph(overrides: Sequence[str], form: str) -> str:

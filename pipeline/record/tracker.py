@@ -139,10 +139,10 @@ class Tracker:
         return RecordedRun(**{**answer, "children": tuple(answer["children"])}, folder=folder, record=record)
 
     def read_artifact(self, run_id: str, name: str) -> str:
-        """The text of an artifact of a run. Raises TrackingError if MLflow has none, and goes on."""
+        """The text of an artifact of a run, finished or not. Raises RecordError."""
         text, reason = self._ask("fetch", "fetched", run_id=run_id, name=name)
         if text is None:
-            raise TrackingError(f"MLflow at {self._settings.uri!r} gives no {name} of run {run_id}: {reason}")
+            raise RecordError(f"run {run_id}: {name} cannot be read from {self._settings.uri}: {reason}")
         return str(text)
 
     def list_unsent(self) -> list[dict[str, str]]:
