@@ -19,6 +19,7 @@ from pipeline.engine.expansion import Offspring
 from pipeline.engine.graph_run import Door, GraphRun
 from pipeline.engine.keys import Identify, make_key
 from pipeline.engine.run_outputs import RunOutputs
+from pipeline.engine.source_facts import SourceFacts
 from pipeline.errors import CycleError, NodeError
 from pipeline.events import Listener, RunStarted
 from pipeline.graph.check import CheckedGraph
@@ -39,8 +40,8 @@ class Execution:
     ui: what nodes showed, by node, as in ComfyUI's history; also of targets that came from the cache.
     node_errors: what was wrong with outputs of a prompt that were dropped, in ComfyUI's form.
     batch: the seeds that a KSampler was called for, now or in the run that left its outputs.
-    facts: of the graph's sources that were read, the content of conditionings and latents (`tensor.positive`) and the
-    dtypes of models (`dtype.unet`).
+    facts: of the graph's sources that were read, now or earlier, the content of conditionings and latents
+    (`tensor.positive`) and the dtypes of models (`dtype.unet`).
     """
 
     outputs: Mapping[str, NodeOutputs]
@@ -66,6 +67,7 @@ class Executor:
         self._identify = identify
         self._read_signatures = read_signatures
         self._offspring = Offspring()
+        self._source_facts = SourceFacts()
         self.cache = OutputCache()
 
     async def run(
@@ -89,8 +91,9 @@ class Executor:
         keeps_none = self.cache.policy.name == "none"
         keys = {name: name for name in checked.order} if keeps_none else await self.make_keys(checked, caller)
         signatures = dict(checked.signatures)
+        facts = SourceFacts() if keeps_none else self._source_facts
         held = RunOutputs(self.cache, keys, signatures, self._choose_stays(is_read_later), output_folder)
-        run = GraphRun(checked, signatures, held, self._make_door(caller, signatures), listen)
+        run = GraphRun(checked, signatures, held, self._make_door(caller, signatures, facts), listen)
         known = [name for name in checked.order if held.find(name) is not None]
         sampled = held.find(caller.batch.node) if caller.batch else None
         run.begin()
@@ -118,7 +121,7 @@ class Executor:
             ui=run.ui,
             node_errors=checked.node_errors,
             batch=sampled.batch if sampled else caller.batch,
-            facts=run.facts,
+            facts=facts.list_facts(keys),
         )
 
     def clear(self) -> None:
@@ -165,11 +168,11 @@ class Executor:
         identity = (identify or self._identify)(node, signature)
         return make_key(node, signature, upstream, await caller.fingerprint(node), identity)
 
-    def _make_door(self, caller: NodeCaller, signatures: Mapping[str, Signature]) -> Door:
+    def _make_door(self, caller: NodeCaller, signatures: Mapping[str, Signature], facts: SourceFacts) -> Door:
         async def make_key_of(node: Node, keys: Mapping[str, str]) -> str:
             return await self._make_key(node, signatures[node.name], keys, caller)
 
-        return Door(caller, self._read_signatures, make_key_of, self._offspring)
+        return Door(caller, self._read_signatures, make_key_of, self._offspring, facts)
 
     def _choose_stays(self, is_read_later: IsReadLater | None) -> IsReadLater:
         """Which outputs stay when nothing in the run reads them any more."""

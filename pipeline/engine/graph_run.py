@@ -17,7 +17,7 @@ from pipeline.engine.describe import describe_inputs
 from pipeline.engine.expansion import Offspring, find_result_links, merge_results
 from pipeline.engine.run_outputs import RunOutputs, list_sources
 from pipeline.engine.schedule import Schedule
-from pipeline.engine.source_facts import describe_sources
+from pipeline.engine.source_facts import SourceFacts
 from pipeline.errors import CycleError, NodeError, PipelineError, RunInterrupted
 from pipeline.events import Listener, NodeFinished, NodeStarted
 from pipeline.graph.api_format import read_api_node
@@ -35,20 +35,21 @@ class Door:
 
     read_signatures: those of nodes that an expansion brings; raises ConfigError for an unknown class_type.
     make_key: the content key of a node, given those of the nodes that it reads.
-    offspring: where it is noted which node expanded to which.
+    offspring: where it is noted which node expanded to which; source_facts: what the sources of graphs gave.
     """
 
     caller: NodeCaller
     read_signatures: Callable[[Graph], Awaitable[Mapping[str, Signature]]]
     make_key: Callable[[Node, Mapping[str, str]], Awaitable[str]]
     offspring: Offspring
+    source_facts: SourceFacts
 
 
 class GraphRun:
     """The state of one run; `run` runs it.
 
     `executed` are the nodes that have begun, `served` those whose outputs were there when their turn came, `ui` what
-    was shown, `facts` what is known of the outputs of the graph's sources that were read.
+    was shown.
     """
 
     def __init__(
@@ -58,7 +59,6 @@ class GraphRun:
         self.executed: dict[str, None] = {}  # a set that keeps its order
         self.served: set[str] = set()
         self.ui: dict[str, Mapping[str, Any]] = {}
-        self.facts: dict[str, str] = {}
         self._outputs, self._signatures, self._door, self._listen = outputs, signatures, door, listen
         self._caller = door.caller
         self._nodes: dict[str, Node] = dict(checked.graph)
@@ -151,7 +151,7 @@ class GraphRun:
             self._add_seconds(name, began)
             return None
         sources = self._sources(name)
-        self.facts |= describe_sources(self._nodes, self._signatures, sources)
+        self._door.source_facts.see(self._nodes, self._signatures, sources, self._outputs.keys)
         call = await self._caller.call(node, sources, self._outputs.keys[name])
         if call.blocked:
             self._blockers.append(name)

@@ -9,28 +9,45 @@ from pipeline.engine.comfyui.call import NodeOutputs
 from pipeline.graph.model import Node
 from pipeline.graph.signature import Signature
 
+MOST = 10_000  # sources that are remembered
 TENSOR_TYPES = frozenset({"CONDITIONING", "LATENT"})
 
 
-def describe_sources(
-    nodes: Mapping[str, Node], signatures: Mapping[str, Signature], outputs: Mapping[str, NodeOutputs]
-) -> dict[str, str]:
-    """Facts of those of the nodes with these `outputs` that read no other."""
-    facts: dict[str, str] = {}
-    for name, given in outputs.items():
-        if not any(nodes[name].links):
-            facts |= _describe_source(name, signatures[name], given)
-    return facts
+class SourceFacts:
+    """What was seen of the sources of graphs, the nodes that read no other, by content key.
+
+    It outlives their outputs, and so can be said of a run that read none of them because all came from the cache.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, str]] = {}
+
+    def see(
+        self,
+        nodes: Mapping[str, Node],
+        signatures: Mapping[str, Signature],
+        outputs: Mapping[str, NodeOutputs],
+        keys: Mapping[str, str],
+    ) -> None:
+        """Look at those of the nodes with these `outputs` that are sources."""
+        for name, given in outputs.items():
+            if not any(nodes[name].links) and keys[name] not in self._seen:
+                self._seen[keys[name]] = _describe_source(signatures[name], given)
+        while len(self._seen) > MOST:
+            del self._seen[next(iter(self._seen))]
+
+    def list_facts(self, keys: Mapping[str, str]) -> dict[str, str]:
+        """What was seen of nodes by their keys: `tensor.NAME` of a conditioning or latent, `dtype.NAME` of a model."""
+        return {f"{kind}.{name}": text for name, key in keys.items() for kind, text in self._seen.get(key, {}).items()}
 
 
-def _describe_source(name: str, signature: Signature, outputs: NodeOutputs) -> dict[str, str]:
-    """Facts of a node that reads no other: `tensor.NAME` of a conditioning or latent, `dtype.NAME` of a model."""
+def _describe_source(signature: Signature, outputs: NodeOutputs) -> dict[str, str]:
     facts = {}
     for slot, (spec, values) in enumerate(zip(signature.outputs, outputs.outputs, strict=False)):
         if spec.type in TENSOR_TYPES and (digest := outputs.digest(slot)):
-            facts[f"tensor.{name}"] = digest
+            facts["tensor"] = digest
         if spec.type == "MODEL" and values and (dtypes := _read_dtypes(values[0])):
-            facts[f"dtype.{name}"] = dtypes
+            facts["dtype"] = dtypes
     return facts
 
 

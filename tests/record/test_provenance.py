@@ -74,6 +74,15 @@ def test_the_order_counts_the_runs_of_the_process(recorded, session, tmp_path):
     assert "unet" in record.facts["cached"]
 
 
+def test_a_run_that_is_served_from_the_cache_tells_its_inputs_all_the_same(session, tmp_path):
+    overrides = [*PROBES, f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", "sampler.steps=1", "seed=6"]
+    first, second = (run(overrides=overrides, folder=tmp_path / name) for name in ("first", "second"))
+    assert second.executed == ()
+    told = {name: text for name, text in first.facts.items() if name.startswith(("tensor.", "dtype."))}
+    assert {"tensor.positive", "tensor.latent", "dtype.unet"} <= told.keys()
+    assert told.items() <= second.facts.items()
+
+
 def test_a_record_of_the_first_version_is_read():
     first = {"identity": "key", "files": {"unet.unet_name": "abc"}, "artifacts": {"a": "1"}, "pictures": {}}
     record = read_record(json.dumps(first))
