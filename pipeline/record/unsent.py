@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.record.finished_runs import IDENTITY
 from pipeline.record.open_runs import RECORD_ID
-from pipeline.record.orphans import WRITER, name_writer
+from pipeline.record.orphans import WRITER, end_orphans, name_writer
 from pipeline.record.store import UNSENT, Store, find_database, open_store, read_all
 
 SENT_AS = "sent_as"  # the tag of a run here: its id on the server
@@ -42,7 +42,12 @@ class UnsentRuns:
     def list_runs(self) -> list[dict[str, str]]:
         """`run_id`, `name` and `status` of the runs that can be sent, in the order in which to send them: one above
         others comes before those, and while it runs they wait too."""
-        found = list(self._read_runs()) if self._here else []
+        if not self._here:
+            return []
+        ids = [one.experiment_id for one in read_all(self._here.search_experiments)]
+        for experiment_id in ids:  # a power cut may have left runs that will never end
+            end_orphans(self._here, experiment_id)
+        found = list(read_all(self._here.search_runs, ids))
         running = {run.info.run_id for run in found if run.info.status == "RUNNING"}
         ready = [run for run in found if not running & {run.info.run_id, run.data.tags.get(PARENT)}]
         ready.sort(key=lambda run: (PARENT in run.data.tags, run.info.start_time))
@@ -62,10 +67,6 @@ class UnsentRuns:
         self._check(run, store.client, there)
         self._delete(run, there)
         return there
-
-    def _read_runs(self) -> Iterator[Any]:
-        ids = [one.experiment_id for one in read_all(self._here.search_experiments)]
-        return read_all(self._here.search_runs, ids)
 
     def _open_experiment(self, name: str) -> Store:
         if name not in self._stores:
