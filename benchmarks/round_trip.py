@@ -108,11 +108,11 @@ def name_changes(checkout: Checkout) -> dict[str, bool]:
     """For each change of one thing whether what differs is named when a run is run again, or compared."""
     checkout.call("-c", write_latent(0.0))
     for seed in (1, 2):
-        checkout.call("run.py", "inputs=files", "experiment=tiny", "latent.path=latent.pt", f"seed={seed}")
+        checkout.call("run.py", "experiment=tiny", "latent.path=latent.pt", "sampler.denoise=0.5", f"seed={seed}")
     first, second = checkout.read_runs()[-2:]
     named = {
         "seed": "seed" in checkout.call("-m", "pipeline", "compare", first.info.run_id, second.info.run_id),
-        "version of ComfyUI": "comfyui.version" in checkout.rerun(first, "comfyui.version=0.24.1"),
+        "version of ComfyUI": "version.comfyui" in checkout.rerun(first, "comfyui.version=0.24.1"),
     }
     checkout.call("-c", write_latent(1.0))
     named["input tensor"] = "tensor.latent" in checkout.rerun(first)
