@@ -25,6 +25,7 @@ from pipeline.commands import (
     compare,
     export,
     import_workflow,
+    models,
     redrive,
     rerun,
     runs,
@@ -36,7 +37,7 @@ from pipeline.commands import (
 from pipeline.config import CONF, register_names
 from pipeline.errors import ConfigError, PipelineError
 
-COMMANDS = (comfyui, show, import_workflow, export, runs, rerun, compare, clean, sync, sample, worker, redrive)
+COMMANDS = (comfyui, show, import_workflow, export, runs, rerun, compare, clean, sync, models, sample, worker, redrive)
 """The modules of the commands of `python -m pipeline`."""
 
 FULL_ERROR = "HYDRA_FULL_ERROR"

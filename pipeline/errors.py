@@ -5,6 +5,7 @@
     │   ├── CycleError   nodes feed each other in a circle
     │   └── PromptError  no output of a prompt in ComfyUI's API format can run; has ComfyUI's own error and node_errors
     ├── ComfyUIError     ComfyUI cannot be found, installed or started
+    ├── ModelFileError   model files cannot be fetched, or are not what they should be
     ├── NodeError        a node raised while it ran; names node, class_type and inputs
     │   └── RunInterrupted  the run was interrupted at that node
     ├── OutputError      a result cannot be written where the config says
@@ -89,6 +90,10 @@ class PromptError(ConfigError):
 
 class ComfyUIError(PipelineError):
     """ComfyUI cannot be found, installed or started; the message says what to do."""
+
+
+class ModelFileError(PipelineError):
+    """Model files cannot be fetched, or are not what they should be; a line for each says what to do."""
 
 
 class NodeError(PipelineError):

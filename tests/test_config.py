@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config import CONF, RunConfig, compose_config, read_config
 from pipeline.engine.comfyui.settings import ComfyUISettings
-from pipeline.engine.comfyui.start import MODELS
 from pipeline.graph.model import Link
+from pipeline.model_sets import MODELS, find_model_set
 from pipeline.record.tracker import TrackingSettings
 from pipeline.tiny_model import tiny_folder
 
@@ -217,6 +217,12 @@ def test_the_lightning_experiment_asks_for_its_inputs() -> None:
         f"{name}.path: is required and not given. Give it as {name}.path=VALUE"
         for name in ("positive", "negative", "latent")
     ]
+
+
+def test_the_models_of_the_experiment_can_be_fetched() -> None:
+    graph = read_composed(LIGHTNING).graph
+    assert find_model_set("diffusion_models", str(graph["unet"].inputs["unet_name"])) == "qwen_image_edit_2509"
+    assert find_model_set("loras", str(graph["lora"].inputs["lora_name"])) == "qwen_image_edit_2509"
 
 
 def test_by_default_the_demo_model_runs() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.errors import Problem, did_you_mean
 from pipeline.graph.signature import COMBO, InputSpec
+from pipeline.model_sets import find_model_set
 
 
 def check_value(
@@ -91,7 +92,9 @@ def _find_choice_fault(where: str, class_type: str, spec: InputSpec, value: Any)
         return None
     shown = ", ".join(map(repr, wrong))
     near = did_you_mean(wrong[0], spec.choices)
-    if spec.folder:
+    if spec.folder and (name := find_model_set(spec.folder, str(wrong[0]))):
+        message = f"{shown} is not in models/{spec.folder}. Fetch it: python -m pipeline models fetch {name}"
+    elif spec.folder:
         message = f"{shown} is not in models/{spec.folder}{near or _list_files(spec)}"
     else:
         message = f"{shown} is not a {spec.name} of {class_type}{near or _list_choices(spec.choices)}"

@@ -224,7 +224,7 @@ def test_once_installed_needs_neither_network_nor_lock(
         raise AssertionError("must not be called")
 
     monkeypatch.setattr(install, "find_sdist", refuse)
-    monkeypatch.setattr(install, "_alone", refuse)
+    monkeypatch.setattr(install, "alone", refuse)
     assert install_release(VERSION, tmp_path) == first
     assert len(server.ranges) == hits
 

@@ -22,8 +22,7 @@ import sys
 import tarfile
 import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -31,6 +30,7 @@ from urllib.request import url2pathname
 
 from pipeline.cache_folder import cache_folder
 from pipeline.errors import ComfyUIError, did_you_mean
+from pipeline.file_lock import alone
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def install_release(version: str, cache: Path | None = None) -> Path:
     if target.is_dir():
         return target
     try:
-        with _alone(target.with_name(f".{version}.lock"), version):
+        with alone(target.with_name(f".{version}.lock"), f"installing ComfyUI {version}"):
             if not target.is_dir():  # it may be there now, if we have waited
                 _install(version, release, target, cache / "downloads")
     except OSError as error:
@@ -120,24 +120,6 @@ def _find_release(version: str) -> Release:
             f"Known are {', '.join(RELEASES)}. For any other, give its folder by comfyui.path"
         )
     return RELEASES[version]
-
-
-@contextmanager
-def _alone(lock_file: Path, version: str) -> Iterator[None]:
-    """Hold `lock_file`, waiting for whoever holds it; the system frees it when a process dies."""
-    from filelock import FileLock, Timeout
-
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("another process is installing ComfyUI %s; waiting for it", version)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _install(version: str, release: Release, target: Path, downloads: Path) -> None:

@@ -22,10 +22,9 @@ from pipeline.engine.comfyui.locate import Installation, find_comfyui
 from pipeline.engine.comfyui.server_stand_in import install_server_stand_in
 from pipeline.engine.comfyui.settings import ComfyUISettings
 from pipeline.errors import ComfyUIError, ConfigError, Problem, did_you_mean
+from pipeline.model_sets import MODELS
 
 log = logging.getLogger(__name__)
-
-MODELS = Path(__file__).parents[3] / "models"  # the demo model
 
 # Options of ComfyUI that only its main.py or its server look at, and what does the same here.
 NOT_HERE = {
