@@ -182,10 +182,9 @@ def _append_rest(download: Download) -> None:
         if isinstance(error, httpx2.ReadError) and arrived > begun:  # a reset connection, which http_get gives up on
             log.info("the connection broke off at %s; going on", _gigabytes(arrived))
             return _append_rest(download)
-        is_hub = isinstance(error, httpx2.HTTPError)
-        reason = _explain(download.file, error) if is_hub else f"cannot be written: {error}. Make room"
-        if not is_hub and error.errno is None:  # http_get counts the bytes
-            reason = "the connection ended too soon"
+        reason = _explain(download.file, error)
+        if isinstance(error, OSError) and error.errno is not None:
+            reason = f"cannot be written: {error.strerror}. Make room"
         kept = f"{_gigabytes(arrived)} of {_gigabytes(download.size)} are kept: run again to go on from there"
         raise ModelFileError(f"{download.file.folder}/{download.target.name}: {reason}. {kept}") from error
 

@@ -225,6 +225,13 @@ PUT = "Put the file there, or name your models folder: comfyui.models=[FOLDER]"
             f"Choose from Qwen-Image-Lightning-4steps-V2.0.safetensors, anime.safetensors. {PUT}",
         ),
         (
+            InputSpec("lora_name", "COMBO", choices=("Qwen-Image-Lightning-4steps-V1.0.safetensors",), folder="loras"),
+            "Qwen-Image-Lightning-4steps-V2.0.safetensors",
+            "value_not_in_list",
+            "sampler.lora_name: 'Qwen-Image-Lightning-4steps-V2.0.safetensors' is not in models/loras. "
+            "Fetch it: python -m pipeline models fetch qwen_image_edit_2509",
+        ),
+        (
             InputSpec("vae_name", "COMBO", choices=(), folder="vae"),
             "x.pt",
             "value_not_in_list",
