@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run_worker(args: argparse.Namespace) -> None:
-    """Check the config, start ComfyUI, and answer requests until SIGTERM or Ctrl-C."""
+    """Check the config, start ComfyUI, and answer requests until SIGTERM or Ctrl-C; with run.dry_run check only."""
     args.overrides = [f"{GROUP}=kafka", *shlex.split(os.environ.get(OVERRIDES, DEFAULT)), *args.overrides]
     read = read_worker_config(args.overrides)
     from pipeline.service.handler import RequestHandler
@@ -38,6 +38,9 @@ def run_worker(args: argparse.Namespace) -> None:
     log_as_json()
     check_models(read)
     settings, health = read.worker, Health()
+    if read.run.dry_run:
+        print(f"the worker can start: config, ComfyUI and models are fine (not asked: {settings.bootstrap_servers})")
+        return
     base = [one for one in args.overrides if one.partition("=")[0].partition(".")[0] != GROUP]
     roots = [Path(root).expanduser() for root in settings.roots]
     ledger = Ledger(Path(settings.output_root).expanduser())
