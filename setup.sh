@@ -59,7 +59,7 @@ echo "== Python packages, in .venv"
 make setup PYTHON="$python"
 
 echo "== ComfyUI"
-.venv/bin/python -m pipeline comfyui
+.venv/bin/python -m pipeline comfyui | grep --invert-match '^models '
 
 if [[ $# -eq 0 ]]; then
     echo "== models"
