@@ -92,6 +92,7 @@ class RequestHandler:
                 self._ledger.take_back_attempt(request, number)
                 raise HandedBack from error
             except ConfigError as error:
+                self._ledger.forget_attempts(request)
                 raise RefusedRequest(*map(str, error.problems)) from error
             except NodeError as error:
                 log.error("attempt %d of %d failed: %s", number, self._attempts, error)
