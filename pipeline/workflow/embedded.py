@@ -159,10 +159,12 @@ def _read_media(path: Path) -> Iterator[tuple[str, str]]:
     """The tags of a video or a sound, and those of its streams."""
     import av
 
+    # PyAV before 19 refuses tags that are no UTF-8, unless it is told; later ones keep their bytes as surrogates.
+    told: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
     try:
-        with av.open(str(path), metadata_errors="replace") as media:
+        with av.open(str(path), **told) as media:
             tags = [dict(media.metadata), *(dict(stream.metadata) for stream in media.streams)]
     except av.FFmpegError as error:
         raise _refuse(path, f"is no JSON and no picture, video, sound or model that can be read ({error})") from error
-    for one in tags:
-        yield from ((key.lower(), value) for key, value in one.items())
+    for key, value in (tag for one in tags for tag in one.items()):
+        yield key.lower(), value.encode(errors="surrogateescape").decode(errors="replace")
