@@ -4,12 +4,16 @@
 # The wheels of torch bring CUDA's libraries, of the version in requirements.txt, so this needs none of them: `base` is
 # the smallest image of that version, which makes the toolkit refuse a driver that is too old and bring nvidia-smi in.
 FROM nvidia/cuda:13.0.2-base-ubuntu24.04 AS build
-COPY --from=ghcr.io/astral-sh/uv:0.13.9 /uv /usr/local/bin/uv
+RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
 # Bytecode is compiled here, because the worker cannot write beside its code.
-ENV UV_PYTHON_INSTALL_DIR=/opt/python UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
+ENV PATH=/opt/uv/bin:$PATH UV_PYTHON_INSTALL_DIR=/opt/python UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 WORKDIR /app
-RUN uv venv --managed-python --python 3.13.18 .venv
 COPY requirements.txt ./
+# uv is one of the pinned packages.
+RUN python3 -m venv /opt/uv \
+    && awk '/^uv==/ {found = 1} found {print} found && !/\\$/ {exit}' requirements.txt > /opt/uv/requirements.txt \
+    && pip install --no-deps --require-hashes --requirement /opt/uv/requirements.txt
+RUN uv venv --managed-python --python 3.13.18 .venv
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv pip sync --python .venv/bin/python --require-hashes requirements.txt
 COPY pyproject.toml README.md LICENSE run.py ./
