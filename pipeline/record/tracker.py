@@ -81,8 +81,9 @@ class FinishedRun:
 class Tracker:
     """A connection to one writer process, which lives until this process ends.
 
-    What is told to it is written in the order of telling, while this process goes on. After a failure of the writer
-    `failed` is true and all methods, those of its runs as well, raise TrackingError; another tracker may fare better.
+    What is told to it is written in the order of telling, while this process goes on. One thread tells; another may
+    wait for what was told. After a failure of the writer `failed` is true and all methods, those of its runs as well,
+    raise TrackingError; another tracker may fare better.
     """
 
     def __init__(self, settings: TrackingSettings):
@@ -103,6 +104,7 @@ class Tracker:
         )
         _widen(self._writer.stdin)
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._reading = threading.Lock()  # or one thread would take what another waits for
         self._listener = threading.Thread(target=self._listen, name="latentgrid-tracker", daemon=True)
         self._listener.start()
         atexit.register(self.close)
@@ -168,9 +170,10 @@ class Tracker:
 
     def wait_for(self, number: int) -> MLflowRun:
         """Wait until the record of a finished run is complete."""
-        while number not in self._finished:
-            self._take(self._answers.get())
-        return self._finished[number]
+        with self._reading:
+            while number not in self._finished:
+                self._take(self._answers.get())
+            return self._finished[number]
 
     def send(self, what: str, run: int, **content: Any) -> None:
         """Tell the writer of a run."""
@@ -186,7 +189,8 @@ class Tracker:
         """Let the writer finish and end. Idempotent."""
         atexit.unregister(self.close)
         if self._writer.stdin and not self._writer.stdin.closed:
-            self._writer.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it failed before it had read all
+                self._writer.stdin.close()
         if self._count:  # else it has nothing to say, and will end by itself once mlflow is imported
             self._listener.join()
 
@@ -198,11 +202,12 @@ class Tracker:
     def _ask(self, what: str, expected: str, **content: Any) -> Any:
         """Tell the writer something, and wait for what it says is `expected`."""
         self._send(what, **content)
-        while True:
-            answer = self._answers.get()
-            if expected in answer:
-                return answer[expected]
-            self._take(answer)
+        with self._reading:
+            while True:
+                answer = self._answers.get()
+                if expected in answer:
+                    return answer[expected]
+                self._take(answer)
 
     def _take(self, answer: dict[str, Any]) -> None:
         """Keep what the writer says of a run."""
