@@ -228,10 +228,10 @@ def wait_until_ready(port: int, ready: bool) -> None:
 def test_a_mock_cluster_will_do(tmp_path, environment):
     servers, kept = make_mock_cluster()
     service = Service((servers, kept), tmp_path, environment)
-    service.send(service.make_request("a"), [("reply-topic", f"{service.name}-elsewhere".encode())])
+    service.send(service.make_request("a"))
     service.send(b"poison")
     with service.worker() as worker:
-        (reply,) = service.read(f"{service.name}-elsewhere", 1)
+        (reply,) = service.read(service.replies, 1)
         (letter,) = service.read(service.dead, 1)
         stop(worker)
     assert json.loads(reply.value())["status"] == "ok"
