@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check ui lock
+.PHONY: help setup demo test faults check ui lock
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -18,6 +18,9 @@ demo: setup ## run the default graph once and print where its latent, picture an
 
 test: setup ## run all tests
 	$(BIN)/python -m pytest
+
+faults: setup ## test the Kafka worker under faults at full size: 500 requests a test, 20 kills
+	LATENTGRID_FAULTS=500 $(BIN)/python -m pytest tests/service/test_faults.py
 
 check: setup ## lint, check types and import contracts
 	$(BIN)/ruff check .

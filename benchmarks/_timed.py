@@ -1,6 +1,7 @@
 """Runs a script as `python SCRIPT ARGS...` would, with a clock on every call of KSampler's function.
 
     python benchmarks/_timed.py CLOCK SCRIPT [ARGS...]
+    python benchmarks/_timed.py CLOCK -m MODULE [ARGS...]
     python benchmarks/_timed.py CLOCK pipeline.run [OVERRIDES...]    latentgrid in a loop, a seed on each line of stdin
 
 The clock is the same for whatever is measured, so it favours none. For each call a JSON line is added to the file
@@ -116,9 +117,12 @@ def main(clock: str, script: str, *args: str) -> None:
     sys.meta_path.insert(0, ClockOnKSampler(Path(clock)))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that a server notes its end, too
     root = str(Path(__file__).resolve().parents[1])
-    sys.path[0] = root if script == "pipeline.run" else os.path.dirname(script)  # noqa: PTH120
+    sys.path[0] = root if script in ("pipeline.run", "-m") else os.path.dirname(script)  # noqa: PTH120
     if script == "pipeline.run":
         run_in_loop(list(args))
+    elif script == "-m":
+        sys.argv = list(args)
+        runpy.run_module(args[0], run_name="__main__")
     else:
         sys.argv = [script, *args]
         runpy.run_path(script, run_name="__main__")

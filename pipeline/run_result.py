@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError, Problem, TrackingError
 from pipeline.graph.check import CheckedGraph
-from pipeline.record.tracker import MLflowRun
+from pipeline.record.tracker import MLflowRun, TrackedRun
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,7 @@ class RunResult:
     metrics: the last value of each metric of the record.
     facts: what its record.json says of it.
     folder, files: where the results lie; mlflow: the run in MLflow, None without tracking.
+    pending: the record, if it was not waited for; see `wait`.
     linked: the id of the run whose results these are, if it was found in MLflow and nothing had to run; latents and
     outputs are then in the files only. A dry run has only `checked`.
     """
@@ -40,6 +41,7 @@ class RunResult:
     folder: Path | None = None
     files: tuple[Path, ...] = ()
     mlflow: MLflowRun | None = None
+    pending: TrackedRun | None = None
     linked: str | None = None
 
     @property
@@ -47,6 +49,13 @@ class RunResult:
         """The kept latent of a run that keeps just one."""
         (samples,) = self.latents.values()
         return samples
+
+    def wait(self) -> MLflowRun | None:
+        """The run in MLflow, once its record is complete; may be called from another thread. Raises TrackingError."""
+        try:
+            return self.pending.wait() if self.pending else self.mlflow
+        except TrackingError as error:
+            raise TrackingError(f"{error}\nThe results are kept: {self.folder}") from error
 
     def get_objective(self, metric: str | None) -> float | None:
         """The value of a metric. Raises ConfigError if it was not measured, because its node did not have to run."""

@@ -61,8 +61,13 @@ def run(
     return run_config(config, Path(folder or now.strftime("outputs/runs/%Y-%m-%d/%H-%M-%S-%f")), hydra)
 
 
-def run_config(config: DictConfig | Mapping[str, Any], folder: Path, hydra: Any = None) -> RunResult:
-    """Run a composed config into `folder`; `hydra` is its hydra node, which knows the overrides and the choices."""
+def run_config(
+    config: DictConfig | Mapping[str, Any], folder: Path, hydra: Any = None, waits: bool = True
+) -> RunResult:
+    """Run a composed config into `folder`; `hydra` is its hydra node, which knows the overrides and the choices.
+
+    Unless it `waits`, the record in MLflow is complete only when `RunResult.wait` returns.
+    """
     read = read_config(config)
     if read.has_wrong_settings:
         raise ConfigError(read.problems)
@@ -76,7 +81,7 @@ def run_config(config: DictConfig | Mapping[str, Any], folder: Path, hydra: Any 
     name = read.run.name or " ".join(_list_overrides(hydra))
     reference = find_reference(read)
     identity = identify(read, checked, reference=reference)
-    return run_checked(CheckedRun(name, config, hydra, read, checked, identity, reference), folder)
+    return run_checked(CheckedRun(name, config, hydra, read, checked, identity, reference), folder, waits=waits)
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,9 @@ class InSweep:
     batch: SeedBatch | None = None
 
 
-def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> RunResult:
-    """Run into `folder`. The record in MLflow is complete on return; that of a run in a sweep comes later."""
+def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None, waits: bool = True) -> RunResult:
+    """Run into `folder`. If it `waits`, the record in MLflow is complete on return; that of a run in a sweep comes
+    later."""
     session = open_session(job.read)
     session.set_output_folder(open_folder(folder).resolve())
     session.use_cache(job.read.run.cache)
@@ -168,10 +174,9 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
         raise
     try:
         recorder.finish("FINISHED", time.perf_counter() - began, learnt=execution.facts)
-        mlflow = None if sweep and sweep.record else recorder.wait()
     except TrackingError as error:
         raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error
-    return RunResult(
+    result = RunResult(
         checked=job.checked,
         latents=latents,
         outputs=_name_outputs(execution, job.checked),
@@ -182,8 +187,11 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None) -> 
         facts={**facts.all_facts, **recorder.learnt},
         folder=recorder.folder,
         files=tuple(recorder.files),
-        mlflow=mlflow,
+        pending=recorder.run,
     )
+    if not waits or (sweep and sweep.record):
+        return result
+    return dataclasses.replace(result, mlflow=result.wait(), pending=None)
 
 
 def link_run(job: CheckedRun, found: FinishedRun, folder: Path, parent: TrackedRun | None) -> RunResult:

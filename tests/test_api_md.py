@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.request
 from typing import Any
 
@@ -65,12 +66,14 @@ def answer(session, tmp_path):
     def answer(**changes: Any) -> dict[str, Any]:
         request_id = changes.get("request_id", REQUEST["request_id"])
         try:
-            response = handler.answer(read_request(json.dumps({**REQUEST, **places, **changes}).encode()))
+            request = read_request(json.dumps({**REQUEST, **places, **changes}).encode())
+            response = handler.answer(request, threading.Event())
         except RefusedRequest as error:
             response = refuse(request_id, error)
         return json.loads(response.model_dump_json())
 
-    return answer
+    yield answer
+    handler.close()
 
 
 def find_form(value: Any) -> Any:
@@ -97,11 +100,11 @@ def test_every_type_of_error_is_named(answer, tmp_path):
     other = answer(latent_image={"path": "/etc/hostname"})
     types = [answer(step=1), other, answer(unet_model_name="x"), answer(lora_model_name="x"), answer(cfg=-1)]
     (tmp_path / "latent.pt").write_bytes(b"no tensor")
-    types += [answer()]
+    types += [answer(), answer(deadline="2020-01-01T12:00:00Z")]
     named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`.*?) \|", TEXT.partition("`error.type`")[2], re.M)))
     for reply in types:
         assert reply["error"]["type"] in named
-    assert len({reply["error"]["type"] for reply in types}) == 5
+    assert len({reply["error"]["type"] for reply in types}) == 6
 
 
 def test_every_field_is_listed():

@@ -17,6 +17,7 @@ Every file appears whole or not at all.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import tempfile
 import uuid
@@ -108,8 +109,10 @@ def write_tensors(folder: Path, name: str, value: Any) -> Path:
     """Write tensors in containers of plain values, as torch.save does."""
     import torch
 
+    buffer = io.BytesIO()
+    torch.save(value, buffer)  # straight to a file, it says of a full disk that it is a RuntimeError
     with _written_whole(folder / name) as path:
-        torch.save(value, path)
+        path.write_bytes(buffer.getbuffer())
     return folder / name
 
 

@@ -54,8 +54,8 @@ class Recorder:
     """Keeps one run: its files in `folder`, and its MLflow run, below `parent`, if there is a `tracker`.
 
     Call `start`, pass it the executor's events, `keep_latent` for what is kept, then `finish` once. What goes to MLflow
-    is written in the background; `wait` waits for it. `outputs` has the content of each kept latent, `learnt` the facts
-    that only the run has shown, `tags` those of them that MLflow shows too.
+    is written in the background, as `run`; `wait` waits for it. `outputs` has the content of each kept latent, `learnt`
+    the facts that only the run has shown, `tags` those of them that MLflow shows too.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Recorder:
     tags: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     learnt: dict[str, str] = field(default_factory=dict)
-    _run: TrackedRun | None = None
+    run: TrackedRun | None = None
     _found: set[Path] = field(default_factory=set)
     _metrics: list[tuple[str, float, float, int]] = field(default_factory=list)
     _cached: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ class Recorder:
             self.tracker.raise_if_failed()
             parent = self.parent if self.parent and self.parent.tracker is self.tracker else None  # else it failed
             known = self.facts
-            run = NewRun(
+            begun = NewRun(
                 known.name,
                 known.params,
                 known.tags,
@@ -96,7 +96,7 @@ class Recorder:
                 known.inputs,
                 known.all_facts,
             )
-            self._run = self.tracker.start(run, time.time(), parent)
+            self.run = self.tracker.start(begun, time.time(), parent)
         for path in written:
             self._add(path)
 
@@ -150,12 +150,12 @@ class Recorder:
         self._measure("seconds/total", seconds)
         for name, value in facts.measure_peak_memory().items():
             self._measure(name, value)
-        if self._run:
+        if self.run:
             tags = {"cached": self.learnt["cached"], **self.tags}
             if error:
                 tags["error"] = error[:5000]
-            self._run.log(self._metrics, tags)
-            self._run.finish(status, time.time(), self.learnt, self.outputs)
+            self.run.log(self._metrics, tags)
+            self.run.finish(status, time.time(), self.learnt, self.outputs)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -164,7 +164,7 @@ class Recorder:
 
     def wait(self) -> MLflowRun | None:
         """Wait until the finished record is complete. Raises TrackingError."""
-        return self._run.wait() if self._run else None
+        return self.run.wait() if self.run else None
 
     def _measure(self, name: str, value: float, step: int = 0) -> None:
         self._metrics.append((name, value, time.time(), step))
@@ -172,5 +172,5 @@ class Recorder:
     def _add(self, path: Path, picture_key: str | None = None) -> None:
         if path not in self.files:  # a run out of memory starts again
             self.files.append(path)
-        if self._run:
-            self._run.add_file(path, picture_key)
+        if self.run:
+            self.run.add_file(path, picture_key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
@@ -77,8 +78,9 @@ class FinishedRun:
 class Tracker:
     """A connection to one writer process, which lives until this process ends.
 
-    What is told to it is written in the order of telling, while this process goes on. After a failure of the writer
-    `failed` is true and all methods, those of its runs as well, raise TrackingError; another tracker may fare better.
+    What is told to it is written in the order of telling, while this process goes on. One thread tells; another may
+    wait for what was told. After a failure of the writer `failed` is true and all methods, those of its runs as well,
+    raise TrackingError; another tracker may fare better.
     """
 
     def __init__(self, settings: TrackingSettings):
@@ -89,6 +91,7 @@ class Tracker:
         self._is_open = False
         self.failed = False
         self._writer = WriterProcess()
+        self._reading = threading.Lock()  # or one thread would take what another waits for
         atexit.register(self.close)
         self._send("open", uri=settings.uri, experiment=settings.experiment_name)
 
@@ -170,8 +173,9 @@ class Tracker:
 
         Raises TrackingError, and goes on, if the server went out of reach with the run that was to be linked.
         """
-        while number not in self._finished and number not in self._lost:
-            self._take(self._writer.receive())
+        with self._reading:
+            while number not in self._finished and number not in self._lost:
+                self._take(self._writer.receive())
         if number in self._lost:
             raise TrackingError(f"tracking.uri: {self._settings.uri!r} went out of reach: {self._lost[number]}")
         return self._finished[number]
@@ -183,10 +187,15 @@ class Tracker:
     def raise_if_failed(self) -> None:
         """Raise TrackingError if the writer has failed by now. Waits for a server only, until it has let us in: it may
         refuse us, and nothing is to be computed before we know."""
-        while is_server(str(self._settings.uri)) and not self._is_open:
-            self._take(self._writer.receive())
-        while answer := self._writer.receive_waiting():
-            self._take(answer)
+        if not self._reading.acquire(blocking=False):
+            return  # another thread waits for answers, and takes this one too
+        try:
+            while is_server(str(self._settings.uri)) and not self._is_open:
+                self._take(self._writer.receive())
+            while answer := self._writer.receive_waiting():
+                self._take(answer)
+        finally:
+            self._reading.release()
 
     def close(self) -> None:
         """Let the writer finish and end. Idempotent."""
@@ -202,11 +211,12 @@ class Tracker:
     def _ask(self, what: str, expected: str, **content: Any) -> Any:
         """Tell the writer something, and wait for what it says is `expected`."""
         self._send(what, **content)
-        while True:
-            answer = self._writer.receive()
-            if expected in answer:
-                return answer[expected]
-            self._take(answer)
+        with self._reading:
+            while True:
+                answer = self._writer.receive()
+                if expected in answer:
+                    return answer[expected]
+                self._take(answer)
 
     def _take(self, answer: dict[str, Any]) -> None:
         """Keep what the writer says without being asked, or of a run."""
@@ -233,8 +243,9 @@ class Tracker:
 
     def _wait_for_failure(self) -> None:
         """The writer is gone; its last answer says why."""
-        while True:
-            self._raise_if_failed(self._writer.receive())
+        with self._reading:
+            while True:
+                self._raise_if_failed(self._writer.receive())
 
     def _raise_if_failed(self, answer: Mapping[str, Any]) -> None:
         if "error" not in answer:

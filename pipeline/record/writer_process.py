@@ -61,7 +61,8 @@ class WriterProcess:
     def close(self, wait: bool = True) -> None:
         """Let it finish and end, and `wait` for that. Idempotent."""
         if self._process.stdin and not self._process.stdin.closed:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it failed before it had read all
+                self._process.stdin.close()
         if wait:
             self._listener.join()
 

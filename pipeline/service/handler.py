@@ -1,38 +1,51 @@
-"""From a request to its answer: checks, sampling, retries. Knows nothing of Kafka."""
+"""From a request to its answer: checks, sampling, retries. Knows nothing of Kafka.
+
+Requests may be answered in several threads. They sample one after the other, in a thread of its own; what comes before
+and after (finding the inputs, waiting for the record, hashing the result) goes on beside the sampling of the next.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
 from pipeline.errors import ConfigError, NodeError, OutputError, RunInterrupted, TrackingError
+from pipeline.run_result import RunResult
+from pipeline.runner import interrupt_run
 from pipeline.service.claims import find_file
-from pipeline.service.ledger import Ledger
+from pipeline.service.ledger import Ledger, digest_request
 from pipeline.service.messages import (
+    DeadlineExceededError,
     Failure,
     KafkaSamplingRequest,
     KafkaSamplingResponse,
     RefusedRequest,
     describe_file,
 )
-from pipeline.service.sample_latent import INPUTS, SETTINGS, sample
+from pipeline.service.sample_latent import INPUTS, SEEDS, SETTINGS, Sampling, prepare_sampling
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before another try while the disk is full or MLflow cannot be reached."""
+LOOK = 0.05
+"""Seconds from one look to the next whether a request is still to be answered."""
 
 
 class HandedBack(Exception):
-    """The worker was told to stop before the request was answered; another worker will take it."""
+    """The request is not to be answered here any more; another worker will take it."""
 
 
 class RequestHandler:
-    """Answers requests one after the other, from the config of the overrides `base`.
+    """Answers requests from the config of the overrides `base`.
 
     `tells` is called with True when requests can be answered, with False while the disk or the record refuses.
     """
@@ -46,66 +59,95 @@ class RequestHandler:
         tells: Callable[[bool], None] = lambda ready: None,
     ):
         self._base, self._roots, self._ledger, self._attempts, self._tells = base, roots, ledger, attempts, tells
-        self._stopping = threading.Event()
+        self._sampler = ThreadPoolExecutor(1, "latentgrid-sampler")
 
-    def stop(self) -> None:
-        """Hand back what is in hand, as soon as the sampler takes notice; from another thread."""
-        from pipeline.runner import interrupt_run
+    def close(self) -> None:
+        """Wait until nothing is sampled any more."""
+        self._sampler.shutdown()
 
-        self._stopping.set()
-        interrupt_run()
-
-    def answer(self, request: KafkaSamplingRequest) -> KafkaSamplingResponse:
+    def answer(self, request: KafkaSamplingRequest, let_go: threading.Event) -> KafkaSamplingResponse:
         """The answer to a request: that of before, if it came before, else a new one, which is kept.
 
-        Raises RefusedRequest for a request that cannot be answered, HandedBack after `stop`. While the disk is full or
-        MLflow cannot be reached it waits, because that is no fault of the request.
+        Raises RefusedRequest for a request that cannot be answered; HandedBack soon after `let_go` is set, at the next
+        step of the sampler. While the disk is full or MLflow cannot be reached it waits, because that is no fault of
+        the request.
         """
         pause = FIRST_PAUSE
         while True:
             try:
-                known = self._ledger.find_answer(request)
-                answer = known or self._sample(request)
+                with self._alone(request, let_go):
+                    answer = self._ledger.find_answer(request) or self._sample(request, let_go)
                 self._tells(True)
                 return answer
             except (OutputError, TrackingError) as error:
-                log.error("%s; tried again in %.1f s", error, pause)
+                log.error("%s; tried again in %.1f s", error, pause, extra={"request_id": request.request_id})
                 self._tells(False)
-                if self._stopping.wait(pause):
-                    raise HandedBack from error
+                _wait(pause, request, let_go)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _sample(self, request: KafkaSamplingRequest) -> KafkaSamplingResponse:
-        if request.deadline and datetime.now(UTC) > request.deadline:
-            raise RefusedRequest(f"deadline: has passed, got {request.deadline.isoformat()}")
-        inputs = self._find_inputs(request)
-        while True:
-            if self._stopping.is_set():
-                raise HandedBack
-            number = self._ledger.begin_attempt(request)
-            if number > self._attempts:
-                self._ledger.forget_attempts(request)  # so that it can be driven again
-                raise RefusedRequest(f"sampling: ended the process {self._attempts} times, see the worker's log")
+    @contextmanager
+    def _alone(self, request: KafkaSamplingRequest, let_go: threading.Event) -> Iterator[None]:
+        """While nobody else, here or in another worker, answers the same request."""
+        lock = self._ledger.get_lock(request)
+        while not lock.is_locked:
             try:
-                given = sample(self._base, inputs, _read_settings(request), self._ledger.get_folder(request), True)
-            except RunInterrupted as error:
-                self._ledger.take_back_attempt(request, number)
-                raise HandedBack from error
-            except ConfigError as error:
-                self._ledger.forget_attempts(request)
-                raise RefusedRequest(*map(str, error.problems)) from error
-            except NodeError as error:
-                log.error("attempt %d of %d failed: %s", number, self._attempts, error)
-                if number == self._attempts:
-                    self._ledger.forget_attempts(request)
-                    raise RefusedRequest(f"sampling: {error.reason} ({number} attempts)") from error
-            except (OutputError, TrackingError):
-                self._ledger.take_back_attempt(request, number)
-                raise
-            else:
-                answer = _make_answer(request, given)
-                self._ledger.keep_answer(request, answer)
-                return answer
+                lock.acquire(timeout=LOOK)
+            except Timeout:
+                if let_go.is_set():
+                    raise HandedBack from None
+            except OSError as error:
+                raise OutputError(f"{lock.lock_file}: cannot be locked: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _sample(self, request: KafkaSamplingRequest, let_go: threading.Event) -> KafkaSamplingResponse:
+        _raise_if_over(request, let_go)
+        inputs = self._find_inputs(request)
+        try:
+            sampling = prepare_sampling(
+                self._base, inputs, _read_settings(request), self._ledger.get_folder(request), True
+            )
+            while True:
+                number, result = self._sampler.submit(self._try, request, sampling, let_go).result()
+                if result:
+                    break
+        except ConfigError as error:
+            raise RefusedRequest(*map(str, error.problems)) from error
+        try:
+            answer = _make_answer(request, sampling.describe(result))
+            self._ledger.keep_answer(request, answer)
+        except (OutputError, TrackingError):
+            self._ledger.take_back_attempt(request, number)
+            raise
+        return answer
+
+    def _try(
+        self, request: KafkaSamplingRequest, sampling: Sampling, let_go: threading.Event
+    ) -> tuple[int, RunResult | None]:
+        """One attempt, in the sampling thread: its number, and what it gave if no node failed."""
+        _raise_if_over(request, let_go)
+        number = self._ledger.begin_attempt(request)
+        if number > self._attempts:
+            self._ledger.forget_attempts(request)  # so that it can be driven again
+            raise RefusedRequest(f"sampling: ended the process {self._attempts} times, see the worker's log")
+        try:
+            with _interrupted_when_over(request, let_go):
+                return number, sampling.run()
+        except RunInterrupted as error:
+            self._ledger.take_back_attempt(request, number)
+            _raise_if_over(request, let_go)
+            raise HandedBack from error
+        except NodeError as error:
+            log.error("attempt %d of %d failed: %s", number, self._attempts, error)
+            if number < self._attempts:
+                return number, None
+            self._ledger.forget_attempts(request)
+            raise RefusedRequest(f"sampling: {error.reason} ({number} attempts)") from error
+        except (ConfigError, OutputError, TrackingError):
+            self._ledger.take_back_attempt(request, number)
+            raise
 
     def _find_inputs(self, request: KafkaSamplingRequest) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -126,8 +168,47 @@ def refuse(request_id: str, error: RefusedRequest) -> KafkaSamplingResponse:
     return KafkaSamplingResponse(request_id=request_id, status="error", error=failure)
 
 
+def _seconds_left(request: KafkaSamplingRequest) -> float:
+    return (request.deadline - datetime.now(UTC)).total_seconds() if request.deadline else float("inf")
+
+
+def _raise_if_over(request: KafkaSamplingRequest, let_go: threading.Event) -> None:
+    if let_go.is_set():
+        raise HandedBack
+    if request.deadline and _seconds_left(request) <= 0:
+        raise DeadlineExceededError(f"deadline: has passed, got {request.deadline.isoformat()}")
+
+
+def _wait(seconds: float, request: KafkaSamplingRequest, let_go: threading.Event) -> None:
+    let_go.wait(max(0.0, min(seconds, _seconds_left(request))))
+    _raise_if_over(request, let_go)
+
+
+@contextmanager
+def _interrupted_when_over(request: KafkaSamplingRequest, let_go: threading.Event) -> Iterator[None]:
+    """Interrupt the run within when `let_go` is set or the deadline passes, again and again: one that has not quite
+    begun forgets it."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(LOOK):
+            if let_go.is_set() or _seconds_left(request) <= 0:
+                interrupt_run()
+
+    watcher = threading.Thread(target=watch, name="latentgrid-watcher", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
 def _read_settings(request: KafkaSamplingRequest) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in SETTINGS}
+    """A request without a seed has one that follows from it, or it would give another latent after a crash."""
+    drawn = int(digest_request(request), 16) % SEEDS
+    settings = {name: getattr(request, name) for name in SETTINGS}
+    return {**settings, "seed": drawn if request.seed is None else request.seed}
 
 
 def _make_answer(request: KafkaSamplingRequest, given: dict[str, Any]) -> KafkaSamplingResponse:

@@ -1,21 +1,29 @@
 """What is known of requests on disk, beside their results: how often each was tried, and its answer.
 
 A request that comes again after a crash, or twice, finds its answer here and is not sampled again. Workers that share
-a topic must share this folder.
+a topic must share this folder, on a file system with locks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
+from filelock import FileLock
+from pydantic import ValidationError
+
+from pipeline.errors import OutputError
 from pipeline.record.artifacts import open_folder, write_text
 from pipeline.record.file_hashes import hash_file
 from pipeline.service.messages import KafkaSamplingRequest, KafkaSamplingResponse, RefusedRequest
 
+log = logging.getLogger(__name__)
+
 ANSWER = "response.json"
 ATTEMPTS = "attempts.json"
+LOCK = ".lock"
 
 
 class Ledger:
@@ -28,6 +36,11 @@ class Ledger:
         """Where the results of a request go."""
         return self.root / request.request_id
 
+    def get_lock(self, request: KafkaSamplingRequest) -> FileLock:
+        """The lock on the folder of a request: a request that was sent twice may be in the hands of two workers. The
+        system opens it when its process dies. Raises OutputError."""
+        return FileLock(open_folder(self.get_folder(request)) / LOCK)
+
     def find_answer(self, request: KafkaSamplingRequest) -> KafkaSamplingResponse | None:
         """The answer that was given to this request, if its file is still as it was.
 
@@ -36,10 +49,14 @@ class Ledger:
         path = self.get_folder(request) / ANSWER
         if not path.is_file():
             return None
-        kept = json.loads(path.read_text())
-        if kept["digest"] != _digest(request):
+        try:
+            kept = json.loads(path.read_bytes())
+            answer, digest = KafkaSamplingResponse.model_validate(kept["response"]), kept["digest"]
+        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+            log.warning("%s: cannot be read, so the request is sampled again: %s", path, error)
+            return None
+        if digest != digest_request(request):
             raise RefusedRequest(f"request_id: was used for another request before, got {request.request_id!r}")
-        answer = KafkaSamplingResponse.model_validate(kept["response"])
         latent = answer.sampled_latent
         intact = latent is None or (Path(latent.path).is_file() and hash_file(Path(latent.path)) == latent.sha256)
         return answer if intact else None
@@ -47,14 +64,19 @@ class Ledger:
     def begin_attempt(self, request: KafkaSamplingRequest) -> int:
         """Note, before it is made, that one attempt more is made; its number. Raises OutputError."""
         folder = open_folder(self.get_folder(request))
-        path = folder / ATTEMPTS
-        number = 1 + (json.loads(path.read_text())["attempts"] if path.is_file() else 0)
+        try:
+            number = 1 + int(json.loads((folder / ATTEMPTS).read_bytes())["attempts"])
+        except (OSError, ValueError):
+            number = 1
         write_text(folder, ATTEMPTS, json.dumps({"attempts": number}))
         return number
 
     def take_back_attempt(self, request: KafkaSamplingRequest, number: int) -> None:
-        """An attempt that ended for no fault of the request does not count. Raises OutputError."""
-        write_text(self.get_folder(request), ATTEMPTS, json.dumps({"attempts": number - 1}))
+        """An attempt that ended for no fault of the request does not count."""
+        try:
+            write_text(self.get_folder(request), ATTEMPTS, json.dumps({"attempts": number - 1}))
+        except OutputError:  # the disk is full, but a file can still be removed
+            self.forget_attempts(request)
 
     def forget_attempts(self, request: KafkaSamplingRequest) -> None:
         """Begin to count anew."""
@@ -62,10 +84,10 @@ class Ledger:
 
     def keep_answer(self, request: KafkaSamplingRequest, answer: KafkaSamplingResponse) -> None:
         """Keep an answer before it is sent. Raises OutputError."""
-        kept = {"digest": _digest(request), "response": answer.model_dump(mode="json")}
+        kept = {"digest": digest_request(request), "response": answer.model_dump(mode="json")}
         write_text(open_folder(self.get_folder(request)), ANSWER, json.dumps(kept, indent=2) + "\n")
 
 
-def _digest(request: KafkaSamplingRequest) -> str:
+def digest_request(request: KafkaSamplingRequest) -> str:
     """Of all that the answer depends on."""
     return hashlib.sha256(request.model_dump_json(exclude={"deadline"}).encode()).hexdigest()

@@ -13,15 +13,27 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from pipeline.record.file_hashes import hash_file
 from pipeline.service.sample_latent import REQUEST_ID
 
+Name = Annotated[str, Field(max_length=1024)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+MOST_REASONS, LONGEST_REASON = 50, 1000
+"""A message may have a megabyte of mistakes; what is sent of them must fit another one."""
+
+
 class RefusedRequest(Exception):
-    """A request that can never be answered; `reasons` say why, one for each mistake."""
+    """A request that can never be answered; `reasons` say why, one for each mistake, as far as they fit a message."""
 
     def __init__(self, *reasons: str):
-        self.reasons = reasons
-        super().__init__("; ".join(reasons))
+        more = len(reasons) - MOST_REASONS
+        self.reasons = tuple(_shorten(reason) for reason in reasons[:MOST_REASONS])
+        if more > 0:
+            self.reasons += (f"and {more} more",)
+        super().__init__("; ".join(self.reasons))
+
+
+class DeadlineExceededError(RefusedRequest):
+    """The deadline of a request passed before it was sampled, or while it was."""
 
 
 class _Message(BaseModel):
@@ -39,7 +51,7 @@ class TensorFile(_Message):
 class KafkaSamplingRequest(_Message):
     """A request to sample one latent; the parameters are those of `sample_latent`.
 
-    A request whose `deadline` has passed when its turn comes is not sampled.
+    A request whose `deadline` has passed is not sampled, or no further.
     """
 
     version: Literal[1] = 1
@@ -47,14 +59,14 @@ class KafkaSamplingRequest(_Message):
     positive_encoding: TensorFile
     negative_encoding: TensorFile
     latent_image: TensorFile
-    unet_model_name: str | None = None
-    lora_model_name: str | None = None
+    unet_model_name: Name | None = None
+    lora_model_name: Name | None = None
     lora_strength: float = 1.0
     seed: int | None = Field(default=None, ge=0, lt=2**64)
     steps: int = 4
     cfg: float = 1.0
-    sampler_name: str = "euler"
-    scheduler: str = "simple"
+    sampler_name: Name = "euler"
+    scheduler: Name = "simple"
     denoise: float = 1.0
     shift: float = 3.0
     strength: float = 1.0
@@ -99,6 +111,12 @@ def find_request_id(body: bytes | None) -> str | None:
         return Named.model_validate_json(body or b"").request_id
     except ValidationError:
         return None
+
+
+def _shorten(reason: str) -> str:
+    """What UTF-8 can hold of it, up to a length."""
+    text = reason.encode(errors="replace").decode()
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} ..."
 
 
 def describe_file(path: Path) -> TensorFile:

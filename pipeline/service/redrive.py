@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import logging
+import time
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException
 
 from pipeline.config import WorkerSettings
-from pipeline.service.worker import ORIGIN, REASONS, read_headers
-
-log = logging.getLogger(__name__)
+from pipeline.service.transactions import Outgoing, Transactions
+from pipeline.service.worker import ORIGIN, REASONS, RESEND, read_headers
 
 QUIET = 10.0
 """Seconds without a further dead letter after which there is none left."""
 
 
 def redrive(settings: WorkerSettings, limit: int | None = None) -> int:
-    """Send the dead letters that were not driven yet, at most `limit`, to `settings.topic`; how many.
+    """Send the dead letters that were not driven yet, at most `limit`, to `settings.topic`, each once; how many.
 
-    A dead letter counts as driven once the broker has its message. Raises KafkaException.
+    While the broker takes none it tries again. Raises KafkaException for what the broker says of the topic.
     """
     common = {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}
-    options = {"enable.auto.offset.store": False, "auto.offset.reset": "earliest"}
+    options = {"enable.auto.commit": False, "auto.offset.reset": "earliest"}
     consumer = Consumer({"group.id": f"{settings.group_id}-redrive", **options, **common})
-    producer = Producer({"enable.idempotence": True, **common})
+    transactions = Transactions(settings, consumer)
     consumer.subscribe([settings.dead_letter_topic])
     count = 0
     try:
@@ -34,17 +33,10 @@ def redrive(settings: WorkerSettings, limit: int | None = None) -> int:
             if message.error():
                 raise KafkaException(message.error())
             headers = [(name, value) for name, value in read_headers(message) if name not in (ORIGIN, REASONS)]
-            producer.produce(
-                settings.topic, message.value(), message.key(), headers=headers, on_delivery=_raise_if_lost
-            )
-            producer.flush()
-            consumer.store_offsets(message)
+            again = Outgoing(settings.topic, message.key(), message.value(), headers)
+            while not transactions.send(message, [again]):
+                time.sleep(RESEND)
             count += 1
     finally:
         consumer.close()
     return count
-
-
-def _raise_if_lost(error: object, _: object) -> None:
-    if error:
-        raise KafkaException(error)

@@ -9,8 +9,10 @@ import os
 import re
 import secrets
 import shlex
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -96,31 +98,50 @@ def sample_latent(
     name = _check_request_id(uuid.uuid4().hex if request_id is None else request_id)
     folder = Path(output_dir or "outputs/samples") / name
     inputs, settings = ({one: given[one] for one in names} for names in (INPUTS, SETTINGS))
-    return sample(shlex.split(os.environ.get(OVERRIDES, DEFAULT)), inputs, settings, folder, save_tensor)
+    base = shlex.split(os.environ.get(OVERRIDES, DEFAULT))
+    sampling = prepare_sampling(base, inputs, settings, folder, save_tensor)
+    return sampling.describe(sampling.run())
 
 
-def sample(
+@dataclass(frozen=True)
+class Sampling:
+    """A call of `sample_latent` up to the sampling: `run` and then `describe`, which may be in another thread."""
+
+    config: DictConfig
+    hydra: DictConfig
+    folder: Path
+    save_tensor: bool
+
+    def run(self) -> RunResult:
+        """Check all and sample."""
+        with errors_named():
+            return run_config(self.config, self.folder, self.hydra, waits=False)
+
+    def describe(self, result: RunResult) -> dict[str, Any]:
+        """What `sample_latent` returns, once the record of the run is complete. Raises TrackingError."""
+        samples = result.latents[SAMPLER]
+        return {
+            "sampled_latent_tensor": str(self.folder / f"{SAMPLER}.pt") if self.save_tensor else samples,
+            "sampled_latent_shape": list(samples.shape),
+            "metadata": {"request_id": self.folder.name, **_describe(self.config, result)},
+        }
+
+
+def prepare_sampling(
     base: Sequence[str], inputs: Mapping[str, Any], settings: Mapping[str, Any], folder: Path, save_tensor: bool
-) -> dict[str, Any]:
+) -> Sampling:
     """`sample_latent` from the config of the overrides `base`, into `folder`, whose name is that of the request.
 
     `inputs` and `settings` have the parameters of `sample_latent`; a setting of None is the config's.
     """
-    name = folder.name
     given = {one: value for one, value in settings.items() if value is not None}
     given.setdefault("seed", secrets.randbelow(SEEDS))
     values = {SETTINGS[one]: value for one, value in given.items()}
     with errors_named():
         folder = open_folder(folder).absolute()
         values.update({f"{INPUTS[one]}.path": _find_path(folder, one, value) for one, value in inputs.items()})
-        config, hydra = _make_config(base, values, name, save_tensor)
-        result = run_config(config, folder, hydra)
-    samples = result.latents[SAMPLER]
-    return {
-        "sampled_latent_tensor": str(folder / f"{SAMPLER}.pt") if save_tensor else samples,
-        "sampled_latent_shape": list(samples.shape),
-        "metadata": {"request_id": name, **_describe(config, result)},
-    }
+        config, hydra = _make_config(base, values, folder.name, save_tensor)
+    return Sampling(config, hydra, folder, save_tensor)
 
 
 def _check_request_id(request_id: str) -> str:
@@ -146,11 +167,15 @@ def _make_config(
     base: Sequence[str], values: Mapping[str, Any], name: str, save_tensor: bool
 ) -> tuple[DictConfig, DictConfig]:
     """The config of a request, and what Hydra would note of it: the overrides that give the same, and the choices."""
-    composed, choices = _compose(tuple(base))
+    with _composing:
+        composed, choices = _compose(tuple(base))
     config = copy.deepcopy(composed)
     values = {**values, "run.name": name, "run.save_pt": save_tensor}
     problems = []
     for path, value in values.items():
+        if isinstance(value, str) and "${" in value:  # it would be replaced by what it names, a secret maybe
+            problems.append(Problem("invalid_input_type", path, f"must not have '${{', got {value!r}"))
+            continue
         try:
             OmegaConf.update(config, path, value)
         except OmegaConfBaseException:
@@ -164,6 +189,10 @@ def _make_config(
     return config, OmegaConf.create({"overrides": {"task": overrides}, "runtime": {"choices": choices}})
 
 
+_composing = threading.Lock()
+"""Hydra composes one config at a time in a process."""
+
+
 @functools.lru_cache(maxsize=4)
 def _compose(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
     """Composing takes longer than all else that a request needs besides sampling."""
@@ -174,6 +203,7 @@ def _compose(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
 
 
 def _describe(config: DictConfig, result: RunResult) -> dict[str, Any]:
+    mlflow = result.wait()
     settings = {name: OmegaConf.select(config, path) for name, path in SETTINGS.items()}
     record = result.folder / RECORD if result.folder else None
     hashes = json.loads(record.read_text()).get("files", {}) if record and record.is_file() else {}
@@ -189,5 +219,5 @@ def _describe(config: DictConfig, result: RunResult) -> dict[str, Any]:
             for name in ("unet_model_name", "lora_model_name")
         },
         "folder": str(result.folder),
-        "run_id": result.mlflow.run_id if result.mlflow else None,
+        "run_id": mlflow.run_id if mlflow else None,
     }

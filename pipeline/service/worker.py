@@ -1,33 +1,43 @@
-"""The Kafka worker: takes requests from a topic, one at a time, and loses none.
+"""The Kafka worker: takes requests from a topic, samples one at a time, and loses none.
 
-An offset is stored only when the reply is on the broker, and the reply is sent only when the result is on disk. So a
-worker that dies leaves its request to another one, who finds the result or samples it. While a request is in hand all
-partitions are paused and polling goes on, so that long sampling costs no partition.
+A reply and the offset of its request are one transaction, and the reply is sent only when the result is on disk. So a
+worker that dies leaves its requests to another one, who finds the result or samples it, and each is answered once.
+While one request is sampled the next is in hand too: it is checked meanwhile, and sampled as soon as the sampler is
+free. While as many are in hand as may be, all partitions are paused and polling goes on, so that long sampling costs
+no partition.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipeline.config import WorkerSettings
 from pipeline.service.handler import HandedBack, RequestHandler, refuse
 from pipeline.service.health import Health
 from pipeline.service.messages import KafkaSamplingResponse, RefusedRequest, find_request_id, read_request
+from pipeline.service.transactions import Headers, Outgoing, TooLarge, Transactions, find_place, strip
 
 log = logging.getLogger(__name__)
 
+WINDOW = 2
+"""How many requests are in hand: one that is sampled, and one before or after it."""
 BUSY, IDLE = 0.01, 0.5
 """Seconds that a poll waits: while a request is in hand, and while there is none."""
 RESEND = 1.0
 """Seconds before a reply that the broker did not take is sent again."""
+ASK = 5.0
+"""Seconds that the broker has to say whether there is a topic."""
 
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 NOT_MENDED = (
@@ -43,50 +53,49 @@ REPLY_TOPIC, CORRELATION = "reply-topic", "correlation-id"
 ORIGIN, REASONS = "origin", "reasons"
 """Headers of a dead letter: topic, partition and offset of the message, and a JSON list of what is wrong with it."""
 
-Headers = list[tuple[str, str | bytes | None]]
 
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A message to be sent."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-
-@dataclass
+@dataclass(eq=False)
 class InHand:
-    """The message in hand; `sent` counts what the broker has taken of `outgoing`."""
+    """A message in hand. `let_go` ends the work on it; what is `lost` is another worker's and must not be answered."""
 
     message: Message
+    let_go: threading.Event
     work: Future[list[Outgoing]]
     outgoing: list[Outgoing] | None = None
-    sent: int = 0
-    again: list[tuple[float, Outgoing]] = field(default_factory=list)  # when to send what was not taken
+    send_at: float = 0.0
+    is_lost: bool = field(default=False)
+
+    def lose(self) -> None:
+        """Have nothing more to do with it."""
+        self.is_lost = True
+        self.let_go.set()
+
+    def is_of(self, partitions: Sequence[TopicPartition]) -> bool:
+        """Whether it came from one of these partitions."""
+        return any((one.topic, one.partition) == (self.message.topic(), self.message.partition()) for one in partitions)
 
 
 class Worker:
-    """Runs until `stop`. The sampling is in a thread of its own, all else in that of `run`."""
+    """Runs until `stop`. Requests are answered in threads of their own, all else happens in that of `run`."""
 
     def __init__(self, settings: WorkerSettings, handler: RequestHandler, health: Health):
         common = {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}
         consumer = {
             "group.id": settings.group_id,
-            "enable.auto.offset.store": False,
+            "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "partition.assignment.strategy": "cooperative-sticky",
         }
         self._settings, self._handler, self._health = settings, handler, health
         self._consumer = Consumer({**consumer, **common, "logger": log})
-        self._producer = Producer({"enable.idempotence": True, "linger.ms": 1, **common, "logger": log})
-        self._sampler = ThreadPoolExecutor(1, "latentgrid-sampler")
-        self._in_hand: InHand | None = None
+        self._transactions = Transactions(settings, self._consumer)
+        self._answering = ThreadPoolExecutor(WINDOW, "latentgrid-request")
+        self._in_hand: deque[InHand] = deque()
+        self._topics = {settings.reply_topic}
         self._stopped: float | None = None
 
     def stop(self) -> None:
-        """Take no more requests, and leave the group as soon as the one in hand is answered or handed back.
+        """Take no more requests, and leave the group as soon as those in hand are answered or handed back.
 
         May be called from a signal handler.
         """
@@ -94,94 +103,124 @@ class Worker:
 
     def run(self) -> None:
         """Take requests until `stop`. Raises KafkaException for what cannot be mended by waiting."""
-        self._consumer.subscribe([self._settings.topic], on_assign=self._hold_new_partitions)
+        with contextlib.suppress(KafkaException):  # the first reply tries again
+            self._transactions.open()
+        self._consumer.subscribe(
+            [self._settings.topic], on_assign=self._hold_new_partitions, on_revoke=self._lose, on_lost=self._lose
+        )
         self._health.set_ready(True)
         try:
             while self._stopped is None or self._in_hand:
                 self._step()
         finally:
             self._health.set_ready(False)
-            self._handler.stop()
-            self._sampler.shutdown()
-            self._consumer.close()  # commits what is stored, and tells the group at once
+            for job in self._in_hand:
+                job.let_go.set()
+            self._answering.shutdown()
+            self._handler.close()
+            self._consumer.close()  # tells the group at once
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._in_hand) >= WINDOW or self._stopped is not None
+
+    @property
+    def _is_grace_over(self) -> bool:
+        return self._stopped is not None and time.monotonic() - self._stopped > self._settings.grace_seconds
 
     def _step(self) -> None:
         message = self._consumer.poll(BUSY if self._in_hand else IDLE)
-        self._producer.poll(0)
         error = message.error() if message is not None else None
         if error is not None:
             _raise_if_fatal(error)
-        elif message is not None and self._in_hand is None and self._stopped is None:
+        elif message is not None and self._is_full:  # it came before its partition was paused
+            self._seek(message)
+        elif message is not None:
             self._take(message)
-        elif message is not None:  # it came before its partition was paused
-            self._consumer.seek(_find_place(message))
+        if self._is_grace_over:
+            for job in self._in_hand:
+                job.let_go.set()
         if self._in_hand:
-            self._go_on(self._in_hand)
+            self._go_on(self._in_hand[0])
 
     def _take(self, message: Message) -> None:
-        self._consumer.pause(self._consumer.assignment())
         self._health.begin()
-        self._in_hand = InHand(message, self._sampler.submit(self._answer, message))
+        let_go = threading.Event()
+        self._in_hand.append(InHand(message, let_go, self._answering.submit(self._answer, message, let_go)))
+        if self._is_full:
+            self._consumer.pause(self._consumer.assignment())
 
     def _go_on(self, job: InHand) -> None:
-        if self._stopped and time.monotonic() - self._stopped > self._settings.grace_seconds and not job.work.done():
-            self._handler.stop()
-        if job.outgoing is None and job.work.done():
+        """Send what the oldest message in hand has for an answer; those of a partition are answered in order."""
+        if job.work.done() and job.outgoing is None:
             try:
                 job.outgoing = job.work.result()
             except HandedBack:
-                log.info("handed back: the request at %s", _locate(job.message))
-                self._in_hand = None  # its offset is not stored, so another worker gets it
+                self._hand_back(job)
                 return
-            for one in job.outgoing:
-                self._send(job, one)
-        now = time.monotonic()
-        due = [one for when, one in job.again if when <= now]
-        job.again = [(when, one) for when, one in job.again if when > now]
-        for one in due:
-            self._send(job, one)
-        if job.outgoing is not None and job.sent == len(job.outgoing):
-            self._finish(job)
-
-    def _send(self, job: InHand, one: Outgoing) -> None:
-        def note(error: KafkaError | None, _: Message) -> None:
-            if error is None:
-                job.sent += 1
-            else:
-                self._send_later(job, one, error)
-
+        if job.outgoing is None or time.monotonic() < job.send_at:
+            return
+        if job.is_lost:
+            self._hand_back(job)
+            return
         try:
-            self._producer.produce(one.topic, one.value, one.key, headers=one.headers, on_delivery=note)
-        except (KafkaException, BufferError) as error:
-            self._send_later(job, one, error)
+            is_sent = self._transactions.send(job.message, job.outgoing)
+        except TooLarge as error:
+            job.outgoing = [strip(one) if one is error.outgoing else one for one in job.outgoing]
+            is_sent = False
+        if is_sent:
+            self._drop(job)
+        elif self._is_grace_over:
+            self._hand_back(job)
+        else:
+            job.send_at = time.monotonic() + RESEND
 
-    def _send_later(self, job: InHand, one: Outgoing, error: object) -> None:
-        log.error("%s did not take a message, it is sent again: %s", one.topic, error)
-        job.again.append((time.monotonic() + RESEND, one))
+    def _hand_back(self, job: InHand) -> None:
+        """Leave a message to whoever has its partition; if that is still this worker, all from there on comes again."""
+        log.info("handed back: the request at %s", _locate(job.message))
+        place = find_place(job.message)
+        for later in self._in_hand:
+            if later.is_of([place]):
+                later.lose()
+        if not job.is_lost and self._stopped is None:
+            self._seek(job.message)
+        self._drop(job)
 
-    def _finish(self, job: InHand) -> None:
+    def _drop(self, job: InHand) -> None:
+        self._in_hand.remove(job)
+        if not self._is_full:
+            self._consumer.resume(self._consumer.assignment())
+
+    def _seek(self, message: Message) -> None:
         try:
-            self._consumer.store_offsets(job.message)
-        except KafkaException as error:  # the partition is another worker's by now, who will find the answer
-            log.warning("the offset of %s cannot be stored: %s", _locate(job.message), error)
-        self._in_hand = None
-        self._consumer.resume(self._consumer.assignment())
+            self._consumer.seek(find_place(message))
+        except KafkaException as error:  # the partition is another worker's by now
+            log.warning("%s cannot be read again: %s", _locate(message), error)
 
     def _hold_new_partitions(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """One that was this worker's before, and paused when it went, comes back paused."""
         consumer.incremental_assign(list(partitions))
-        if self._in_hand:
+        if self._is_full:
             consumer.pause(list(partitions))
+        else:
+            consumer.resume(list(partitions))
 
-    def _answer(self, message: Message) -> list[Outgoing]:
-        """What to send for a message; runs in the sampling thread."""
-        headers = dict(read_headers(message))
+    def _lose(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        for job in self._in_hand:
+            if job.is_of(partitions):
+                job.lose()
+
+    def _answer(self, message: Message, let_go: threading.Event) -> list[Outgoing]:
+        """What to send for a message; runs in a thread of its own."""
+        headers: Mapping[str, str | bytes | None] = {}
         request_id = find_request_id(message.value())
         refused: RefusedRequest | None = None
         response: KafkaSamplingResponse | None = None
         began, status = time.perf_counter(), "handed_back"
         try:
-            _check_reply_topic(headers)
-            response, status = self._handler.answer(read_request(message.value())), "answered"
+            headers = dict(read_headers(message))
+            self._check_reply_topic(headers, let_go)
+            response, status = self._handler.answer(read_request(message.value()), let_go), "answered"
         except RefusedRequest as error:
             refused, status = error, "refused"
         except HandedBack:
@@ -199,20 +238,35 @@ class Worker:
 
     def _reply(self, headers: Mapping[str, str | bytes | None], response: KafkaSamplingResponse) -> Outgoing:
         kept: Headers = [(CORRELATION, headers[CORRELATION])] if headers.get(CORRELATION) is not None else []
-        topic = _find_reply_topic(headers) or self._settings.reply_topic
+        topic = _find_reply_topic(headers)
+        topic = topic if topic in self._topics else self._settings.reply_topic
         return Outgoing(topic, response.request_id.encode(), response.model_dump_json().encode(), kept)
 
     def _bury(self, message: Message, refused: RefusedRequest) -> Outgoing:
         """The dead letter of a message: its own bytes, and why it could not be answered."""
         about: Headers = [(ORIGIN, _locate(message).encode()), (REASONS, json.dumps(refused.reasons).encode())]
-        return Outgoing(
-            self._settings.dead_letter_topic, message.key(), message.value(), [*read_headers(message), *about]
-        )
+        with contextlib.suppress(RefusedRequest):
+            about = [*read_headers(message), *about]
+        return Outgoing(self._settings.dead_letter_topic, message.key(), message.value(), about)
 
-
-def _check_reply_topic(headers: Mapping[str, str | bytes | None]) -> None:
-    if headers.get(REPLY_TOPIC) is not None and _find_reply_topic(headers) is None:
-        raise RefusedRequest(f"header {REPLY_TOPIC}: is no name of a topic, got {headers[REPLY_TOPIC]!r}")
+    def _check_reply_topic(self, headers: Mapping[str, str | bytes | None], let_go: threading.Event) -> None:
+        """A reply to a topic that does not exist would never be taken. Raises RefusedRequest."""
+        if headers.get(REPLY_TOPIC) is None:
+            return
+        name = _find_reply_topic(headers)
+        if name is None:
+            raise RefusedRequest(f"header {REPLY_TOPIC}: is no name of a topic, got {headers[REPLY_TOPIC]!r}")
+        while name not in self._topics:
+            try:
+                found = self._consumer.list_topics(name, ASK).topics[name]
+            except KafkaException as error:
+                log.warning("Kafka: %s", error)
+                if let_go.wait(RESEND):
+                    raise HandedBack from error
+                continue
+            if found.error:
+                raise RefusedRequest(f"header {REPLY_TOPIC}: {found.error.str()}, got {name!r}")
+            self._topics.add(name)
 
 
 def _find_reply_topic(headers: Mapping[str, str | bytes | None]) -> str | None:
@@ -223,14 +277,11 @@ def _find_reply_topic(headers: Mapping[str, str | bytes | None]) -> str | None:
 
 
 def read_headers(message: Message) -> Headers:
-    """The headers of a message, in order."""
-    return [(name, value) for name, value in message.headers() or []]  # type: ignore[str-unpack]
-
-
-def _find_place(message: Message) -> TopicPartition:
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None and partition is not None and offset is not None, "it came from a broker"
-    return TopicPartition(topic, partition, offset)
+    """The headers of a message, in order. Raises RefusedRequest for names that confluent_kafka cannot read."""
+    try:
+        return [(name, value) for name, value in message.headers() or []]  # type: ignore[str-unpack]
+    except (SystemError, UnicodeError) as error:
+        raise RefusedRequest("headers: a name is not UTF-8") from error
 
 
 def _locate(message: Message) -> str:

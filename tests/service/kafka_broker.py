@@ -11,9 +11,12 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 from filelock import FileLock
 
 from pipeline.cache_folder import cache_folder
@@ -35,6 +38,8 @@ offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 auto.create.topics.enable=false
@@ -48,7 +53,7 @@ class Broker:
         self._folder = folder
         self._java = ["java", "-Xmx256m", "-cp", f"{jars}/*"]
         self._process: subprocess.Popen[bytes] | None = None
-        self._port, controller = _find_free_port(), _find_free_port()
+        self._port, controller = find_free_port(), find_free_port()
         self.servers = f"127.0.0.1:{self._port}"
         text = PROPERTIES.format(port=self._port, controller=controller, data=folder / "data")
         (folder / "server.properties").write_text(text)
@@ -84,10 +89,21 @@ def find_broker(folder: Path) -> tuple[str, Any]:
     if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         return servers, None
     if not (shutil.which("java") and shutil.which("mvn")):
-        return _make_mock_cluster()
+        return make_mock_cluster()
     broker = Broker(_fetch_jars(), folder)
     broker.start()
     return broker.servers, broker
+
+
+def make_topics(servers: str, names: Sequence[str], kept: Any) -> None:
+    """Make topics with three partitions; a mock cluster makes those that it is asked for, with four."""
+    admin = AdminClient({"bootstrap.servers": servers})
+    if isinstance(kept, Producer):
+        for name in names:
+            admin.list_topics(name, 10)
+        return
+    for future in admin.create_topics([NewTopic(name, 3, 1) for name in names]).values():
+        future.result(30)
 
 
 def _fetch_jars() -> Path:
@@ -102,16 +118,18 @@ def _fetch_jars() -> Path:
     return jars
 
 
-def _make_mock_cluster() -> tuple[str, Any]:
-    """librdkafka starts one with a client that asks for it; its address is known from the client's metadata."""
-    from confluent_kafka import Producer
+def make_mock_cluster() -> tuple[str, Producer]:
+    """The one of librdkafka, on the loopback, and the client that it lives with.
 
+    It keeps no offsets that come in transactions, so a worker that comes back begins anew.
+    """
     client = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1})
     (broker,) = client.list_topics(timeout=10).brokers.values()
     return f"{broker.host}:{broker.port}", client
 
 
-def _find_free_port() -> int:
+def find_free_port() -> int:
+    """A port on the loopback that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

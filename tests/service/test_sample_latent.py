@@ -108,7 +108,7 @@ def test_a_mistake_has_a_name(inputs, tmp_path, wrong, kind, message):
 
 def test_a_node_that_fails_has_a_name(inputs, tmp_path, monkeypatch):
     error = NodeError("sampler", "KSampler", {"steps": "4"}, RuntimeError("no"))
-    monkeypatch.setattr(module, "run_config", lambda *given: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(module, "run_config", lambda *given, **named: (_ for _ in ()).throw(error))
     with pytest.raises(SamplingFailedError, match="sampler: KSampler failed: RuntimeError: no"):
         sample_latent(**inputs, output_dir=tmp_path)
 

@@ -2,127 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-from service.kafka_broker import Broker, find_broker
-
-from pipeline.tiny_model import make_tiny_model
-
-PATIENCE = 120.0
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory) -> Iterator[tuple[str, Any]]:
-    servers, kept = find_broker(tmp_path_factory.mktemp("broker"))
-    yield servers, kept
-    if isinstance(kept, Broker):
-        kept.stop()
-
-
-class Service:
-    """Topics of one test, the files of its requests, and its workers."""
-
-    def __init__(self, servers: str, folder: Path, environment: dict[str, str]):
-        self.servers, self.folder, self._environment = servers, folder, environment
-        self.name = f"test-{time.time_ns()}"
-        names = [f"{self.name}-{suffix}" for suffix in ("requests", "replies", "dead")]
-        self.requests, self.replies, self.dead = names
-        admin = AdminClient({"bootstrap.servers": servers})
-        for future in admin.create_topics([NewTopic(name, 3, 1) for name in names]).values():
-            future.result(30)
-        self._producer = Producer({"bootstrap.servers": servers})
-        self.root = folder / "root"
-        self.root.mkdir()
-        for name in ("positive", "negative", "latent"):
-            shutil.copy(make_tiny_model() / f"{name}.pt", self.root)
-
-    @contextlib.contextmanager
-    def worker(self, *overrides: str, tracking: str = "none") -> Iterator[subprocess.Popen[str]]:
-        """A worker, killed in the end if it has not ended by then."""
-        settings = {
-            "bootstrap_servers": self.servers,
-            "topic": self.requests,
-            "reply_topic": self.replies,
-            "dead_letter_topic": self.dead,
-            "group_id": self.name,
-            "roots": f"[{self.root}]",
-            "port": "null",
-            "kafka": "{session.timeout.ms:3000,heartbeat.interval.ms:500}",
-        }
-        given = [f"{'+' if name == 'kafka' else ''}worker.{name}={value}" for name, value in settings.items()]
-        environment = {**self._environment, "LATENTGRID_SAMPLING": f"experiment=tiny tracking={tracking}"}
-        command = [sys.executable, "-m", "pipeline", "worker", *given, *overrides]
-        with (self.folder / "worker.log").open("a") as log:
-            process = subprocess.Popen(command, cwd=self.folder, env=environment, stderr=log, text=True)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-    def make_request(self, request_id: str, **changes: Any) -> dict[str, Any]:
-        files = {"positive_encoding": "positive", "negative_encoding": "negative", "latent_image": "latent"}
-        inputs = {name: {"path": str(self.root / f"{file}.pt")} for name, file in files.items()}
-        return {"request_id": request_id, **inputs, "steps": 1, "seed": 1, **changes}
-
-    def send(self, content: dict[str, Any] | bytes, headers: Sequence[tuple[str, bytes]] = ()) -> None:
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        key = None if isinstance(content, bytes) else str(content.get("request_id")).encode()
-        self._producer.produce(self.requests, body, key, headers=list(headers))
-        self._producer.flush(30)
-
-    def read(self, topic: str, count: int, quiet: float = 0.0) -> list[Any]:
-        """The first `count` messages of a topic, and those that follow within `quiet` seconds."""
-        options = {"auto.offset.reset": "earliest", "group.id": f"{self.name}-{time.time_ns()}"}
-        consumer = Consumer({"bootstrap.servers": self.servers, "enable.auto.commit": False, **options})
-        consumer.subscribe([topic])
-        found: list[Any] = []
-        deadline = time.monotonic() + PATIENCE
-        while len(found) < count and time.monotonic() < deadline:
-            message = consumer.poll(0.5)
-            if message is not None and not message.error():
-                found.append(message)
-        while quiet and (message := consumer.poll(quiet)) is not None:
-            found.append(message)
-        consumer.close()
-        assert len(found) >= count, (self.folder / "worker.log").read_text()[-5000:]
-        return found
-
-    def wait_for_log(self, pattern: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not re.search(pattern, (self.folder / "worker.log").read_text()):
-            assert time.monotonic() < deadline, (self.folder / "worker.log").read_text()[-5000:]
-            time.sleep(0.05)
-
-    def count_sampled(self) -> int:
-        return len(re.findall(r'"message": "answered: ', (self.folder / "worker.log").read_text()))
-
-
-@pytest.fixture
-def service(broker, tmp_path, environment) -> Service:
-    return Service(broker[0], tmp_path, environment)
-
-
-def stop(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE) == 0
+from service.kafka_broker import Broker
+from service.serving import PATIENCE, stop
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
@@ -207,17 +101,16 @@ def test_a_killed_worker_loses_nothing(service):
         second.kill()
         replies = service.read(service.replies, 7, quiet=10.0)
         stop(third)
-    answers: dict[str, set[str]] = {}
-    for reply in replies:  # a reply may come twice, if its worker died before its offset was stored
-        content = json.loads(reply.value())
-        answers.setdefault(content["request_id"], set()).add(content["sampled_latent"]["sha256"])
-    assert {name: len(found) for name, found in answers.items()} == {**{f"r-{n}": 1 for n in range(6)}, "last": 1}
+    assert sorted(json.loads(reply.value())["request_id"] for reply in replies) == [
+        "last",
+        *(f"r-{number}" for number in range(6)),
+    ]
     assert service.read(service.dead, 0, quiet=3.0) == []
 
 
 def test_sampling_longer_than_the_poll_interval_keeps_the_partition(service):
     kafka = "{session.timeout.ms:3000,heartbeat.interval.ms:500,max.poll.interval.ms:3000}"
-    service.send(service.make_request("slow", steps=60))
+    service.send(service.make_request("slow", steps=1000))
     service.send(service.make_request("quick"))
     with service.worker(f"+worker.kafka={kafka}") as worker:
         replies = service.read(service.replies, 2, quiet=3.0)
@@ -228,7 +121,7 @@ def test_sampling_longer_than_the_poll_interval_keeps_the_partition(service):
 
 
 def test_a_request_in_hand_is_handed_back_after_the_grace(service):
-    service.send(service.make_request("long", steps=2000))
+    service.send(service.make_request("long", steps=10000))
     with service.worker("worker.grace_seconds=0.5") as worker:
         service.wait_for_log("sampler: KSampler")
         stop(worker)
@@ -247,9 +140,9 @@ def test_a_broker_that_comes_back_finds_its_worker(service, broker):
         time.sleep(2)
         broker[1].start()
         service.send(service.make_request("after"))
-        replies = service.read(service.replies, 2, quiet=10.0)  # the first may come twice: its offset may be lost
+        replies = service.read(service.replies, 2, quiet=10.0)
         stop(worker)
-    assert {json.loads(reply.value())["request_id"] for reply in replies} == {"before", "after"}
+    assert sorted(json.loads(reply.value())["request_id"] for reply in replies) == ["after", "before"]
 
 
 def test_wrong_settings_are_named_before_anything_starts(environment, tmp_path):

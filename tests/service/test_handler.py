@@ -1,0 +1,81 @@
+"""How requests end that are not answered: by their deadline, or because they are to be let go. On the tiny model."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from conftest import PROBES
+
+from pipeline.service.handler import HandedBack, RequestHandler, refuse
+from pipeline.service.ledger import Ledger
+from pipeline.service.messages import DeadlineExceededError, KafkaSamplingRequest
+from pipeline.tiny_model import tiny_folder
+
+SLOW = 9999  # steps: hours
+SOON = timedelta(seconds=1)
+
+
+def make_request(**changes) -> KafkaSamplingRequest:
+    files = {"positive_encoding": "positive", "negative_encoding": "negative", "latent_image": "latent"}
+    inputs = {name: {"path": str(tiny_folder() / f"{file}.pt")} for name, file in files.items()}
+    return KafkaSamplingRequest.model_validate({"request_id": "r", **inputs, "steps": 1, **changes})
+
+
+@pytest.fixture
+def make_handler(session, tmp_path):
+    def make(tracking: str = "tracking=none") -> RequestHandler:
+        return RequestHandler(["experiment=tiny", *PROBES, tracking], [tiny_folder()], Ledger(tmp_path), 3)
+
+    return make
+
+
+def read_attempts(folder: Path) -> int:
+    return json.loads((folder / "r/attempts.json").read_text())["attempts"]
+
+
+def test_a_deadline_ends_the_sampling(make_handler, tmp_path):
+    request = make_request(steps=SLOW, deadline=datetime.now(UTC) + SOON)
+    handler = make_handler()
+    with pytest.raises(DeadlineExceededError, match="deadline: has passed, got") as caught:
+        handler.answer(request, threading.Event())
+    assert refuse("r", caught.value).error.type == "DeadlineExceededError"
+    assert read_attempts(tmp_path) == 0
+    assert handler.answer(make_request(request_id="next"), threading.Event()).status == "ok"
+
+
+def test_a_deadline_ends_the_wait_for_the_record(make_handler, monkeypatch):
+    request = make_request(deadline=datetime.now(UTC) + 3 * SOON)
+    with pytest.raises(DeadlineExceededError):
+        make_handler("tracking.uri=sqlite:////proc/none/mlflow.db").answer(request, threading.Event())
+
+
+def test_a_request_is_let_go_between_two_steps(make_handler, tmp_path):
+    let_go = threading.Event()
+    threading.Timer(1, let_go.set).start()
+    with pytest.raises(HandedBack):
+        make_handler().answer(make_request(steps=SLOW), let_go)
+    assert read_attempts(tmp_path) == 0
+
+
+def test_a_request_in_other_hands_is_waited_for(make_handler, tmp_path):
+    request, handler, let_go = make_request(), make_handler(), threading.Event()
+    other = Ledger(tmp_path).get_lock(request)
+    with other:
+        threading.Timer(0.3, let_go.set).start()
+        with pytest.raises(HandedBack):
+            handler.answer(request, let_go)
+    first = handler.answer(request, threading.Event())
+    assert handler.answer(request, threading.Event()) == first
+
+
+def test_a_request_without_a_seed_has_one_of_its_own(make_handler, tmp_path):
+    request, handler = make_request(), make_handler()
+    first = handler.answer(request, threading.Event())
+    (tmp_path / "r/response.json").write_text("{")  # as after a crash of the machine
+    assert handler.answer(request, threading.Event()).sampled_latent == first.sampled_latent
+    other = handler.answer(make_request(request_id="s"), threading.Event())
+    assert other.metadata["seed"] != first.metadata["seed"]
