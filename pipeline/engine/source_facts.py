@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.engine.comfyui.call import NodeOutputs
@@ -24,14 +24,25 @@ def describe_sources(
 
 
 def _describe_source(name: str, signature: Signature, outputs: NodeOutputs) -> dict[str, str]:
-    """Facts of a node that reads no other: `tensor.NAME` of a conditioning or latent, `dtype.NAME` of a model."""
+    """Facts of a node that reads no other: `dtype.NAME` of a model, `tensor.NAME` and `shape.NAME` of a conditioning or
+    latent."""
     facts = {}
     for slot, (spec, values) in enumerate(zip(signature.outputs, outputs.outputs, strict=False)):
         if spec.type in TENSOR_TYPES and (digest := outputs.digest(slot)):
             facts[f"tensor.{name}"] = digest
+            facts |= {f"shape.{name}": shape for shape in _read_shape(values)}
         if spec.type == "MODEL" and values and (dtypes := _read_dtypes(values[0])):
             facts[f"dtype.{name}"] = dtypes
     return facts
+
+
+def _read_shape(values: Sequence[Any]) -> list[str]:
+    """`float32 [1, 16, 1, 64, 64]` of the first tensor of a conditioning or latent, as a list of one or none."""
+    first: Any = values[0] if values else None
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    tensor: Any = first.get("samples") if isinstance(first, Mapping) else first
+    return [f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")] if hasattr(tensor, "shape") else []
 
 
 def _read_dtypes(patcher: Any) -> str | None:

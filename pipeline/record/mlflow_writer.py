@@ -26,14 +26,16 @@ from pipeline.record.artifacts import write_record
 from pipeline.record.file_hashes import FileHashes, hash_file
 from pipeline.record.finished_runs import IDENTITY, FinishedRuns
 from pipeline.record.leftovers import Leftovers
+from pipeline.record.note import NOTE
 from pipeline.record.orphans import WRITER, end_orphans, end_run, name_writer
+from pipeline.record.run_page import RunPages
 
 SQLITE = "sqlite:///"
 PARAM_LENGTH = 6000  # MLflow's limit
 
 LINKED = "linked_run_id"  # the tag of a run that was not run again: the run whose results these are
-TAKEN = {"mlflow.user", "mlflow.source.name", "mlflow.source.git.commit", "mlflow.note.content"}
-COSTS = ("seconds", "memory/")  # metrics of the run that computed, not of its results
+TAKEN = {"mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", NOTE}
+COSTS = ("seconds", "memory/", "system/")  # metrics of the run that computed, not of its results
 
 # Without it MLflow 3 guesses that an experiment is about generative text, and shows other pages.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -69,7 +71,7 @@ class Writer:
         action: Callable[..., Any] = getattr(self, f"do_{message.pop('do')}")
         return action(**message)
 
-    def do_open(self, uri: str, experiment: str | None) -> None:
+    def do_open(self, uri: str, experiment: str | None, system_metrics: bool) -> None:
         """Connect to the store, making it and the experiment if need be."""
         with _locked(uri), contextlib.ExitStack() as stack:
             stack.callback(_stand_back, 0)
@@ -88,6 +90,7 @@ class Writer:
             if found is not None:
                 self._experiment_id = found.experiment_id
         self._finished = FinishedRuns(self._client, self._experiment_id, self._hashes)
+        self._pages = RunPages(self._client, uri, self._experiment_id, system_metrics)
         self._leftovers = Leftovers(self._client, self._finished, ViewType.ALL)
         end_orphans(self._client, self._experiment_id)
 
@@ -104,6 +107,8 @@ class Writer:
         files: dict[str, list[Any]],
         inputs: dict[str, list[Any]],
         facts: dict[str, str],
+        axes: list[str],
+        kept: list[str],
     ) -> None:
         """Begin a run; the hashes of its files are found in the background."""
         models, others = read_states(files), read_states(inputs)
@@ -118,6 +123,7 @@ class Writer:
 
         made = self._create(name, params, tags, time, parent)
         self._open[run] = OpenRun(made, Path(folder), provenance.begin_record(identity, facts), hash_files)
+        self._pages.begin(made, tags, axes, kept)
 
     def do_log(self, run: int, metrics: list[list[Any]], tags: dict[str, str]) -> None:
         """Add metrics (key, value, seconds since the epoch, step) and tags."""
@@ -145,13 +151,14 @@ class Writer:
         self, run: int, status: str, time: float, learnt: dict[str, str], outputs: dict[str, str]
     ) -> dict[str, Any]:
         """End a run. One that FINISHED can be found by its identity from now on."""
-        ours = self._open[run]
+        ours, record = self._open[run], None
         if status == "FINISHED" and ours.record["identity"]:
             provenance.add_learnt(ours.record, learnt, outputs)
             record = {**ours.record, "files": ours.hash_files()}
             record |= {"artifacts": ours.artifacts, "pictures": ours.pictures}
             self._client.log_artifact(ours.run_id, str(write_record(ours.folder, record)))
             self._client.set_tag(ours.run_id, IDENTITY, ours.record["identity"])
+        self._pages.finish(ours.run_id, ours.folder, ours.artifacts, record)
         self._client.set_terminated(ours.run_id, status, _milliseconds(time))
         del self._open[run]
         return {"finished": run, "run_id": ours.run_id, "experiment_id": self._experiment_id}
@@ -201,6 +208,7 @@ class Writer:
         del tags[IDENTITY]  # set when the new record is whole
         made = self._create(name, told.params, tags, time, parent)
         self._open[run] = OpenRun(made, Path(folder), dict(record), lambda: record["files"])
+        self._pages.begin_taken(made, tags, tags[LINKED])
         results = {key: value for key, value in told.metrics.items() if not key.startswith(COSTS)}
         self.do_log(run, [[key, value, time, 0] for key, value in results.items()], {})
         for path in record["artifacts"]:
