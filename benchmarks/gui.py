@@ -13,17 +13,15 @@ import argparse
 import asyncio
 import base64
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-from _processes import PATIENCE, Server, Setting
+from _browser import Page, open_page, run_browser
+from _processes import Server, Setting
 
 from pipeline.config import compose_config, read_config
 from pipeline.engine.comfyui.locate import find_comfyui
@@ -80,56 +78,13 @@ SCRIPT = """
 """
 
 
-class Page:
-    """A page of a browser, over the DevTools protocol."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse):
-        self._socket, self._count = socket, 0
-
-    async def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """Call a method and wait for its result."""
-        self._count += 1
-        await self._socket.send_json({"id": self._count, "method": method, "params": params})
-        while True:
-            message = await self._socket.receive_json(timeout=PATIENCE)
-            if message.get("id") == self._count:
-                if "error" in message:
-                    raise RuntimeError(f"{method}: {message['error']}")
-                return dict(message["result"])
-
-    async def evaluate(self, script: str) -> Any:
-        """The value of a JavaScript expression, awaited."""
-        result = await self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        if "exceptionDetails" in result:
-            raise RuntimeError(json.dumps(result["exceptionDetails"])[:2000])
-        return result["result"].get("value")
-
-    async def shoot(self, path: Path) -> None:
-        """Write a picture of the page, with the whole graph and without the dialog that greets new users."""
-        key = {"key": "Escape", "code": "Escape", "windowsVirtualKeyCode": 27}
-        await self.send("Input.dispatchKeyEvent", type="keyDown", **key)
-        await self.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        await asyncio.sleep(1)
-        path.write_bytes(base64.b64decode((await self.send("Page.captureScreenshot"))["data"]))
-
-
-@contextmanager
-def run_browser(command: str, folder: Path) -> Iterator[int]:
-    """A headless browser; gives the port of its DevTools."""
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--window-size=1800,900"]
-    with (folder / "browser.txt").open("w") as log:
-        browser = subprocess.Popen([command, *options, f"--user-data-dir={folder / 'profile'}"], stderr=log, stdout=log)
-    try:
-        port = folder / "profile" / "DevToolsActivePort"
-        deadline = time.monotonic() + PATIENCE
-        while not port.is_file() or not port.read_text().strip():
-            if browser.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command} did not start:\n{(folder / 'browser.txt').read_text()[-2000:]}")
-            time.sleep(0.1)
-        yield int(port.read_text().split()[0])
-    finally:
-        browser.terminate()
-        browser.wait(timeout=30)
+async def shoot(page: Page, path: Path) -> None:
+    """Write a picture of the page, with the whole graph and without the dialog that greets new users."""
+    key = {"key": "Escape", "code": "Escape", "windowsVirtualKeyCode": 27}
+    await page.send("Input.dispatchKeyEvent", type="keyDown", **key)
+    await page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    await asyncio.sleep(1)
+    await page.shoot(path)
 
 
 @contextmanager
@@ -139,29 +94,6 @@ def run_server(folder: Path, gui: Path) -> Iterator[str]:
     with Server(folder / "server", setting, ["--front-end-root", str(gui)]) as server:
         server.wait_until_listening()
         yield server.address
-
-
-async def open_page(port: int, address: str) -> tuple[aiohttp.ClientSession, Page]:
-    client = aiohttp.ClientSession()
-    async with client.put(f"http://127.0.0.1:{port}/json/new?{address}") as response:
-        target = await response.json(content_type=None)
-    socket = await client.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0)
-    page = Page(socket)
-    await page.send("Page.enable")
-    deadline = time.monotonic() + PATIENCE
-    while not await is_ready(page):
-        if time.monotonic() > deadline:
-            raise RuntimeError("the GUI did not load")
-        await asyncio.sleep(0.5)
-    await page.evaluate(SCRIPT)
-    return client, page
-
-
-async def is_ready(page: Page) -> bool:
-    try:
-        return bool(await page.evaluate(READY))
-    except RuntimeError:  # the page is just being loaded
-        return False
 
 
 def strip(prompt: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,15 +139,16 @@ def find_overlaps(boxes: Sequence[Sequence[Any]]) -> list[str]:
 
 
 async def check(port: int, address: str, args: argparse.Namespace) -> bool:
-    client, page = await open_page(port, address)
     good = True
-    async with client:
+    async with open_page(port, address) as page:
+        await page.wait_for(READY)
+        await page.evaluate(SCRIPT)
         for file in args.files:
             told = json.loads(await page.evaluate(f"drop({json.dumps(file.name)}, {encode(file)})"))
             prompt = json.loads((file.parent / "prompt.json").read_text())
             good &= report(str(file), explain(strip(prompt), strip(told["prompt"])), told)
             if args.shots:
-                await page.shoot(args.shots / f"{file.parent.name}_{file.stem}.png")
+                await shoot(page, args.shots / f"{file.parent.name}_{file.stem}.png")
         for name, workflow, prompt in () if args.files else list_cases(args.prompts):
             told = json.loads(await page.evaluate(f"load({json.dumps(workflow)})"))
             lines = explain(strip(prompt), inline(told["prompt"], prompt)) + find_overlaps(told["boxes"])
@@ -223,7 +156,7 @@ async def check(port: int, address: str, args: argparse.Namespace) -> bool:
             lines += [f"saved again: {line}" for line in explain(strip(prompt), inline(again["prompt"], prompt))]
             good &= report(name, lines, told)
             if args.shots:
-                await page.shoot(args.shots / f"{name.replace(' ', '_')}.png")
+                await shoot(page, args.shots / f"{name.replace(' ', '_')}.png")
     return good
 
 

@@ -17,6 +17,7 @@ from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Link, Node
 from pipeline.record.facts import collect_facts
 from pipeline.record.machine import collect_machine
+from pipeline.record.note import NOTE, begin_note
 from pipeline.record.provenance import SEEDS
 from pipeline.record.recorder import RunFacts
 from pipeline.workflow.cards import make_cards
@@ -47,7 +48,7 @@ def collect_run_facts(
         "device": f"{comfyui.device} ({read.comfyui.device})",
         "reproducible": json.dumps(read.comfyui.reproducible),
         "dynamic_vram": json.dumps(comfyui.dynamic_vram),
-        "mlflow.note.content": f"`python run.py {shlex.join(overrides)}`",
+        NOTE: begin_note(list_settings(checked), f"python run.py {shlex.join(overrides)}".strip()),
     }
     return RunFacts(
         name=name,
@@ -114,6 +115,15 @@ def _list_params(read: RunConfig, checked: CheckedGraph) -> dict[str, str]:
         for key, value in node.inputs.items():
             params[f"{name}.{key}"] = format_value(value, checked) if isinstance(value, Link) else write_param(value)
     return params
+
+
+def list_settings(checked: CheckedGraph) -> dict[str, str]:
+    """What a reader has to know, by dotted path: the values that differ from the nodes' own defaults, and bypasses."""
+    settings = {}
+    for name, card in make_cards(checked).items():
+        shown = {"_bypass_": "true"} if card.bypassed else card.values
+        settings.update({f"{name}.{key}": text for key, text in shown.items()})
+    return settings
 
 
 def list_constants(node: Node) -> dict[str, str]:

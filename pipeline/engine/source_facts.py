@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.engine.comfyui.call import NodeOutputs
@@ -37,18 +37,31 @@ class SourceFacts:
             del self._seen[next(iter(self._seen))]
 
     def list_facts(self, keys: Mapping[str, str]) -> dict[str, str]:
-        """What was seen of nodes by their keys: `tensor.NAME` of a conditioning or latent, `dtype.NAME` of a model."""
+        """What was seen of nodes, by their keys: `dtype.NAME` of a model, `tensor.NAME` (content) and `shape.NAME` of a
+        conditioning or latent."""
         return {f"{kind}.{name}": text for name, key in keys.items() for kind, text in self._seen.get(key, {}).items()}
 
 
 def _describe_source(signature: Signature, outputs: NodeOutputs) -> dict[str, str]:
+    """`dtype` of a model, `tensor` and `shape` of a conditioning or latent."""
     facts = {}
     for slot, (spec, values) in enumerate(zip(signature.outputs, outputs.outputs, strict=False)):
         if spec.type in TENSOR_TYPES and (digest := outputs.digest(slot)):
             facts["tensor"] = digest
+            if shape := _read_shape(values):
+                facts["shape"] = shape
         if spec.type == "MODEL" and values and (dtypes := _read_dtypes(values[0])):
             facts["dtype"] = dtypes
     return facts
+
+
+def _read_shape(values: Sequence[Any]) -> str | None:
+    """`float32 [1, 16, 1, 64, 64]` of the first tensor of a conditioning or latent, None without one."""
+    first: Any = values[0] if values else None
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    tensor: Any = first.get("samples") if isinstance(first, Mapping) else first
+    return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.") if hasattr(tensor, "shape") else None
 
 
 def _read_dtypes(patcher: Any) -> str | None:

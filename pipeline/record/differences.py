@@ -16,7 +16,7 @@ CAUSES = (
     r"graph\.",
     r"batch\.",
     r"file\.",
-    r"tensor\.",
+    r"tensor\.|shape\.",
     r"dtype\.",
     r"code\.|pack\.",
     r"version\.comfyui|comfyui\.(code|commit|args)",

@@ -23,6 +23,7 @@ def collect_facts(device: str) -> dict[str, str]:
         "version.cuda": torch.version.cuda or "none",
         "mlflow.user": _get_user(),
         "mlflow.source.name": "latentgrid",
+        "mlflow.source.type": "LOCAL",
         **_read_git(Path(__file__).parents[2]),
     }
     if device.startswith("cuda"):

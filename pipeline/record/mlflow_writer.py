@@ -56,6 +56,7 @@ class Writer:
         except Exception as error:
             if not is_server(self._store.uri):
                 raise
+            self._runs.leave()
             self._leave_server(error)
             if do == "link":  # what it takes over is on the server
                 return {"lost": content["run"], "reason": str(error)}
@@ -133,9 +134,9 @@ class Writer:
         answer: dict[str, Any] | None = action(**content)
         return answer
 
-    def _begin(self, uri: str, experiment: str | None) -> dict[str, Any]:
+    def _begin(self, uri: str, experiment: str | None, system_metrics: bool) -> dict[str, Any]:
         """Open the store, or the one at hand if it is a server out of reach."""
-        self._wanted, self._experiment = uri, experiment
+        self._wanted, self._experiment, self._system_metrics = uri, experiment, system_metrics
         try:
             self._use(open_store(uri, experiment))
         except OutOfReach as error:
@@ -148,7 +149,7 @@ class Writer:
         from mlflow.entities import ViewType
 
         self._store = store
-        self._runs = OpenRuns(store, self._hashes)
+        self._runs = OpenRuns(store, self._hashes, self._system_metrics)
         self._finished = FinishedRuns(store.client, store.experiment_id, self._hashes)
         self._leftovers = Leftovers(store.client, self._finished, ViewType.ALL)
 

@@ -13,15 +13,17 @@ from pipeline.record import provenance
 from pipeline.record.artifacts import write_record
 from pipeline.record.file_hashes import FileHashes, hash_file
 from pipeline.record.finished_runs import IDENTITY, FinishedRuns
+from pipeline.record.note import NOTE
 from pipeline.record.orphans import WRITER, end_run, name_writer
+from pipeline.record.run_page import RunPages
 from pipeline.record.store import Store
 
 PARAM_LENGTH = 6000  # MLflow's limit
 
 RECORD_ID = "record_id"  # the tag that tells whether a store has a record already; given before there is a run id
 LINKED = "linked_run_id"  # the tag of a run that was not run again: the run whose results these are
-TAKEN = {"mlflow.user", "mlflow.source.name", "mlflow.source.git.commit", "mlflow.note.content"}
-COSTS = ("seconds", "memory/")  # metrics of the run that computed, not of its results
+TAKEN = {"mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", NOTE}
+COSTS = ("seconds", "memory/", "system/")  # metrics of the run that computed, not of its results
 
 
 @dataclass
@@ -41,16 +43,17 @@ class OpenRun:
 
 
 class OpenRuns:
-    """Begins and ends runs in one store; each method but `end_all` carries out one message of a `Tracker`.
+    """Begins and ends runs in one store; `start`, `link`, `log`, `file` and `finish` carry out messages of a `Tracker`.
 
     `run` is the number of a run in the messages, `record` what the store's tag RECORD_ID is to be.
     """
 
-    def __init__(self, store: Store, hashes: FileHashes):
+    def __init__(self, store: Store, hashes: FileHashes, system_metrics: bool):
         self._client = store.client
         self._experiment_id = store.experiment_id
         self._hashes = hashes
         self._finished = FinishedRuns(store.client, store.experiment_id, hashes)
+        self._pages = RunPages(store.client, store.uri, store.experiment_id, system_metrics)
         self._uri = store.uri
         self._open: dict[int, OpenRun] = {}
 
@@ -68,6 +71,8 @@ class OpenRuns:
         files: dict[str, list[Any]],
         inputs: dict[str, list[Any]],
         facts: dict[str, str],
+        axes: list[str],
+        kept: list[str],
     ) -> None:
         """Begin a run; the hashes of its files are found in the background."""
         models, others = read_states(files), read_states(inputs)
@@ -82,6 +87,7 @@ class OpenRuns:
 
         made = self._create(record, name, params, tags, time, parent)
         self._open[run] = OpenRun(made, Path(folder), provenance.begin_record(identity, facts), hash_files)
+        self._pages.begin(made, tags, axes, kept)
 
     def link(
         self, run: int, record: str, name: str, source: str, time: float, parent: int | None, folder: str
@@ -93,6 +99,7 @@ class OpenRuns:
         del tags[IDENTITY]  # set when the new record is whole
         made = self._create(record, name, told.params, tags, time, parent)
         self._open[run] = OpenRun(made, Path(folder), dict(found), lambda: found["files"])
+        self._pages.begin_taken(made, tags, tags[LINKED])
         results = {key: value for key, value in told.metrics.items() if not key.startswith(COSTS)}
         self.log(run, [[key, value, time, 0] for key, value in results.items()], {})
         for path in found["artifacts"]:
@@ -125,22 +132,28 @@ class OpenRuns:
         self, run: int, status: str, time: float, learnt: dict[str, str], outputs: dict[str, str]
     ) -> dict[str, Any]:
         """End a run. One that FINISHED can be found by its identity from now on."""
-        ours = self._open[run]
+        ours, record = self._open[run], None
         if status == "FINISHED" and ours.record["identity"]:
             provenance.add_learnt(ours.record, learnt, outputs)
             record = {**ours.record, "files": ours.hash_files()}
             record |= {"artifacts": ours.artifacts, "pictures": ours.pictures}
             self._client.log_artifact(ours.run_id, str(write_record(ours.folder, record)))
             self._client.set_tag(ours.run_id, IDENTITY, ours.record["identity"])
+        self._pages.finish(ours.run_id, ours.folder, ours.artifacts, record)
         self._client.set_terminated(ours.run_id, status, _milliseconds(time))
         del self._open[run]
         return {"finished": run, "run_id": ours.run_id, "experiment_id": self._experiment_id, "uri": self._uri}
+
+    def leave(self) -> None:
+        """Let go of the runs that are still open, and leave them as they are."""
+        self._pages.leave()
+        self._open.clear()
 
     def end_all(self, status: str, error: str) -> None:
         """End the runs that are still open."""
         for ours in self._open.values():
             end_run(self._client, ours.run_id, status, error)
-        self._open.clear()
+        self.leave()
 
     def _create(
         self,

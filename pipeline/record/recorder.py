@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.events import Event, NodeFinished, NodeProgress, NodeStarted, RunStarted
 from pipeline.file_state import FileState
 from pipeline.record import artifacts, facts
+from pipeline.record.note import NOTE, fail_note
 from pipeline.record.tracker import MLflowRun, NewRun, TrackedRun, Tracker
 from pipeline.tensor_digest import digest_tensors
 
@@ -154,6 +155,7 @@ class Recorder:
             tags = {"cached": self.learnt["cached"], **self.tags}
             if error:
                 tags["error"] = error[:5000]
+                tags[NOTE] = fail_note(self.facts.tags.get(NOTE, ""), error)
             self.run.log(self._metrics, tags)
             self.run.finish(status, time.time(), self.learnt, self.outputs)
 

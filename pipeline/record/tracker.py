@@ -32,10 +32,12 @@ class TrackingSettings:
 
     uri: an MLflow tracking URI; a relative sqlite path is relative to the working directory; null: no record.
     experiment_name: the MLflow experiment; made if it does not exist.
+    system_metrics: whether MLflow logs what CPU, memory, disk, network and GPUs do during each run.
     """
 
     uri: str | None = None
     experiment_name: str | None = None
+    system_metrics: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class NewRun:
     identity, files: what the results follow from (key, and model files by dotted path), by which another sweep finds
     the run; an empty identity: it is not found, and has no record.json.
     inputs, facts: the other files and the facts of its record.json.
+    axes, kept: of a sweep, the settings that differ between the runs below it, and the nodes whose latents they keep.
     """
 
     name: str
@@ -56,6 +59,8 @@ class NewRun:
     files: Mapping[str, FileState] = field(default_factory=dict)
     inputs: Mapping[str, FileState] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    axes: Sequence[str] = ()
+    kept: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,9 @@ class Tracker:
         self._writer = WriterProcess()
         self._reading = threading.Lock()  # or one thread would take what another waits for
         atexit.register(self.close)
-        self._send("open", uri=settings.uri, experiment=settings.experiment_name)
+        self._send(
+            "open", uri=settings.uri, experiment=settings.experiment_name, system_metrics=settings.system_metrics
+        )
 
     def start(self, run: NewRun, started: float, parent: TrackedRun | None = None) -> TrackedRun:
         """Begin a run, below `parent` if given; `started` is in seconds since the epoch."""
@@ -108,6 +115,8 @@ class Tracker:
             files={where: astuple(state) for where, state in run.files.items()},
             inputs={where: astuple(state) for where, state in run.inputs.items()},
             facts=dict(run.facts),
+            axes=list(run.axes),
+            kept=list(run.kept),
             time=started,
         )
 

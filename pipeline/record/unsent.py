@@ -6,6 +6,7 @@ that was cut off, is completed and not doubled. Only when the server shows all o
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pipeline.record.artifacts import RECORD
 from pipeline.record.finished_runs import IDENTITY
+from pipeline.record.mlflow_inputs import RunInputs
 from pipeline.record.open_runs import RECORD_ID
 from pipeline.record.orphans import WRITER, end_orphans, name_writer
 from pipeline.record.store import UNSENT, Store, find_database, open_store, read_all
@@ -59,8 +62,8 @@ class UnsentRuns:
         run = self._here.get_run(run_id)
         store = self._open_experiment(self._here.get_experiment(run.info.experiment_id).name)
         there = self._begin(run, store)
-        self._send_data(run, store.client, there)
-        self._send_artifacts(run, store.client, there)
+        self._send_data(run, store, there)
+        self._send_artifacts(run, store, there)
         if IDENTITY in run.data.tags:  # by which it is found, so last
             store.client.set_tag(there, IDENTITY, run.data.tags[IDENTITY])
         store.client.set_terminated(there, run.info.status, run.info.end_time)
@@ -83,10 +86,19 @@ class UnsentRuns:
         made = store.client.create_run(store.experiment_id, run.info.start_time, tags, run.info.run_name)
         return str(made.info.run_id)
 
-    def _send_data(self, run: Any, client: Any, there: str) -> None:
+    def _send_data(self, run: Any, store: Store, there: str) -> None:
         from mlflow.entities import Param, RunTag
 
-        tags = {key: self._translate(text, {run.info.run_id: there}) for key, text in run.data.tags.items()}
+        client = store.client
+
+        def translate(text: str) -> str:
+            pages = text.replace(_link_pages(run.info.experiment_id), _link_pages(store.experiment_id))
+            return self._translate(pages, {run.info.run_id: there})
+
+        for key, text in self._here.get_experiment(run.info.experiment_id).tags.items():
+            if run.info.run_id in key:  # the page that compares the runs of a sweep
+                client.set_experiment_tag(store.experiment_id, translate(key), translate(text))
+        tags = {key: translate(text) for key, text in run.data.tags.items()}
         for key in client.get_run(there).data.tags.keys() - tags.keys():  # that its record was cut off, say
             client.delete_tag(there, key)
         tags = {**tags, WRITER: name_writer()}
@@ -95,7 +107,6 @@ class UnsentRuns:
         client.log_batch(there, params=params, tags=[RunTag(key, text) for key, text in tags.items()])
         for key in run.data.metrics:
             client.log_batch(there, metrics=self._here.get_metric_history(run.info.run_id, key))
-        client.log_inputs(there, run.inputs.dataset_inputs)
 
     def _translate(self, text: str, known: Mapping[str, str]) -> str:
         """The ids of runs that were sent, by those that they have on the server."""
@@ -110,15 +121,17 @@ class UnsentRuns:
 
         return RUN_ID.sub(find, text)
 
-    def _send_artifacts(self, run: Any, client: Any, there: str) -> None:
+    def _send_artifacts(self, run: Any, store: Store, there: str) -> None:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        folder = find_artifacts(run)
+        client, folder = store.client, find_artifacts(run)
         if IMAGES in {one.path for one in client.list_artifacts(there)}:
             uri = client.get_run(there).info.artifact_uri
             get_artifact_repository(uri, tracking_uri=self._uri).delete_artifacts(IMAGES)
         if folder.is_dir():
             client.log_artifacts(there, str(folder))
+        if (folder / RECORD).is_file():
+            RunInputs(client, store.experiment_id).log(there, folder, json.loads((folder / RECORD).read_bytes()))
 
     def _check(self, run: Any, client: Any, there: str) -> None:
         """Raise OSError unless the server shows what is here."""
@@ -141,6 +154,11 @@ class UnsentRuns:
         self._here.set_tag(run.info.run_id, SENT_AS, there)
         self._here.delete_run(run.info.run_id)
         shutil.rmtree(find_artifacts(run), ignore_errors=True)
+
+
+def _link_pages(experiment_id: str) -> str:
+    """How links to the pages of an experiment begin."""
+    return f"#/experiments/{experiment_id}/"
 
 
 def find_artifacts(run: Any) -> Path:

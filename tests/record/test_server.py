@@ -195,9 +195,9 @@ def test_a_server_that_is_back_gets_the_next_run(server, experiment, tmp_path, m
     said = []
     writer = Writer(said.append)
     start = {"do": "start", "parent": None, "folder": str(tmp_path), "identity": "", "time": time.time()}
-    start |= {key: {} for key in ("params", "tags", "files", "inputs", "facts")}
+    start |= {key: {} for key in ("params", "tags", "files", "inputs", "facts", "axes", "kept")}
     finish = {"do": "finish", "status": "FINISHED", "time": time.time(), "learnt": {}, "outputs": {}}
-    writer.handle({"do": "open", "uri": server.uri, "experiment": experiment})
+    writer.handle({"do": "open", "uri": server.uri, "experiment": experiment, "system_metrics": False})
     assert [list(one) for one in said] == [["out_of_reach"]]
     server.start()
     writer.handle({**start, "run": 1, "record": "a", "name": "soon after"})
@@ -224,6 +224,10 @@ def test_a_run_made_without_the_server_is_sent_and_rerun_from_there(server, envi
     server.start()
     told = call("-m", "pipeline", "sync", tracking)
     (sent,) = re.findall(r"FINISHED, now run (\w{32})", told)
+    run = MlflowClient(server.uri).get_run(sent)
+    assert {one.dataset.name for one in run.inputs.dataset_inputs} == {"positive", "negative", "latent"}
+    assert len(run.inputs.model_inputs) == 2
+    assert f"rerun {sent} --verify" in run.data.tags["mlflow.note.content"]
     assert "sent 1 of 1 runs" in told
     assert "sent 0 of 0 runs" in call("-m", "pipeline", "sync", tracking)
     assert "equal" in call("-m", "pipeline", "rerun", sent, "--verify", tracking)

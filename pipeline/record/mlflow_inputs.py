@@ -1,0 +1,87 @@
+"""The inputs of a run as MLflow has them: the tensors that enter its graph as datasets, its model files as models.
+
+Both are one entry of an experiment however many runs read them: MLflow itself finds a dataset again by its name and
+digest, and a model file is one logged model for each sha256.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.record.artifacts import PROMPT
+from pipeline.record.provenance import MODEL
+
+DIGEST = 36  # characters of a digest in MLflow
+SHA256 = "sha256"  # the tag of a logged model
+TENSOR, SHAPE = "tensor.", "shape."  # facts of a record: the content of a tensor, and its dtype and shape
+REFUSED = str.maketrans("/:.%\"'", "______")  # in the name of a logged model
+
+
+class RunInputs:
+    """Logs the inputs of the runs of an experiment; `client` is an MlflowClient."""
+
+    def __init__(self, client: Any, experiment_id: str):
+        self._client = client
+        self._experiment_id = experiment_id
+        self._models: dict[str, str] = {}  # ids of logged models by sha256
+
+    def log(self, run_id: str, folder: Path, record: Mapping[str, Any]) -> None:
+        """Log what the record of a run says that it read; its graph is in `folder`."""
+        from mlflow.entities import LoggedModelInput
+
+        facts = record.get("facts", {})  # version 1 has none
+        names = sorted(key.removeprefix(TENSOR) for key in facts if key.startswith(TENSOR))
+        prompt = json.loads((folder / PROMPT).read_bytes()) if names else {}
+        datasets = [make_dataset(name, prompt[name], facts, record["files"]) for name in names if name in prompt]
+        files = [(where, file) for where, file in record["files"].items() if file["kind"] == MODEL and file[SHA256]]
+        models = [LoggedModelInput(self._find_model(where, file)) for where, file in files]
+        if datasets or models:
+            self._client.log_inputs(run_id, datasets=datasets, models=models)
+
+    def _find_model(self, where: str, file: Mapping[str, Any]) -> str:
+        """The id of the logged model of a file, made if the experiment has none of its content."""
+        sha256 = file[SHA256]
+        if sha256 not in self._models:
+            same = f"tags.{SHA256} = '{sha256}'"
+            found = self._client.search_logged_models([self._experiment_id], same, max_results=1)
+            self._models[sha256] = found[0].model_id if found else self._make_model(where, file)
+        return self._models[sha256]
+
+    def _make_model(self, where: str, file: Mapping[str, Any]) -> str:
+        path = Path(file["path"])
+        made = self._client.create_logged_model(
+            self._experiment_id,
+            name=path.name.translate(REFUSED),
+            tags={SHA256: file[SHA256], "path": str(path), "size": str(file["size"])},
+            model_type=where.partition(".")[2],
+        )
+        self._client.finalize_logged_model(made.model_id, "READY")
+        return str(made.model_id)
+
+
+def make_dataset(
+    name: str, node: Mapping[str, Any], facts: Mapping[str, str], files: Mapping[str, Mapping[str, Any]]
+) -> Any:
+    """A DatasetInput of the tensor that the node `name` of a prompt brings into the graph."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    read = {where: file for where, file in files.items() if where.partition(".")[0] == name and file["kind"] != MODEL}
+    path = next((file["path"] for file in read.values()), None)
+    inputs = {"class_type": node["class_type"], **node["inputs"]}
+    dtype, _, shape = facts.get(f"{SHAPE}{name}", "").partition(" ")
+    size = json.loads(shape) if shape else None
+    column = {"type": "tensor", "name": name, "tensor-spec": {"dtype": dtype, "shape": size}}
+    content = {"tensor_sha256": facts[f"{TENSOR}{name}"], "dtype": dtype, "shape": size}
+    content |= {f"file_sha256.{where}": file[SHA256] for where, file in read.items()}
+    dataset = Dataset(
+        name,
+        facts[f"{TENSOR}{name}"][:DIGEST],
+        "local" if path else "node",
+        json.dumps({"uri": path} if path else inputs),
+        json.dumps({"mlflow_colspec": [column]}) if size else None,
+        json.dumps(content),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", node["class_type"])])

@@ -1,0 +1,71 @@
+"""What MLflow's UI shows of a run besides params, metrics and files: its description, inputs and system metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.record.mlflow_inputs import RunInputs
+from pipeline.record.note import NOTE, finish_note, finish_sweep_note
+from pipeline.record.sweep_view import write_view
+from pipeline.record.system_metrics import start_monitor
+
+
+@dataclass
+class _Page:
+    """Of a run that stands RUNNING: the beginning of its description, and what is known of it besides."""
+
+    note: str
+    axes: Sequence[str] = ()
+    taken_from: str = ""
+    monitor: Any = None
+
+
+@dataclass
+class RunPages:
+    """Writes them for the runs of an experiment of the store `uri`; `client` is an MlflowClient.
+
+    system_metrics: whether to log what the machine does during each run.
+    """
+
+    client: Any
+    uri: str
+    experiment_id: str
+    system_metrics: bool
+    _open: dict[str, _Page] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._inputs = RunInputs(self.client, self.experiment_id)
+
+    def begin(self, run_id: str, tags: Mapping[str, str], axes: Sequence[str], kept: Sequence[str]) -> None:
+        """Begin with a run that was just made with these `tags`; `axes` and `kept` are those of `NewRun`."""
+        monitor = start_monitor(run_id, self.uri) if self.system_metrics else None
+        self._open[run_id] = _Page(tags.get(NOTE, ""), axes, monitor=monitor)
+        if axes:
+            self.client.set_experiment_tag(self.experiment_id, *write_view(run_id, axes, kept))
+
+    def begin_taken(self, run_id: str, tags: Mapping[str, str], taken_from: str) -> None:
+        """The same for one that takes over the results and the `tags` of another."""
+        self._open[run_id] = _Page(tags.get(NOTE, ""), taken_from=taken_from)
+
+    def leave(self) -> None:
+        """End what goes on beside the open runs; nothing more is to be written of them."""
+        for page in self._open.values():
+            if page.monitor:
+                page.monitor.finish()
+        self._open.clear()
+
+    def finish(self, run_id: str, folder: Path, files: Collection[str], record: Mapping[str, Any] | None) -> None:
+        """Complete a run before it is ended: `files` are its artifacts, which lie in `folder`; `record` is its
+        record.json, None if it has none."""
+        page = self._open.pop(run_id)
+        if page.monitor:
+            page.monitor.finish()
+        if record is not None:
+            self._inputs.log(run_id, folder, record)
+            note = finish_note(page.note, self.experiment_id, run_id, files, page.taken_from)
+            self.client.set_tag(run_id, NOTE, note)
+        elif page.axes:
+            self.client.set_tag(run_id, NOTE, finish_sweep_note(page.note, self.experiment_id, run_id, files))

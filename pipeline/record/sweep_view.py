@@ -1,0 +1,33 @@
+"""The page of MLflow's UI that compares the runs of a sweep: its columns and charts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+
+SECTION = "sweep"  # of the charts
+
+
+def write_view(run_id: str, axes: Collection[str], kept: Collection[str]) -> tuple[str, str]:
+    """A tag of an experiment, key and value, by which the UI shows the runs of a sweep with the columns that matter.
+
+    It is what the UI's own "Share" writes: the runs below `run_id`, the swept settings `axes` and the statistics of the
+    `kept` latents as columns, and charts of both. The page has the key `run_id`.
+    """
+    metrics = ["seconds/total", *(f"latent/{node}/{name}" for node in kept for name in ("mean", "std"))]
+    shared = {"metricSectionId": SECTION, "deleted": False, "isGenerated": False, "runsCountToCompare": 100}
+    charts = [
+        {**shared, "uuid": f"{SECTION}-image-{node}", "type": "IMAGE", "imageKeys": [node], "step": 0} for node in kept
+    ]
+    parallel = {"type": "PARALLEL", "selectedParams": [*axes], "selectedMetrics": metrics, "showAllRuns": True}
+    view = {
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{run_id}'",
+        "selectedColumns": [*(f"params.`{path}`" for path in axes), *(f"metrics.`{name}`" for name in metrics)],
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunCharts": [*charts, {**shared, "uuid": f"{SECTION}-parallel", **parallel}],
+        "compareRunSections": [
+            {"uuid": SECTION, "name": "Sweep", "display": True, "isReordered": True, "deleted": False}
+        ],
+        "isAccordionReordered": True,
+    }
+    return f"mlflow.sharedViewState.{run_id}", json.dumps(view)
