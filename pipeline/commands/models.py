@@ -23,8 +23,11 @@ def add_parser(commands: Any) -> None:
 
 def fetch_models(args: argparse.Namespace) -> None:
     """Fetch into the first folder of comfyui.models, else into the project's own, and print where the files are."""
+    from huggingface_hub.utils.logging import disable_propagation
+
     from pipeline.model_fetch import fetch_model_set
 
+    disable_propagation()  # it has a handler of its own, and would say everything twice
     settings = read_sections(args.overrides, "comfyui").comfyui
     folders = [*(Path(folder).expanduser().absolute() for folder in settings.models), MODELS]
     try:
