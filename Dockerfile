@@ -36,7 +36,7 @@ RUN groupadd --gid 10001 latentgrid \
 COPY --from=build --chown=latentgrid:latentgrid /opt/cache /opt/cache
 ENV PATH=/app/.venv/bin:$PATH XDG_CACHE_HOME=/opt/cache PYTHONUNBUFFERED=1
 WORKDIR /app
-USER latentgrid
+USER 10001
 VOLUME ["/models", "/exchange", "/app/outputs"]
 
 # http.client, because it asks no proxy. ComfyUI starts, and the models are checked, before the port is there.
