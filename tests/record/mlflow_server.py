@@ -40,6 +40,7 @@ class MLflowServer:
             **os.environ,
             "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "of the tests",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its workers evaluate text models
         }
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
