@@ -43,8 +43,8 @@ from confluent_kafka import Consumer, Producer
 from pipeline.engine.comfyui.locate import find_comfyui
 from pipeline.tiny_model import make_tiny_model
 
-sys.path.insert(0, str(ROOT / "tests"))
-from service.kafka_broker import find_broker, make_topics
+sys.path.insert(0, str(ROOT / "tests/service"))
+from kafka_broker import find_broker, make_topics
 
 WARM_UPS = 2
 MOST_MILLISECONDS, LEAST_SHARE = 30, 0.97
