@@ -232,7 +232,7 @@ def main() -> None:
             broker[1].stop()
         if given.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
-    same = all(subject.digests == subjects[0].digests for subject in subjects)
+    same = all(sorted(subject.digests) == sorted(subjects[0].digests) for subject in subjects)
     told = "All gave the same latents, bit for bit." if same else "The latents DIFFER: not all did the same work."
     print(format_table(subjects), "", *judge(subjects), told, sep="\n")
 
