@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import operator
 import re
 import threading
 import time
@@ -50,6 +51,7 @@ NOT_MENDED = (
 
 REPLY_TOPIC, CORRELATION = "reply-topic", "correlation-id"
 """Headers of a request: where its reply goes, and what is copied into the reply."""
+_call_headers = operator.methodcaller("headers")
 ORIGIN, REASONS = "origin", "reasons"
 """Headers of a dead letter: topic, partition and offset of the message, and a JSON list of what is wrong with it."""
 
@@ -212,14 +214,14 @@ class Worker:
 
     def _answer(self, message: Message, let_go: threading.Event) -> list[Outgoing]:
         """What to send for a message; runs in a thread of its own."""
-        headers: Mapping[str, str | bytes | None] = {}
+        headers: Headers = []
         request_id = find_request_id(message.value())
         refused: RefusedRequest | None = None
         response: KafkaSamplingResponse | None = None
         began, status = time.perf_counter(), "handed_back"
         try:
-            headers = dict(read_headers(message))
-            self._check_reply_topic(headers, let_go)
+            headers = read_headers(message)
+            self._check_reply_topic(dict(headers), let_go)
             response, status = self._handler.answer(read_request(message.value()), let_go), "answered"
         except RefusedRequest as error:
             refused, status = error, "refused"
@@ -233,8 +235,8 @@ class Worker:
             log.info("%s: the request at %s", status, _locate(message), extra={"request_id": request_id})
         if refused and request_id:
             response = refuse(request_id, refused)
-        outgoing = [self._reply(headers, response)] if response else []
-        return [*outgoing, self._bury(message, refused)] if refused else outgoing
+        outgoing = [self._reply(dict(headers), response)] if response else []
+        return [*outgoing, self._bury(message, headers, refused)] if refused else outgoing
 
     def _reply(self, headers: Mapping[str, str | bytes | None], response: KafkaSamplingResponse) -> Outgoing:
         kept: Headers = [(CORRELATION, headers[CORRELATION])] if headers.get(CORRELATION) is not None else []
@@ -242,12 +244,10 @@ class Worker:
         topic = topic if topic in self._topics else self._settings.reply_topic
         return Outgoing(topic, response.request_id.encode(), response.model_dump_json().encode(), kept)
 
-    def _bury(self, message: Message, refused: RefusedRequest) -> Outgoing:
+    def _bury(self, message: Message, headers: Headers, refused: RefusedRequest) -> Outgoing:
         """The dead letter of a message: its own bytes, and why it could not be answered."""
         about: Headers = [(ORIGIN, _locate(message).encode()), (REASONS, json.dumps(refused.reasons).encode())]
-        with contextlib.suppress(RefusedRequest):
-            about = [*read_headers(message), *about]
-        return Outgoing(self._settings.dead_letter_topic, message.key(), message.value(), about)
+        return Outgoing(self._settings.dead_letter_topic, message.key(), message.value(), [*headers, *about])
 
     def _check_reply_topic(self, headers: Mapping[str, str | bytes | None], let_go: threading.Event) -> None:
         """A reply to a topic that does not exist would never be taken. Raises RefusedRequest."""
@@ -277,9 +277,13 @@ def _find_reply_topic(headers: Mapping[str, str | bytes | None]) -> str | None:
 
 
 def read_headers(message: Message) -> Headers:
-    """The headers of a message, in order. Raises RefusedRequest for names that confluent_kafka cannot read."""
+    """The headers of a message, in order; once only. Raises RefusedRequest for names that are no text.
+
+    For such a name confluent_kafka leaves a hole in its list, which ends the process when it is read. A methodcaller
+    notices that the call also failed; the quicker call that Python makes of `message.headers()` does not.
+    """
     try:
-        return [(name, value) for name, value in message.headers() or []]  # type: ignore[str-unpack]
+        return list(_call_headers(message) or [])
     except (SystemError, UnicodeError) as error:
         raise RefusedRequest("headers: a name is not UTF-8") from error
 

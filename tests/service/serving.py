@@ -29,7 +29,7 @@ class Service:
         names = [f"{self.name}-{suffix}" for suffix in ("requests", "replies", "dead")]
         self.requests, self.replies, self.dead = names
         make_topics(self.servers, names, broker[1])
-        self._producer = Producer({"bootstrap.servers": self.servers})
+        self._producer = Producer({"bootstrap.servers": self.servers, "message.max.bytes": 1 << 21})
         self.root = folder / "root"
         self.root.mkdir()
         for name in ("positive", "negative"):

@@ -35,15 +35,17 @@ def test_requests_are_answered_once_and_what_is_none_is_buried(service):
     service.send(service.make_request("b", steps=0, sampler_name="eulr"))
     service.send(service.make_request("c", latent_image={"path": str(service.folder / "worker.log")}))
     service.send(service.make_request("d", deadline="2020-01-01T00:00:00Z"))
+    service.send(service.make_request("e"), [("reply-topic", b"nowhere")])
+    service.send(b"x" * 1_048_500)  # as large as the broker takes: with the reasons it is too large for a dead letter
     with service.worker("worker.port=0", tracking="mlflow") as worker:
-        replies = service.read(service.replies, 6)
-        dead = service.read(service.dead, 5)
+        replies = service.read(service.replies, 7)
+        dead = service.read(service.dead, 7)
         (port,) = re.findall(r"metrics on port (\d+)", (service.folder / "worker.log").read_text())
         assert fetch(int(port), "/healthz")[0] == fetch(int(port), "/readyz")[0] == 200
         assert fetch(int(port), "/nothing")[0] == 404
         metrics = fetch(int(port), "/metrics")[1]
         assert 'latentgrid_requests_total{status="answered"} 2.0' in metrics
-        assert 'latentgrid_requests_total{status="refused"} 5.0' in metrics
+        assert 'latentgrid_requests_total{status="refused"} 7.0' in metrics
         stop(worker)
 
     by_id: dict[str, list[dict[str, Any]]] = {}
@@ -62,10 +64,12 @@ def test_requests_are_answered_once_and_what_is_none_is_buried(service):
     assert "was used for another request before" in other["error"]["message"]
     assert by_id["b"][0]["error"]["type"] == "ConfigError"
     assert "sampler.steps: must be at least 1" in by_id["b"][0]["error"]["message"]
-    assert "deadline: has passed" in by_id["d"][0]["error"]["message"]
+    assert by_id["d"][0]["error"]["type"] == "DeadlineExceededError"
+    assert "header reply-topic: " in by_id["e"][0]["error"]["message"]
 
     buried = {letter.value(): dict(letter.headers()) for letter in dead}
     assert buried[b"poison"]["trace"] == b"t"
+    assert json.loads(buried[None]["reasons"])[0].startswith("message: Invalid JSON")
     assert buried[b"poison"]["origin"].decode().startswith(f"{service.requests}/")
     reasons = [reason for headers in buried.values() for reason in json.loads(headers["reasons"])]
     assert any(reason.startswith("latent_image.path: is in none of the folders") for reason in reasons)
