@@ -21,15 +21,18 @@ def collect_facts(device: str) -> dict[str, str]:
         "version.python": platform.python_version(),
         "version.torch": torch.__version__,
         "version.cuda": torch.version.cuda or "none",
-        "mlflow.user": _get_user(),
-        "mlflow.source.name": "latentgrid",
-        "mlflow.source.type": "LOCAL",
+        **collect_origin(),
         **_read_git(Path(__file__).parents[2]),
     }
     if device.startswith("cuda"):
         facts["version.cudnn"] = str(torch.backends.cudnn.version())
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts
+
+
+def collect_origin() -> dict[str, str]:
+    """Who made a run and with what, as MLflow's UI shows it."""
+    return {"mlflow.user": _get_user(), "mlflow.source.name": "latentgrid", "mlflow.source.type": "LOCAL"}
 
 
 def _get_user() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.record.artifacts import PROMPT
 from pipeline.record.provenance import MODEL
 
-DIGEST = 36  # characters of a digest in MLflow
+DIGEST = 16  # characters of the sha256 that MLflow shows; the profile has all of them
 SHA256 = "sha256"  # the tag of a logged model
 TENSOR, SHAPE = "tensor.", "shape."  # facts of a record: the content of a tensor, and its dtype and shape
 REFUSED = str.maketrans("/:.%\"'", "______")  # in the name of a logged model

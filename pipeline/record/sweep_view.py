@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection
 
 SECTION = "sweep"  # of the charts
+SIZE = {"columns": 1, "cardHeight": 420}  # of one; a picture for each run does not fit into less
 
 
 def write_view(run_id: str, axes: Collection[str], kept: Collection[str]) -> tuple[str, str]:
@@ -22,11 +23,13 @@ def write_view(run_id: str, axes: Collection[str], kept: Collection[str]) -> tup
     parallel = {"type": "PARALLEL", "selectedParams": [*axes], "selectedMetrics": metrics, "showAllRuns": True}
     view = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{run_id}'",
+        "orderByKey": "tags.`mlflow.runName`",  # sorted by time, the runs would be folded into the sweep's
+        "orderByAsc": True,
         "selectedColumns": [*(f"params.`{path}`" for path in axes), *(f"metrics.`{name}`" for name in metrics)],
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": [*charts, {**shared, "uuid": f"{SECTION}-parallel", **parallel}],
         "compareRunSections": [
-            {"uuid": SECTION, "name": "Sweep", "display": True, "isReordered": True, "deleted": False}
+            {"uuid": SECTION, "name": "Sweep", "display": True, "isReordered": True, "deleted": False, **SIZE}
         ],
         "isAccordionReordered": True,
     }

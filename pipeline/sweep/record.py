@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.record.artifacts import open_folder, write_text
+from pipeline.record.facts import collect_origin
 from pipeline.record.note import NOTE, begin_note
 from pipeline.record.tracker import NewRun, TrackedRun
 from pipeline.run_facts import list_constants
@@ -78,7 +79,8 @@ class SweepRecord:
         tracker = open_tracker(sweep.jobs[0].read.tracking)
         if tracker and self.run is None:
             params = {axis.path: self._write_values(axis) for axis in axes}
-            tags = {NOTE: begin_note({**params, "jobs": str(len(sweep.jobs))}, self._command)}
+            note = begin_note({**params, "jobs": str(len(sweep.jobs))}, self._command)
+            tags = {**collect_origin(), NOTE: note}
             kept = sweep.jobs[0].read.run.outputs
             new = NewRun(self._name(axes), params, tags, self._folder, axes=list(params), kept=kept)
             self.run = tracker.start(new, time.time())
