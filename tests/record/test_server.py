@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -19,6 +20,8 @@ from pipeline.record.mlflow_writer import Writer
 from pipeline.record.store import UNSENT
 from pipeline.record.tracker import NewRun, Tracker, TrackingSettings
 from pipeline.record.unsent import UnsentRuns, list_files
+
+LATER = itertools.count()  # no two runs begin in the same millisecond, so they can be told by their order
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,8 @@ def tracker(server, experiment):
 def begin(tracker, folder, name, parent=None):
     """A run with a param, and two files of which one is a picture."""
     folder.mkdir()
-    run = tracker.start(NewRun(name, {"seed": name}, {"device": "cpu"}, folder, f"key of {name}"), time.time(), parent)
+    new = NewRun(name, {"seed": name}, {"device": "cpu"}, folder, f"key of {name}")
+    run = tracker.start(new, time.time() + next(LATER), parent)
     (folder / "notes.txt").write_text(name)
     Image.new("RGB", (8, 8)).save(folder / "picture.png")
     run.add_file(folder / "notes.txt")
@@ -117,7 +121,7 @@ def test_runs_are_kept_and_sent_later(server, experiment, tmp_path, caplog):
     assert first.uri == UNSENT
     assert f"python -m pipeline sync tracking.uri={server.uri}" in caplog.text
     (found,) = away.find_finished([("key of first", {})])
-    again = away.link("again", found.run_id, tmp_path / "again", time.time(), sweep).wait()
+    again = away.link("again", found.run_id, tmp_path / "again", time.time() + next(LATER), sweep).wait()
     with pytest.raises(RecordError, match="out of reach, so nothing was sent"):
         away.list_unsent()
 
