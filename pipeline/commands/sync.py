@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.commands.recorded import open_recorded_tracker, split_overrides
 from pipeline.errors import RecordError
-from pipeline.record.store import UNSENT
+from pipeline.record.writer.store import UNSENT
 
 
 def add_parser(commands: Any) -> None:

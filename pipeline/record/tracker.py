@@ -20,7 +20,7 @@ from pipeline.errors import RecordError, TrackingError
 from pipeline.file_state import FileState
 from pipeline.record.artifacts import RECORD
 from pipeline.record.provenance import RecordedRun, read_record
-from pipeline.record.store import UNSENT, is_server
+from pipeline.record.writer.store import UNSENT, is_server
 from pipeline.record.writer_process import WriterProcess
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
-WRITER = "pipeline.record.mlflow_writer"
+WRITER = "pipeline.record.writer.process"
 PIPE_BYTES = 1 << 20
 
 

@@ -9,8 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.file_state import FileState
-from pipeline.record.orphans import end_orphans
 from pipeline.record.tracker import NewRun, Tracker, TrackingSettings
+from pipeline.record.writer.orphans import end_orphans
 
 
 @pytest.fixture(scope="module")

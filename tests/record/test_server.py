@@ -16,10 +16,10 @@ from PIL import Image
 from record.mlflow_server import PASSWORD, USER, MLflowServer
 
 from pipeline.errors import RecordError, TrackingError
-from pipeline.record.mlflow_writer import Writer
-from pipeline.record.store import UNSENT
 from pipeline.record.tracker import NewRun, Tracker, TrackingSettings
-from pipeline.record.unsent import UnsentRuns, list_files
+from pipeline.record.writer.process import Writer
+from pipeline.record.writer.store import UNSENT
+from pipeline.record.writer.unsent import UnsentRuns, list_files
 
 LATER = itertools.count()  # no two runs begin in the same millisecond, so they can be told by their order
 
@@ -206,7 +206,7 @@ def test_a_server_that_is_back_gets_the_next_run(server, experiment, tmp_path, m
     server.start()
     writer.handle({**start, "run": 1, "record": "a", "name": "soon after"})
     assert writer.handle({**finish, "run": 1})["uri"] == UNSENT
-    monkeypatch.setattr("pipeline.record.mlflow_writer.TRY_AGAIN", 0.0)
+    monkeypatch.setattr("pipeline.record.writer.process.TRY_AGAIN", 0.0)
     writer.handle({**start, "run": 2, "record": "b", "name": "later"})
     assert writer.handle({**finish, "run": 2})["uri"] == server.uri
     assert [run.info.run_name for run in find_runs(server.uri, experiment)[1]] == ["later"]

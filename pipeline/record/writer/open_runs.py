@@ -12,11 +12,11 @@ from pipeline.file_state import FileState
 from pipeline.record import provenance
 from pipeline.record.artifacts import write_record
 from pipeline.record.file_hashes import FileHashes, hash_file
-from pipeline.record.finished_runs import IDENTITY, FinishedRuns
 from pipeline.record.note import NOTE
-from pipeline.record.orphans import WRITER, end_run, name_writer
-from pipeline.record.run_page import RunPages
-from pipeline.record.store import Store
+from pipeline.record.writer.finished_runs import IDENTITY, FinishedRuns
+from pipeline.record.writer.orphans import WRITER, end_run, name_writer
+from pipeline.record.writer.run_page import RunPages
+from pipeline.record.writer.store import Store
 
 PARAM_LENGTH = 6000  # MLflow's limit
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from pipeline.record.orphans import end_orphans
+from pipeline.record.writer.orphans import end_orphans
 
 SQLITE = "sqlite:///"
 

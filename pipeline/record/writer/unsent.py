@@ -15,11 +15,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.record.artifacts import RECORD
-from pipeline.record.finished_runs import IDENTITY
-from pipeline.record.mlflow_inputs import RunInputs
-from pipeline.record.open_runs import RECORD_ID
-from pipeline.record.orphans import WRITER, end_orphans, name_writer
-from pipeline.record.store import UNSENT, Store, find_database, open_store, read_all
+from pipeline.record.writer.finished_runs import IDENTITY
+from pipeline.record.writer.mlflow_inputs import RunInputs
+from pipeline.record.writer.open_runs import RECORD_ID
+from pipeline.record.writer.orphans import WRITER, end_orphans, name_writer
+from pipeline.record.writer.store import UNSENT, Store, find_database, open_store, read_all
 
 SENT_AS = "sent_as"  # the tag of a run here: its id on the server
 PARENT = "mlflow.parentRunId"

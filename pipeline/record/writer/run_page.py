@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.record.mlflow_inputs import RunInputs
 from pipeline.record.note import NOTE, finish_note, finish_sweep_note
-from pipeline.record.sweep_view import write_view
-from pipeline.record.system_metrics import start_monitor
+from pipeline.record.writer.mlflow_inputs import RunInputs
+from pipeline.record.writer.sweep_view import write_view
+from pipeline.record.writer.system_metrics import start_monitor
 
 
 @dataclass

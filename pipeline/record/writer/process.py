@@ -22,11 +22,11 @@ from typing import Any, TextIO
 
 from pipeline.cache_folder import cache_folder
 from pipeline.record.file_hashes import FileHashes
-from pipeline.record.finished_runs import FinishedRuns
-from pipeline.record.leftovers import Leftovers
-from pipeline.record.open_runs import OpenRuns, read_states
-from pipeline.record.store import UNSENT, OutOfReach, Store, is_server, open_store
-from pipeline.record.unsent import UnsentRuns
+from pipeline.record.writer.finished_runs import FinishedRuns
+from pipeline.record.writer.leftovers import Leftovers
+from pipeline.record.writer.open_runs import OpenRuns, read_states
+from pipeline.record.writer.store import UNSENT, OutOfReach, Store, is_server, open_store
+from pipeline.record.writer.unsent import UnsentRuns
 
 ABOUT_A_RUN = {"start", "link", "log", "file", "finish"}
 TOLD_AGAIN = {"start", "log", "file"}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.record.finished_runs import IDENTITY, FinishedRuns
-from pipeline.record.store import read_all
+from pipeline.record.writer.finished_runs import IDENTITY, FinishedRuns
+from pipeline.record.writer.store import read_all
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
