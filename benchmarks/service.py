@@ -1,7 +1,7 @@
 """What a request of the Kafka worker costs beyond sampling, beside a bare loop over the same nodes.
 
-    python benchmarks/service.py                         about fifteen minutes on two cores
-    python benchmarks/service.py --rounds 2 --requests 5 a quick look
+    python benchmarks/service.py                          about ten minutes on two cores
+    python benchmarks/service.py --rounds 2 --requests 5  a quick look
 
 The graph is that of experiment=tiny, with four steps as in production, on a broker of the machine: the one that
 KAFKA_BOOTSTRAP_SERVERS names, else Apache Kafka as the tests start it. Measured are
@@ -15,8 +15,8 @@ turns, all others waiting: a round is as many seeds for each, for a worker as re
 - Between: from the end of a call of KSampler to the beginning of the next one, within a round. For a worker that is all
   that a request costs its sampler: all else goes on beside the sampling.
 - Throughput: calls from the end of the first to the end of the last of a round. What goes on beside the sampling takes
-  cores from it, so this has all costs. Whatever else the machine does only slows a round down, so the best round of each
-  is compared with the bare loop's best; the median of the rounds is shown beside it.
+  cores from it, so this has all costs. Whatever else the machine does only slows a round down, so the best round of
+  each is compared with the bare loop's best; the median of the rounds is shown beside it.
 - Alone: a request that is sent when the worker is idle, from sending it to having its reply, less the call of KSampler.
 All must give the same latents, and it is said whether they did.
 """
