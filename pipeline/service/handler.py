@@ -186,8 +186,8 @@ def _wait(seconds: float, request: KafkaSamplingRequest, let_go: threading.Event
 
 @contextmanager
 def _interrupted_when_over(request: KafkaSamplingRequest, let_go: threading.Event) -> Iterator[None]:
-    """Interrupt the run within when `let_go` is set or the deadline passes, again and again: one that has not quite
-    begun forgets it."""
+    """Interrupt the run within once `let_go` is set or the deadline passes, and again until it ends: a run that has not
+    quite begun forgets it."""
     done = threading.Event()
 
     def watch() -> None:

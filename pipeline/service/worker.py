@@ -180,13 +180,14 @@ class Worker:
     def _hand_back(self, job: InHand) -> None:
         """Leave a message to whoever has its partition; if that is still this worker, all from there on comes again."""
         log.info("handed back: the request at %s", _locate(job.message))
-        place = find_place(job.message)
-        for later in self._in_hand:
-            if later.is_of([place]):
-                later.lose()
-        if not job.is_lost and self._stopped is None:
-            self._seek(job.message)
         self._drop(job)
+        if job.is_lost:  # what is in hand of that partition now came after it was assigned again
+            return
+        for later in self._in_hand:
+            if later.is_of([find_place(job.message)]):
+                later.lose()
+        if self._stopped is None:
+            self._seek(job.message)
 
     def _drop(self, job: InHand) -> None:
         self._in_hand.remove(job)

@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 import pytest
 from service.kafka_broker import Broker, find_free_port, make_mock_cluster
-from service.serving import Service, stop
+from service.serving import PATIENCE, Service, stop
 
 from pipeline.record.file_hashes import hash_file
 
@@ -115,8 +115,6 @@ def test_killed_workers(service, caller):
             victim.kill()
             workers.append(stack.enter_context(service.worker()))
         caller.check()
-        for worker in workers:
-            stop(worker)
 
 
 def test_a_broker_that_dies_and_comes_back(service, caller, broker):
@@ -155,8 +153,6 @@ def test_workers_that_come_and_go_and_freeze(service, caller):
             else:
                 stop(workers.pop(0))
         caller.check()
-        for worker in workers:
-            stop(worker)
 
 
 class SmallDisk:
@@ -203,6 +199,7 @@ def test_a_full_disk(service, caller, disk):
         service.wait_for_answers(REQUESTS // 10)
         disk.fill(worker)
         wait_until_ready(port, False)
+        time.sleep(1)
         answered = service.count_answered()
         time.sleep(5)
         assert service.count_answered() == answered, "nothing is answered while nothing can be written"
@@ -213,8 +210,9 @@ def test_a_full_disk(service, caller, disk):
 
 
 def wait_until_ready(port: int, ready: bool) -> None:
-    """Wait for what /readyz says."""
-    while True:
+    """Wait until /readyz says so."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10):
                 is_ready = True
@@ -223,6 +221,7 @@ def wait_until_ready(port: int, ready: bool) -> None:
         if is_ready == ready:
             return
         time.sleep(0.05)
+    raise AssertionError(f"/readyz does not become {ready}")
 
 
 def test_a_mock_cluster_will_do(tmp_path, environment):
