@@ -146,7 +146,7 @@ class Worker:
             self._go_on(self._in_hand[0])
 
     def _poll(self) -> Message | None:
-        """The next message. While none is wanted the oldest answer is waited for: each poll takes time from sampling."""
+        """The next message. While none is wanted the oldest answer is waited for: polls take time from sampling."""
         if self._is_full and self._in_hand and not self._in_hand[0].work.done():
             wait([self._in_hand[0].work], FULL)
             return self._consumer.poll(0)
