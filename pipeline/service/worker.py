@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 WINDOW = 2
 """How many requests are in hand: one that is sampled, and one before or after it."""
-BUSY, IDLE = 0.01, 0.5
-"""Seconds that a poll waits: while a request is in hand, and while there is none."""
+FULL, BUSY, IDLE = 0.1, 0.01, 0.5
+"""Seconds from poll to poll: while no more can be taken, while a request is in hand, and while there is none."""
 RESEND = 1.0
 """Seconds before a reply that the broker did not take is sent again."""
 ASK = 5.0
@@ -131,7 +131,7 @@ class Worker:
         return self._stopped is not None and time.monotonic() - self._stopped > self._settings.grace_seconds
 
     def _step(self) -> None:
-        message = self._consumer.poll(BUSY if self._in_hand else IDLE)
+        message = self._poll()
         error = message.error() if message is not None else None
         if error is not None:
             _raise_if_fatal(error)
@@ -144,6 +144,13 @@ class Worker:
                 job.let_go.set()
         if self._in_hand:
             self._go_on(self._in_hand[0])
+
+    def _poll(self) -> Message | None:
+        """The next message. While none is wanted the oldest answer is waited for: polls take time from sampling."""
+        if self._is_full and self._in_hand and not self._in_hand[0].work.done():
+            wait([self._in_hand[0].work], FULL)
+            return self._consumer.poll(0)
+        return self._consumer.poll(BUSY if self._in_hand else IDLE)
 
     def _take(self, message: Message) -> None:
         self._health.begin()
