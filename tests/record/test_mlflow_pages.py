@@ -56,8 +56,6 @@ class UI:
         async def visit() -> None:
             async with open_page(self.port, f"{self.address}/#{path}") as page:
                 await page.resize(*LARGE)
-                close = "document.querySelector('[data-component-id=\"mlflow.assistant.chat_panel.close\"]')"
-                await page.wait_for(f"{close} && ({close}.click(), true)")
                 await look(page)
 
         asyncio.run(visit())
@@ -79,7 +77,9 @@ def ui(tmp_path_factory) -> Iterator[UI]:
         experiment = client.get_experiment_by_name("latentgrid").experiment_id
         found = client.search_runs([experiment])
         (sweep,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
-        yield UI(address, port, experiment, sweep, [run for run in found if run is not sweep])
+        shown = UI(address, port, experiment, sweep, [run for run in found if run is not sweep])
+        shown.read(f"/experiments/{experiment}/runs", close_assistant)
+        yield shown
 
 
 class run_mlflow:
@@ -186,7 +186,7 @@ def test_the_page_of_a_run_draws_its_steps(ui):
 
     async def look(page: Page) -> None:
         await read_until(page, "seconds_per_step", "latent/sampler", run.info.run_name)
-        await page.wait_for("document.querySelector('.scatterlayer .trace')")
+        await page.wait_for("!!document.querySelector('.scatterlayer .trace')")
 
     ui.read(f"/experiments/{ui.experiment}/runs/{run.info.run_id}/model-metrics", look)
 
@@ -199,6 +199,12 @@ def test_the_page_of_a_sweep_shows_its_sheet_and_leads_to_its_runs(ui):
         await read_until(page, "24 matching runs", *NAMES)
 
     ui.read(f"/experiments/{ui.experiment}/runs/{ui.sweep.info.run_id}", look)
+
+
+async def close_assistant(page: Page) -> None:
+    """Close the panel that takes a third of the page; the browser remembers it."""
+    button = "document.querySelector('[data-component-id=\"mlflow.assistant.chat_panel.close\"]')"
+    await page.wait_for(f"{button} && ({button}.click(), true)")
 
 
 async def read_until(page: Page, *said: str) -> str:
