@@ -42,7 +42,7 @@ class Page:
             raise RuntimeError(json.dumps(result["exceptionDetails"])[:2000])
         return result["result"].get("value")
 
-    async def wait_for(self, script: str, patience: float = PATIENCE) -> Any:
+    async def wait_for(self, script: str, patience: float = 30) -> Any:
         """Wait until a JavaScript expression has a value that counts as true; that value. Raises RuntimeError."""
         deadline = time.monotonic() + patience
         while True:
@@ -61,6 +61,12 @@ class Page:
     async def go(self, address: str) -> None:
         """Leave for another address."""
         await self.send("Page.navigate", url=address)
+
+    async def resize(self, width: int, height: int) -> None:
+        """Set the size of what is visible, in pixels."""
+        await self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
 
     async def shoot(self, path: Path) -> None:
         """Write a picture of what is visible, a PNG."""

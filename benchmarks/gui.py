@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from _browser import Page, open_page, run_browser
+from _browser import PATIENCE, Page, open_page, run_browser
 from _processes import Server, Setting
 
 from pipeline.config import compose_config, read_config
@@ -141,7 +141,7 @@ def find_overlaps(boxes: Sequence[Sequence[Any]]) -> list[str]:
 async def check(port: int, address: str, args: argparse.Namespace) -> bool:
     good = True
     async with open_page(port, address) as page:
-        await page.wait_for(READY)
+        await page.wait_for(READY, PATIENCE)
         await page.evaluate(SCRIPT)
         for file in args.files:
             told = json.loads(await page.evaluate(f"drop({json.dumps(file.name)}, {encode(file)})"))
