@@ -1,4 +1,4 @@
-"""A real `mlflow server` on loopback, with basic authentication and an artifact store of its own."""
+"""A real `mlflow server` on loopback."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ USER, PASSWORD = "admin", "a-password-of-tests"
 
 
 class MLflowServer:
-    """A server that can be stopped and started again; its data lie in `folder`."""
+    """A server that can be stopped and started again. It shows `store`, or has one of its own in `folder`, with an
+    artifact store, and lets in nobody but USER."""
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, store: str | None = None):
+        self._folder, self._store = folder, store
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -31,11 +32,12 @@ class MLflowServer:
         if self._process is not None:
             return
         command = [
-            *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"),
+            *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
             *("--host", "127.0.0.1", "--port", str(self._port)),
-            *("--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}"),
-            *("--artifacts-destination", str(self._folder / "artifacts")),
+            *("--backend-store-uri", self._store or f"sqlite:///{self._folder / 'mlflow.db'}"),
         ]
+        if not self._store:
+            command += ["--app-name", "basic-auth", "--artifacts-destination", str(self._folder / "artifacts")]
         environment = {
             **os.environ,
             "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
