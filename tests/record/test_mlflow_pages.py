@@ -143,7 +143,7 @@ def test_the_charts_of_a_sweep_show_its_pictures_and_parallel_coordinates(ui):
     async def look(page: Page) -> None:
         await read_until(page, "24 matching runs", "Parallel Coordinates", "sampler.steps")
         await page.wait_for(f"{LOADED}.length >= 10")
-        await take_picture(page, "mlflow-compare", 1400, 1500)
+        await take_picture(page, "mlflow-compare", 1600, 1000)
 
     view = f"viewStateShareKey={ui.sweep.info.run_id}&compareRunsMode=CHART"
     ui.read(f"/experiments/{ui.experiment}/runs?{view}", look)
