@@ -32,13 +32,10 @@ class RunInputs:
         """Log what the record of a run says that it read; its graph is in `folder`."""
         from mlflow.entities import LoggedModelInput
 
-        prompt = json.loads((folder / PROMPT).read_bytes())
         facts = record.get("facts", {})  # version 1 has none
-        datasets = [
-            make_dataset(name, prompt[name], facts, record["files"])
-            for name in sorted(key.removeprefix(TENSOR) for key in facts if key.startswith(TENSOR))
-            if name in prompt
-        ]
+        tensors = sorted(key.removeprefix(TENSOR) for key in facts if key.startswith(TENSOR))
+        prompt = json.loads((folder / PROMPT).read_bytes()) if tensors else {}
+        datasets = [make_dataset(name, prompt[name], facts, record["files"]) for name in tensors if name in prompt]
         files = [(where, file) for where, file in record["files"].items() if file["kind"] == MODEL and file[SHA256]]
         models = [LoggedModelInput(self._find_model(where, file)) for where, file in files]
         if datasets or models:
