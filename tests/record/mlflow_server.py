@@ -42,6 +42,7 @@ class MLflowServer:
             **os.environ,
             "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "of the tests",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its workers evaluate text models
         }
         with (self._folder / "server.log").open("ab") as log:
@@ -57,7 +58,7 @@ class MLflowServer:
                 time.sleep(0.2)
         raise AssertionError(f"the server did not start:\n{(self._folder / 'server.log').read_text()[-3000:]}")
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Kill it with its workers, as a power cut would."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)

@@ -6,14 +6,12 @@ SCREENSHOTS=docs/images python -m pytest tests/record/test_mlflow_pages.py     a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from mlflow import MlflowClient
+from record.mlflow_server import MLflowServer
 
 from benchmarks._browser import Page, open_page, run_browser
 
@@ -72,49 +71,16 @@ def ui(tmp_path_factory) -> Iterator[UI]:
     done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     store = f"sqlite:///{folder}/outputs/mlflow.db"
-    with run_mlflow(store, folder, environment) as address, run_browser("chromium", folder) as port:
+    server = MLflowServer(folder, store)
+    server.start()
+    with contextlib.closing(server), run_browser("chromium", folder) as port:
         client = MlflowClient(store)
         experiment = client.get_experiment_by_name("latentgrid").experiment_id
         found = client.search_runs([experiment])
         (sweep,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
-        shown = UI(address, port, experiment, sweep, [run for run in found if run is not sweep])
+        shown = UI(server.uri, port, experiment, sweep, [run for run in found if run is not sweep])
         shown.read(f"/experiments/{experiment}/runs", close_assistant)
         yield shown
-
-
-class run_mlflow:
-    """`mlflow server` on a free port of the loopback; gives its address."""
-
-    def __init__(self, store: str, folder: Path, environment: dict[str, str]):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self._address = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
-        self._log = folder / "server.txt"
-        with self._log.open("w") as log:
-            self._server = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", str(port)],
-                cwd=folder,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def __enter__(self) -> str:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                with urllib.request.urlopen(f"{self._address}/health"):
-                    return self._address
-            except OSError:
-                assert self._server.poll() is None and time.monotonic() < deadline, self._log.read_text()
-                time.sleep(0.2)
-
-    def __exit__(self, *error: object) -> None:
-        os.killpg(self._server.pid, 15)
-        self._server.wait(timeout=30)
 
 
 def test_the_table_of_runs_shows_the_sweep_folded_over_its_runs(ui):
@@ -143,7 +109,7 @@ def test_the_charts_of_a_sweep_show_its_pictures_and_parallel_coordinates(ui):
     async def look(page: Page) -> None:
         await read_until(page, "24 matching runs", "Parallel Coordinates", "sampler.steps")
         await page.wait_for(f"{LOADED}.length >= 10")
-        await take_picture(page, "mlflow-compare", 1400, 1500)
+        await take_picture(page, "mlflow-compare", 1600, 1000)
 
     view = f"viewStateShareKey={ui.sweep.info.run_id}&compareRunsMode=CHART"
     ui.read(f"/experiments/{ui.experiment}/runs?{view}", look)

@@ -28,7 +28,7 @@ LATER = itertools.count()  # no two runs begin in the same millisecond, so they 
 def server(tmp_path_factory):
     server = MLflowServer(tmp_path_factory.mktemp("server"))
     yield server
-    server.stop()
+    server.close()
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def test_a_wrong_password_is_found_before_anything_runs(server, experiment, monk
 
 
 def test_runs_are_kept_and_sent_later(server, experiment, tmp_path, caplog):
-    server.stop()
+    server.close()
     away = Tracker(TrackingSettings(server.uri, experiment))
     sweep = begin(away, tmp_path / "sweep", "sweep")
     first = finish(begin(away, tmp_path / "first", "first", sweep))
@@ -154,7 +154,7 @@ def test_a_server_that_fails_in_mid_run_gets_each_run_once(server, experiment, t
     cut = begin(tracker, tmp_path / "cut", "cut", sweep)
     cut.log([("loss", 1.0, 1001.0, 1)], {"only": "the server has it"})
     (source,) = tracker.find_finished([("key of before", {})])  # so all the above is on the server
-    server.stop()
+    server.close()
     lost = tracker.link("lost", source.run_id, tmp_path / "lost", time.time(), sweep)
     assert finish(cut).uri == UNSENT
     with pytest.raises(TrackingError, match="went out of reach"):
@@ -178,7 +178,7 @@ def test_a_server_that_fails_in_mid_run_gets_each_run_once(server, experiment, t
 
 
 def test_a_sending_that_is_cut_off_is_completed(server, experiment, tmp_path, monkeypatch):
-    server.stop()
+    server.close()
     tracker = Tracker(TrackingSettings(server.uri, experiment))
     finish(begin(tracker, tmp_path / "run", "run"))
     tracker.close()
@@ -195,7 +195,7 @@ def test_a_sending_that_is_cut_off_is_completed(server, experiment, tmp_path, mo
 
 
 def test_a_server_that_is_back_gets_the_next_run(server, experiment, tmp_path, monkeypatch):
-    server.stop()
+    server.close()
     said = []
     writer = Writer(said.append)
     start = {"do": "start", "parent": None, "folder": str(tmp_path), "identity": "", "time": time.time()}
@@ -221,7 +221,7 @@ def test_a_run_made_without_the_server_is_sent_and_rerun_from_there(server, envi
         return done.stdout + done.stderr
 
     tracking = f"tracking.uri={server.uri}"
-    server.stop()
+    server.close()
     told = call(str(ROOT / "run.py"), "experiment=tiny", tracking)
     assert "is out of reach, so runs are kept in sqlite:///outputs/unsent/mlflow.db" in told
     assert "mlflow ui --backend-store-uri sqlite:///outputs/unsent/mlflow.db" in told

@@ -33,9 +33,9 @@ class RunInputs:
         from mlflow.entities import LoggedModelInput
 
         facts = record.get("facts", {})  # version 1 has none
-        names = sorted(key.removeprefix(TENSOR) for key in facts if key.startswith(TENSOR))
-        prompt = json.loads((folder / PROMPT).read_bytes()) if names else {}
-        datasets = [make_dataset(name, prompt[name], facts, record["files"]) for name in names if name in prompt]
+        tensors = sorted(key.removeprefix(TENSOR) for key in facts if key.startswith(TENSOR))
+        prompt = json.loads((folder / PROMPT).read_bytes()) if tensors else {}
+        datasets = [make_dataset(name, prompt[name], facts, record["files"]) for name in tensors if name in prompt]
         files = [(where, file) for where, file in record["files"].items() if file["kind"] == MODEL and file[SHA256]]
         models = [LoggedModelInput(self._find_model(where, file)) for where, file in files]
         if datasets or models:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 
 SECTION = "sweep"  # of the charts
-SIZE = {"columns": 1, "cardHeight": 640}  # of one: the UI lists all params of a run above its picture
+SIZE = {"columns": 2, "cardHeight": 600}  # of one: the UI lists all params of a run above its picture
 
 
 def write_view(run_id: str, axes: Collection[str], kept: Collection[str]) -> tuple[str, str]:
