@@ -98,11 +98,11 @@ class Transactions:
         """Within a time: librdkafka waits without end for a coordinator that was restarted (its issues 5456, 5511)."""
         assert self._producer
         done: Future[None] = Future()
-        work = (self._producer, place, outgoing, large)
+        work = (self._producer, self._consumer.consumer_group_metadata(), place, outgoing, large)
 
         def run() -> None:
             try:
-                _run_transaction(self._consumer, *work)
+                _run_transaction(*work)
                 done.set_result(None)
             except BaseException as error:
                 done.set_exception(error)
@@ -119,9 +119,12 @@ class Transactions:
 
 
 def _run_transaction(
-    consumer: Consumer, producer: Producer, place: TopicPartition, outgoing: Sequence[Outgoing], large: list[Outgoing]
+    producer: Producer, group: object, place: TopicPartition, outgoing: Sequence[Outgoing], large: list[Outgoing]
 ) -> None:
-    """All of a transaction; what the broker finds too large is added to `large`."""
+    """All of a transaction; what the broker finds too large is added to `large`.
+
+    `group` is the consumer's `consumer_group_metadata()`: a consumer is for one thread only.
+    """
     producer.begin_transaction()
     for one in outgoing:
 
@@ -134,7 +137,6 @@ def _run_transaction(
         except KafkaException as error:
             note(error.args[0], None)  # type: ignore[arg-type]
             raise
-    group = consumer.consumer_group_metadata()
     producer.send_offsets_to_transaction([place], group, PATIENCE)
     producer.commit_transaction(PATIENCE)
 

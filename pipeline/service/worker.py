@@ -13,11 +13,10 @@ import contextlib
 import json
 import logging
 import operator
-import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
@@ -27,6 +26,7 @@ from pipeline.config import WorkerSettings
 from pipeline.service.handler import HandedBack, RequestHandler, refuse
 from pipeline.service.health import Health
 from pipeline.service.messages import KafkaSamplingResponse, RefusedRequest, find_request_id, read_request
+from pipeline.service.reply_topics import MessageHeaders, ReplyTopics
 from pipeline.service.transactions import Headers, Outgoing, TooLarge, Transactions, find_place, strip
 
 log = logging.getLogger(__name__)
@@ -37,10 +37,7 @@ FULL, BUSY, IDLE = 0.1, 0.01, 0.5
 """Seconds from poll to poll: while no more can be taken, while a request is in hand, and while there is none."""
 RESEND = 1.0
 """Seconds before a reply that the broker did not take is sent again."""
-ASK = 5.0
-"""Seconds that the broker has to say whether there is a topic."""
 
-TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 NOT_MENDED = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -49,8 +46,8 @@ NOT_MENDED = (
 )
 """Errors of the broker that waiting does not mend."""
 
-REPLY_TOPIC, CORRELATION = "reply-topic", "correlation-id"
-"""Headers of a request: where its reply goes, and what is copied into the reply."""
+CORRELATION = "correlation-id"
+"""Header of a request, copied into its reply."""
 _call_headers = operator.methodcaller("headers")
 ORIGIN, REASONS = "origin", "reasons"
 """Headers of a dead letter: topic, partition and offset of the message, and a JSON list of what is wrong with it."""
@@ -93,7 +90,7 @@ class Worker:
         self._transactions = Transactions(settings, self._consumer)
         self._answering = ThreadPoolExecutor(WINDOW, "latentgrid-request")
         self._in_hand: deque[InHand] = deque()
-        self._topics = {settings.reply_topic}
+        self._reply_topics = ReplyTopics(settings)
         self._stopped: float | None = None
 
     def stop(self) -> None:
@@ -120,6 +117,7 @@ class Worker:
                 job.let_go.set()
             self._answering.shutdown()
             self._handler.close()
+            self._reply_topics.close()
             self._consumer.close()  # tells the group at once
 
     @property
@@ -229,7 +227,7 @@ class Worker:
         began, status = time.perf_counter(), "handed_back"
         try:
             headers = read_headers(message)
-            self._check_reply_topic(dict(headers), let_go)
+            self._reply_topics.check(dict(headers), let_go)
             response, status = self._handler.answer(read_request(message.value()), let_go), "answered"
         except RefusedRequest as error:
             refused, status = error, "refused"
@@ -246,42 +244,15 @@ class Worker:
         outgoing = [self._reply(dict(headers), response)] if response else []
         return [*outgoing, self._bury(message, headers, refused)] if refused else outgoing
 
-    def _reply(self, headers: Mapping[str, str | bytes | None], response: KafkaSamplingResponse) -> Outgoing:
+    def _reply(self, headers: MessageHeaders, response: KafkaSamplingResponse) -> Outgoing:
         kept: Headers = [(CORRELATION, headers[CORRELATION])] if headers.get(CORRELATION) is not None else []
-        topic = _find_reply_topic(headers)
-        topic = topic if topic in self._topics else self._settings.reply_topic
+        topic = self._reply_topics.choose(headers)
         return Outgoing(topic, response.request_id.encode(), response.model_dump_json().encode(), kept)
 
     def _bury(self, message: Message, headers: Headers, refused: RefusedRequest) -> Outgoing:
         """The dead letter of a message: its own bytes, and why it could not be answered."""
         about: Headers = [(ORIGIN, _locate(message).encode()), (REASONS, json.dumps(refused.reasons).encode())]
         return Outgoing(self._settings.dead_letter_topic, message.key(), message.value(), [*headers, *about])
-
-    def _check_reply_topic(self, headers: Mapping[str, str | bytes | None], let_go: threading.Event) -> None:
-        """A reply to a topic that does not exist would never be taken. Raises RefusedRequest."""
-        if headers.get(REPLY_TOPIC) is None:
-            return
-        name = _find_reply_topic(headers)
-        if name is None:
-            raise RefusedRequest(f"header {REPLY_TOPIC}: is no name of a topic, got {headers[REPLY_TOPIC]!r}")
-        while name not in self._topics:
-            try:
-                found = self._consumer.list_topics(name, ASK).topics[name]
-            except KafkaException as error:
-                log.warning("Kafka: %s", error)
-                if let_go.wait(RESEND):
-                    raise HandedBack from error
-                continue
-            if found.error:
-                raise RefusedRequest(f"header {REPLY_TOPIC}: {found.error.str()}, got {name!r}")
-            self._topics.add(name)
-
-
-def _find_reply_topic(headers: Mapping[str, str | bytes | None]) -> str | None:
-    """The topic that a request names for its reply, if it is the name of a topic."""
-    value = headers.get(REPLY_TOPIC) or b""
-    name = value if isinstance(value, str) else value.decode(errors="replace")
-    return name if TOPIC.fullmatch(name) and name not in (".", "..") else None
 
 
 def read_headers(message: Message) -> Headers:

@@ -1,0 +1,79 @@
+"""Where replies go: to the worker's reply topic, or to the one that a request names in a header, if there is one."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Mapping
+
+from confluent_kafka import Consumer, KafkaException
+
+from pipeline.config import WorkerSettings
+from pipeline.service.handler import HandedBack
+from pipeline.service.messages import RefusedRequest
+
+log = logging.getLogger(__name__)
+
+REPLY_TOPIC = "reply-topic"
+"""Header of a request: where its reply goes."""
+NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+PATIENCE = 5.0
+"""Seconds that the broker has to say whether there is a topic."""
+ASK_AGAIN = 1.0
+"""Seconds before a broker that did not say is asked again."""
+
+MessageHeaders = Mapping[str, str | bytes | None]
+
+
+class ReplyTopics:
+    """Chooses the topic of each reply; may be used from several threads.
+
+    It has a client of its own: calls to a consumer from one thread may wait without end while another thread polls it.
+    That client is a consumer, because a producer that asks for a topic makes it if the broker allows.
+    """
+
+    def __init__(self, settings: WorkerSettings):
+        self._default = settings.reply_topic
+        self._found = {settings.reply_topic}
+        options = {"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.group_id, **settings.kafka}
+        self._client = Consumer({**options, "log_level": 0})  # the worker's own consumer logs what ails the broker
+
+    def choose(self, headers: MessageHeaders) -> str:
+        """The topic for the reply to a message: the one it names, if that was found."""
+        name = _read_name(headers)
+        return name if name in self._found else self._default
+
+    def check(self, headers: MessageHeaders, let_go: threading.Event) -> None:
+        """Find the topic that a message names: a reply to one that does not exist would never be taken.
+
+        Waits for a broker that is out of reach. Raises RefusedRequest for a name that is none or that no topic has,
+        and HandedBack if `let_go` is set meanwhile.
+        """
+        if headers.get(REPLY_TOPIC) is None:
+            return
+        name = _read_name(headers)
+        if name is None:
+            raise RefusedRequest(f"header {REPLY_TOPIC}: is no name of a topic, got {headers[REPLY_TOPIC]!r}")
+        while name not in self._found:
+            try:
+                found = self._client.list_topics(name, PATIENCE).topics[name]
+            except KafkaException as error:
+                log.warning("Kafka: %s", error)
+                if let_go.wait(ASK_AGAIN):
+                    raise HandedBack from error
+                continue
+            if found.error:
+                raise RefusedRequest(f"header {REPLY_TOPIC}: {found.error.str()}, got {name!r}")
+            self._found.add(name)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._client.close()
+
+
+def _read_name(headers: MessageHeaders) -> str | None:
+    """The topic that a request names for its reply, if it is the name of a topic."""
+    value = headers.get(REPLY_TOPIC) or b""
+    name = value if isinstance(value, str) else value.decode(errors="replace")
+    return name if NAME.fullmatch(name) and name not in (".", "..") else None
