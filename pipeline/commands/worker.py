@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shlex
 import signal
 from collections.abc import Sequence
@@ -41,7 +42,8 @@ def run_worker(args: argparse.Namespace) -> None:
     if read.run.dry_run:
         print(f"the worker can start: config, ComfyUI and models are fine (not asked: {settings.bootstrap_servers})")
         return
-    base = [one for one in args.overrides if one.partition("=")[0].partition(".")[0] != GROUP]
+    # Without the worker's own settings: they say nothing of a run, and may hold a password.
+    base = [one for one in args.overrides if re.match(rf"[+~]*{GROUP}\b", one) is None]
     roots = [Path(root).expanduser() for root in settings.roots]
     ledger = Ledger(Path(settings.output_root).expanduser())
     worker = Worker(settings, RequestHandler(base, roots, ledger, settings.attempts, health.set_ready), health)

@@ -17,13 +17,14 @@ Every file appears whole or not at all.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.errors import OutputError
 
@@ -102,18 +103,39 @@ def write_latent(folder: Path, node: str, samples: torch.Tensor, embedded: Mappi
 
 def write_pt(folder: Path, node: str, samples: torch.Tensor) -> Path:
     """Write samples as a `.pt` file that holds {"samples": tensor}."""
-    return write_tensors(folder, f"{node}.pt", {"samples": samples.detach().cpu().clone()})
+    return write_tensors(folder, f"{node}.pt", {"samples": samples})
 
 
 def write_tensors(folder: Path, name: str, value: Any) -> Path:
-    """Write tensors in containers of plain values, as torch.save does."""
+    """Write tensors in containers of plain values, as torch.save does; of a view only what it shows."""
     import torch
 
     buffer = io.BytesIO()
-    torch.save(value, buffer)  # straight to a file, it says of a full disk that it is a RuntimeError
+    torch.save(_detach(value), buffer)  # straight to a file, it says of a full disk that it is a RuntimeError
     with _written_whole(folder / name) as path:
         path.write_bytes(buffer.getbuffer())
     return folder / name
+
+
+def _detach(value: Any) -> Any:
+    """The same with tensors of their own, on the CPU: torch.save keeps the whole storage of a view."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, Mapping):
+        return {key: _detach(one) for key, one in value.items()}
+    return [_detach(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def write_copy(folder: Path, name: str, source: BinaryIO) -> tuple[Path, str]:
+    """Write what is left to read of an open file; the path, and the sha256 of what was written."""
+    digest = hashlib.sha256()
+    with _written_whole(folder / name) as path, path.open("wb") as target:
+        while chunk := source.read(1 << 20):
+            digest.update(chunk)
+            target.write(chunk)
+    return folder / name, digest.hexdigest()
 
 
 def write_picture(folder: Path, node: str, pixels: np.ndarray, embedded: Mapping[str, str]) -> Path:

@@ -13,6 +13,9 @@ from pathlib import Path
 VARIABLES = re.compile(r"(CUBLAS|CUDA|CUDNN|NVIDIA_TF32|OMP|MKL|ONEDNN|PYTORCH|TORCH|HIP|TRITON)_\w+")
 """Environment variables that libraries of numbers read."""
 
+SECRETS = re.compile(r"([+]{0,2}worker[.]kafka\b[^=]*=).*", re.DOTALL)
+"""Arguments that may hold the password of a broker."""
+
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -24,7 +27,7 @@ def collect_machine(device: str) -> dict[str, str]:
         **_read_flags(),
         **(_read_gpu(device) if device.startswith("cuda") else {}),
         **{f"env.{name}": value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)},
-        "process.command": shlex.join(sys.argv),
+        "process.command": shlex.join(SECRETS.sub(r"\1***", word) for word in sys.argv),
         "process.folder": str(Path.cwd()),
     }
 

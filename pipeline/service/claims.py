@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pipeline.record.file_hashes import hash_file
+from pipeline.record.artifacts import write_copy
 from pipeline.service.messages import RefusedRequest, TensorFile
 
 
-def find_file(name: str, file: TensorFile, roots: Sequence[Path]) -> Path:
-    """The path of a file of a request. Raises RefusedRequest, whose reasons begin with `name`, the field.
+def take_file(name: str, file: TensorFile, roots: Sequence[Path], folder: Path, stem: str) -> Path:
+    """A copy of a file of a request, as `stem` and its own suffix in `folder`.
 
-    A link that leads out of `roots` is refused like a path that is out of them.
+    It is the copy that is checked and sampled from: the request may wait for minutes, and its file may be another one
+    by then. A link that leads out of `roots` is refused like a path that is out of them. Raises RefusedRequest, whose
+    reasons begin with `name`, the field, and OutputError if the copy cannot be written.
     """
     path = Path(_read_path(name, file.path))
     if ".." in path.parts:
@@ -23,18 +26,29 @@ def find_file(name: str, file: TensorFile, roots: Sequence[Path]) -> Path:
         raise RefusedRequest(f"{name}.path: must be absolute, got {file.path!r}")
     try:
         found = path.resolve(strict=True)
-        info = found.stat()
+        _check_place(name, file, found, roots)  # before opening it: some files do something when they are opened
+        descriptor = os.open(found, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, RuntimeError, ValueError) as error:
         raise RefusedRequest(f"{name}.path: cannot be opened, got {file.path!r}: {error}") from error
+    try:
+        info = os.fstat(descriptor)
+        _check_place(name, file, Path(os.path.realpath(f"/proc/self/fd/{descriptor}")), roots)
+        if not stat.S_ISREG(info.st_mode):
+            raise RefusedRequest(f"{name}.path: is no file, got {file.path!r}")
+        if file.size is not None and info.st_size != file.size:
+            raise RefusedRequest(f"{name}.size: the file has {info.st_size} bytes, got {file.size}")
+        with os.fdopen(descriptor, "rb", closefd=False) as source:
+            copy, sha256 = write_copy(folder, f"{stem}{found.suffix}", source)
+    finally:
+        os.close(descriptor)
+    if file.sha256 is not None and sha256 != file.sha256:
+        raise RefusedRequest(f"{name}.sha256: the file has {sha256}, got {file.sha256}")
+    return copy
+
+
+def _check_place(name: str, file: TensorFile, found: Path, roots: Sequence[Path]) -> None:
     if not any(found.is_relative_to(root.resolve()) for root in roots):
         raise RefusedRequest(f"{name}.path: is in none of the folders of worker.roots, got {file.path!r}")
-    if not stat.S_ISREG(info.st_mode):
-        raise RefusedRequest(f"{name}.path: is no file, got {file.path!r}")
-    if file.size is not None and info.st_size != file.size:
-        raise RefusedRequest(f"{name}.size: the file has {info.st_size} bytes, got {file.size}")
-    if file.sha256 is not None and (found_sha := hash_file(found)) != file.sha256:
-        raise RefusedRequest(f"{name}.sha256: the file has {found_sha}, got {file.sha256}")
-    return found
 
 
 def _read_path(name: str, text: str) -> str:

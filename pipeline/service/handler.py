@@ -20,7 +20,7 @@ from filelock import Timeout
 from pipeline.errors import ConfigError, NodeError, OutputError, RunInterrupted, TrackingError
 from pipeline.run_result import RunResult
 from pipeline.runner import interrupt_run
-from pipeline.service.claims import find_file
+from pipeline.service.claims import take_file
 from pipeline.service.ledger import Ledger, digest_request
 from pipeline.service.messages import (
     DeadlineExceededError,
@@ -104,7 +104,7 @@ class RequestHandler:
 
     def _sample(self, request: KafkaSamplingRequest, let_go: threading.Event) -> KafkaSamplingResponse:
         _raise_if_over(request, let_go)
-        inputs = self._find_inputs(request)
+        inputs = self._take_inputs(request)
         try:
             sampling = prepare_sampling(
                 self._base, inputs, _read_settings(request), self._ledger.get_folder(request), True
@@ -149,12 +149,14 @@ class RequestHandler:
             self._ledger.take_back_attempt(request, number)
             raise
 
-    def _find_inputs(self, request: KafkaSamplingRequest) -> dict[str, Any]:
+    def _take_inputs(self, request: KafkaSamplingRequest) -> dict[str, Any]:
+        """Copies of the files of a request, in its folder, so that they stay what was checked."""
         found: dict[str, Any] = {}
         reasons: list[str] = []
-        for name in INPUTS:
+        folder = self._ledger.get_folder(request)
+        for name, stem in INPUTS.items():
             try:
-                found[name] = find_file(name, getattr(request, name), self._roots)
+                found[name] = take_file(name, getattr(request, name), self._roots, folder, stem)
             except RefusedRequest as error:
                 reasons += error.reasons
         if reasons:

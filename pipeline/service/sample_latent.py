@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import compose_config
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError, OutputError, Problem
 from pipeline.record.artifacts import RECORD, open_folder, write_tensors
 from pipeline.runner import RunResult, run_config
 from pipeline.service.errors import errors_named
@@ -96,7 +96,9 @@ def sample_latent(
     """
     given = dict(locals())
     name = _check_request_id(uuid.uuid4().hex if request_id is None else request_id)
-    folder = Path(output_dir or "outputs/samples") / name
+    if not isinstance(output_dir, str | Path | None):
+        raise ConfigError([Problem("invalid_input_type", "output_dir", f"must be a path, got {output_dir!r}")])
+    folder = Path(output_dir or "outputs/samples").expanduser() / name
     inputs, settings = ({one: given[one] for one in names} for names in (INPUTS, SETTINGS))
     base = shlex.split(os.environ.get(OVERRIDES, DEFAULT))
     sampling = prepare_sampling(base, inputs, settings, folder, save_tensor)
@@ -145,7 +147,7 @@ def prepare_sampling(
 
 
 def _check_request_id(request_id: str) -> str:
-    if not REQUEST_ID.fullmatch(request_id):
+    if not (isinstance(request_id, str) and REQUEST_ID.fullmatch(request_id)):
         rule = "must be 1 to 128 letters, digits, '.', '_' or '-', and begin with a letter or digit"
         raise ConfigError([Problem("bad_request_id", "request_id", f"{rule}, got {request_id!r}")])
     return request_id
@@ -158,7 +160,13 @@ def _find_path(folder: Path, name: str, value: Encoding | Latent) -> str:
     if isinstance(value, str | Path):
         return str(Path(value).expanduser().absolute())
     if isinstance(value, torch.Tensor | list | tuple | Mapping):
-        return str(write_tensors(folder, f"{INPUTS[name]}.pt", value))
+        try:
+            return str(write_tensors(folder, f"{INPUTS[name]}.pt", value))
+        except OutputError:
+            raise
+        except Exception as error:  # whatever torch.save raises for what it cannot save
+            message = f"must hold tensors in plain values that can be saved: {type(error).__name__}: {error}"
+            raise ConfigError([Problem("invalid_input_type", name, message)]) from error
     message = f"must be a path, a tensor, or what ComfyUI's nodes hold, got {type(value).__name__}"
     raise ConfigError([Problem("invalid_input_type", name, message)])
 
@@ -173,6 +181,9 @@ def _make_config(
     values = {**values, "run.name": name, "run.save_pt": save_tensor}
     problems = []
     for path, value in values.items():
+        if not isinstance(value, str | int | float):
+            problems.append(Problem("invalid_input_type", path, f"must be a text or a number, got {value!r}"))
+            continue
         if isinstance(value, str) and "${" in value:  # it would be replaced by what it names, a secret maybe
             problems.append(Problem("invalid_input_type", path, f"must not have '${{', got {value!r}"))
             continue

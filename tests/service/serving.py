@@ -18,6 +18,8 @@ from confluent_kafka import Consumer, Producer
 from service.kafka_broker import make_topics
 
 PATIENCE = 120.0
+TIMES = "session.timeout.ms:3000,heartbeat.interval.ms:500,transaction.timeout.ms:3000"
+PASSWORD = "hunter2"  # of a broker that wants none; what it may not be found in is tested
 
 
 class Service:
@@ -47,7 +49,7 @@ class Service:
             "group_id": self.name,
             "roots": f"[{self.root}]",
             "port": "null",
-            "kafka": "{session.timeout.ms:3000,heartbeat.interval.ms:500,transaction.timeout.ms:3000}",
+            "kafka": f"{{sasl.password:{PASSWORD},{TIMES}}}",
         }
         given = [f"{'+' if name == 'kafka' else ''}worker.{name}={value}" for name, value in settings.items()]
         environment = {**self._environment, "LATENTGRID_SAMPLING": f"inputs=files tracking={tracking}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.record.file_hashes import hash_file
-from pipeline.service.claims import find_file
+from pipeline.service.claims import take_file
 from pipeline.service.ledger import Ledger
 from pipeline.service.messages import (
     KafkaSamplingResponse,
@@ -100,7 +101,10 @@ def root(tmp_path) -> Path:
 )
 def test_a_file_inside_a_root_is_found(root, path):
     file = TensorFile(path=path.format(root=root), size=3, sha256=hash_file(root / "a.pt"))
-    assert find_file("x", file, [root]) == root / "a.pt"
+    copy = take_file("x", file, [root], root.parent, "copy")
+    (root / "a.pt").write_bytes(b"abd")
+    assert copy == root.parent / "copy.pt"
+    assert copy.read_bytes() == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -123,21 +127,39 @@ def test_a_file_inside_a_root_is_found(root, path):
 )
 def test_a_file_elsewhere_is_refused(root, path, reason):
     with pytest.raises(RefusedRequest, match=reason):
-        find_file("x", TensorFile(path=path.format(root=root)), [root])
+        take_file("x", TensorFile(path=path.format(root=root)), [root], root.parent, "copy")
 
 
 def test_a_file_that_is_not_what_the_message_says_is_refused(root):
     with pytest.raises(RefusedRequest, match=r"x\.size: the file has 3 bytes, got 4"):
-        find_file("x", TensorFile(path=str(root / "a.pt"), size=4), [root])
+        take_file("x", TensorFile(path=str(root / "a.pt"), size=4), [root], root.parent, "copy")
     with pytest.raises(RefusedRequest, match=r"x\.sha256: the file has ba7816bf"):
-        find_file("x", TensorFile(path=str(root / "a.pt"), sha256="0" * 64), [root])
+        take_file("x", TensorFile(path=str(root / "a.pt"), sha256="0" * 64), [root], root.parent, "copy")
+
+
+def test_no_file_is_waited_for_and_none_that_became_another_is_read(root, monkeypatch):
+    os.mkfifo(root / "pipe.pt")
+    with pytest.raises(RefusedRequest, match=r"x\.path: is no file"):
+        take_file("x", TensorFile(path=str(root / "pipe.pt")), [root], root.parent, "copy")
+
+    def swap(path, *args):
+        path.unlink()
+        path.symlink_to(root.parent / "secret.pt")
+        return os_open(path, *args)
+
+    os_open = os.open
+    monkeypatch.setattr("pipeline.service.claims.os.open", swap)
+    with pytest.raises(RefusedRequest, match=r"x\.path: is in none of the folders of worker\.roots"):
+        take_file("x", TensorFile(path=str(root / "a.pt")), [root], root.parent, "copy")
+    monkeypatch.undo()
+    assert not list(root.parent.glob("copy*"))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.text(min_size=1, max_size=60))
 def test_no_path_does_more_than_being_refused(root, path):
     with pytest.raises(RefusedRequest):
-        find_file("x", TensorFile(path=path), [root / "nothing"])
+        take_file("x", TensorFile(path=path), [root / "nothing"], root.parent, "copy")
 
 
 def test_an_answer_is_found_again_while_its_file_is_intact(tmp_path):

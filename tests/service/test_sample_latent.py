@@ -70,9 +70,12 @@ def test_files_give_a_file_and_the_record_of_any_run(inputs, base, tmp_path):
 def test_values_give_what_their_files_give(inputs, tmp_path):
     by_file = sample_latent(**inputs, seed=1, steps=1, output_dir=tmp_path, save_tensor=False)["sampled_latent_tensor"]
     values = {name: load(path) for name, path in inputs.items()}
+    ((positive, metadata),) = values["positive_encoding"]
+    values["positive_encoding"] = [(torch.cat([positive] * 9)[:1], metadata)]
     given = sample_latent(**values, seed=1, steps=1, output_dir=tmp_path, request_id="b", save_tensor=False)
     assert torch.equal(given["sampled_latent_tensor"], by_file)
     assert not (tmp_path / "b/sampler.pt").exists()
+    assert (tmp_path / "b/positive.pt").stat().st_size < 2 * positive.nbytes + 4096  # the view, not what it is of
     values["latent_image"] = values["latent_image"]["samples"]
     given = sample_latent(**values, seed=1, steps=1, output_dir=tmp_path, save_tensor=False)
     assert torch.equal(given["sampled_latent_tensor"], by_file)
@@ -95,7 +98,11 @@ def test_a_seed_is_drawn_and_reported(inputs, tmp_path):
         ({"positive_encoding": "/missing/a.pt"}, InputTensorNotFoundError, "positive.path: .*does not exist"),
         ({"steps": 0}, ConfigError, "sampler.steps: must be at least 1, got 0"),
         ({"latent_image": 3}, ConfigError, "latent_image: must be a path, a tensor, .* got int"),
+        ({"latent_image": [lambda: 0]}, ConfigError, "latent_image: must hold tensors in plain values"),
+        ({"unet_model_name": Path("x")}, ConfigError, "unet.unet_name: must be a text or a number, got PosixPath"),
         ({"request_id": "../x"}, ConfigError, "request_id: must be .* got '../x'"),
+        ({"request_id": 5}, ConfigError, "request_id: must be .* got 5"),
+        ({"output_dir": 5}, ConfigError, "output_dir: must be a path, got 5"),
         ({"output_dir": "/proc/none"}, OutputDirNotWritableError, "the output folder cannot be written"),
         ({"steps": 0, "unet_model_name": "x"}, UNETModelNotFoundError, "sampler.steps: must be at least 1"),
     ],

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from service.kafka_broker import Broker
-from service.serving import PATIENCE, stop
+from service.serving import PASSWORD, PATIENCE, stop
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
@@ -47,6 +47,10 @@ def test_requests_are_answered_once_and_what_is_none_is_buried(service):
         assert 'latentgrid_requests_total{status="answered"} 2.0' in metrics
         assert 'latentgrid_requests_total{status="refused"} 7.0' in metrics
         stop(worker)
+
+    written = [path for path in (service.folder / "outputs").rglob("*") if path.is_file()]
+    assert {"mlflow.db", "config.yaml", "record.json"} <= {path.name for path in written}
+    assert not [path for path in written if PASSWORD.encode() in path.read_bytes()]
 
     by_id: dict[str, list[dict[str, Any]]] = {}
     for reply in replies:
