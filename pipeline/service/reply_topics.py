@@ -6,12 +6,14 @@ import logging
 import re
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 
 from confluent_kafka import Consumer, KafkaException
 
 from pipeline.config import WorkerSettings
 from pipeline.service.handler import HandedBack
 from pipeline.service.messages import RefusedRequest
+from pipeline.service.transactions import Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class ReplyTopics:
 
     def __init__(self, settings: WorkerSettings):
         self._default = settings.reply_topic
+        self._not_for_replies = (settings.topic, settings.dead_letter_topic)
         self._found = {settings.reply_topic}
         options = {"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.group_id, **settings.kafka}
         self._client = Consumer({**options, "log_level": 0})  # the worker's own consumer logs what ails the broker
@@ -53,8 +56,10 @@ class ReplyTopics:
         if headers.get(REPLY_TOPIC) is None:
             return
         name = _read_name(headers)
-        if name is None:
-            raise RefusedRequest(f"header {REPLY_TOPIC}: is no name of a topic, got {headers[REPLY_TOPIC]!r}")
+        if name is None or name in self._not_for_replies:
+            raise RefusedRequest(
+                f"header {REPLY_TOPIC}: is no name of a topic for replies, got {headers[REPLY_TOPIC]!r}"
+            )
         while name not in self._found:
             try:
                 found = self._client.list_topics(name, PATIENCE).topics[name]
@@ -67,13 +72,21 @@ class ReplyTopics:
                 raise RefusedRequest(f"header {REPLY_TOPIC}: {found.error.str()}, got {name!r}")
             self._found.add(name)
 
+    def redirect(self, reply: Outgoing) -> Outgoing:
+        """The same reply to the worker's own topic: the one that its request named is gone, or not to be written to."""
+        if reply.topic == self._default:
+            return reply
+        log.warning("%s takes no reply, so it goes to %s", reply.topic, self._default)
+        self._found.discard(reply.topic)
+        return replace(reply, topic=self._default)
+
     def close(self) -> None:
         """Leave the broker."""
         self._client.close()
 
 
 def _read_name(headers: MessageHeaders) -> str | None:
-    """The topic that a request names for its reply, if it is the name of a topic."""
+    """The topic that a request names for its reply, if it is the name of a topic and none of Kafka's own."""
     value = headers.get(REPLY_TOPIC) or b""
     name = value if isinstance(value, str) else value.decode(errors="replace")
-    return name if NAME.fullmatch(name) and name not in (".", "..") else None
+    return name if NAME.fullmatch(name) and name not in (".", "..") and not name.startswith("__") else None

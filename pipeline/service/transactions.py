@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -23,6 +23,17 @@ PATIENCE = 5.0
 """Seconds that the loop waits for the broker; it polls in between."""
 LONGEST = 10_000
 """Milliseconds after which the broker ends what a dead worker has begun; until then readers wait."""
+NOT_TAKEN = (
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+)
+"""Errors that are of one message, not of the broker or the way to it."""
+GONE = 1000
+"""Milliseconds after which a topic that nobody knows is taken for one that is not there; less than PATIENCE."""
 LARGEST = 1 << 21
 """Bytes up to which it is left to the broker whether a message is too large."""
 
@@ -39,12 +50,13 @@ class Outgoing:
     headers: Headers
 
 
-class TooLarge(Exception):
-    """The broker takes no message as large as `outgoing`."""
+class NotTaken(Exception):
+    """The broker will not take `outgoing` as it is: it is too large, or its topic is gone or not to be written to."""
 
-    def __init__(self, outgoing: Outgoing):
+    def __init__(self, outgoing: Outgoing, reason: KafkaError):
         self.outgoing = outgoing
-        super().__init__(f"a message to {outgoing.topic} is too large")
+        self.is_too_large = reason.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        super().__init__(f"a message to {outgoing.topic} is not taken: {reason.str()}")
 
 
 class Transactions:
@@ -57,6 +69,7 @@ class Transactions:
             "transactional.id": f"{settings.group_id}-{uuid.uuid4().hex}",
             "transaction.timeout.ms": LONGEST,
             "message.max.bytes": LARGEST,
+            "topic.metadata.propagation.max.ms": GONE,
             **settings.kafka,
             "logger": log,
         }
@@ -76,29 +89,32 @@ class Transactions:
     def send(self, message: Message, outgoing: Sequence[Outgoing]) -> bool:
         """Send what answers a message, and its offset; whether that is done. If not, it may be tried again.
 
-        Raises TooLarge for a message that the broker will never take.
+        Raises NotTaken for one that the broker does not take.
         """
         place = find_place(message, 1)
-        large: list[Outgoing] = []
+        failed: list[NotTaken] = []
         try:
             self.open()
             if self._unsure != str(place) or not self._is_committed(place):
                 self._unsure = str(place)
-                self._commit(place, outgoing, large)
+                self._commit(place, outgoing, failed)
         except (KafkaException, BufferError, TimeoutError) as error:
             log.error("a reply is not sent yet: %s", error or "the broker does not answer")
             self._producer, self._is_open = None, False  # the next one of the same transactional.id ends what is open
-            if large:
-                raise TooLarge(large[0]) from error
+            reason = error.args[0] if isinstance(error, KafkaException) else None
+            if reason and reason.code() in NOT_TAKEN:  # of a topic that may not be written to comes no report
+                failed += [NotTaken(one, reason) for one in outgoing]
+            if failed:
+                raise failed[0] from error
             return False
         self._unsure = None
         return True
 
-    def _commit(self, place: TopicPartition, outgoing: Sequence[Outgoing], large: list[Outgoing]) -> None:
+    def _commit(self, place: TopicPartition, outgoing: Sequence[Outgoing], failed: list[NotTaken]) -> None:
         """Within a time: librdkafka waits without end for a coordinator that was restarted (its issues 5456, 5511)."""
         assert self._producer
         done: Future[None] = Future()
-        work = (self._producer, self._consumer.consumer_group_metadata(), place, outgoing, large)
+        work = (self._producer, self._consumer.consumer_group_metadata(), place, outgoing, failed)
 
         def run() -> None:
             try:
@@ -119,23 +135,23 @@ class Transactions:
 
 
 def _run_transaction(
-    producer: Producer, group: object, place: TopicPartition, outgoing: Sequence[Outgoing], large: list[Outgoing]
+    producer: Producer, group: object, place: TopicPartition, outgoing: Sequence[Outgoing], failed: list[NotTaken]
 ) -> None:
-    """All of a transaction; what the broker finds too large is added to `large`.
+    """All of a transaction; what the broker does not take is added to `failed`.
 
     `group` is the consumer's `consumer_group_metadata()`: a consumer is for one thread only.
     """
     producer.begin_transaction()
     for one in outgoing:
 
-        def note(error: KafkaError | None, _: Message, one: Outgoing = one) -> None:
-            if error and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                large.append(one)
+        def note(error: KafkaError | None, _: Message | None, one: Outgoing = one) -> None:
+            if error and error.code() in NOT_TAKEN:
+                failed.append(NotTaken(one, error))
 
         try:
             producer.produce(one.topic, one.value, one.key, headers=one.headers, on_delivery=note)
         except KafkaException as error:
-            note(error.args[0], None)  # type: ignore[arg-type]
+            note(error.args[0], None)
             raise
     producer.send_offsets_to_transaction([place], group, PATIENCE)
     producer.commit_transaction(PATIENCE)
@@ -146,8 +162,3 @@ def find_place(message: Message, ahead: int = 0) -> TopicPartition:
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None and partition is not None and offset is not None, "it came from a broker"
     return TopicPartition(topic, partition, offset + ahead)
-
-
-def strip(letter: Outgoing) -> Outgoing:
-    """A message without what may make it too large."""
-    return replace(letter, value=None)

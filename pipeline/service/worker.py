@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -27,7 +27,7 @@ from pipeline.service.handler import HandedBack, RequestHandler, refuse
 from pipeline.service.health import Health
 from pipeline.service.messages import KafkaSamplingResponse, RefusedRequest, find_request_id, read_request
 from pipeline.service.reply_topics import MessageHeaders, ReplyTopics
-from pipeline.service.transactions import Headers, Outgoing, TooLarge, Transactions, find_place, strip
+from pipeline.service.transactions import Headers, NotTaken, Outgoing, Transactions, find_place
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ NOT_MENDED = (
 )
 """Errors of the broker that waiting does not mend."""
 
-CORRELATION = "correlation-id"
-"""Header of a request, copied into its reply."""
+CORRELATION, LONGEST_CORRELATION = "correlation-id", 1024
+"""Header of a request, copied into its reply, and the bytes that it may have."""
 _call_headers = operator.methodcaller("headers")
 ORIGIN, REASONS = "origin", "reasons"
 """Headers of a dead letter: topic, partition and offset of the message, and a JSON list of what is wrong with it."""
@@ -172,8 +172,8 @@ class Worker:
             return
         try:
             is_sent = self._transactions.send(job.message, job.outgoing)
-        except TooLarge as error:
-            job.outgoing = [strip(one) if one is error.outgoing else one for one in job.outgoing]
+        except NotTaken as error:
+            job.outgoing = [self._change(one, error) if one is error.outgoing else one for one in job.outgoing]
             is_sent = False
         if is_sent:
             self._drop(job)
@@ -227,6 +227,7 @@ class Worker:
         began, status = time.perf_counter(), "handed_back"
         try:
             headers = read_headers(message)
+            _check_correlation(dict(headers))
             self._reply_topics.check(dict(headers), let_go)
             response, status = self._handler.answer(read_request(message.value()), let_go), "answered"
         except RefusedRequest as error:
@@ -245,9 +246,22 @@ class Worker:
         return [*outgoing, self._bury(message, headers, refused)] if refused else outgoing
 
     def _reply(self, headers: MessageHeaders, response: KafkaSamplingResponse) -> Outgoing:
-        kept: Headers = [(CORRELATION, headers[CORRELATION])] if headers.get(CORRELATION) is not None else []
+        correlation = headers.get(CORRELATION)
+        kept: Headers = []
+        if correlation is not None and len(correlation) <= LONGEST_CORRELATION:
+            kept = [(CORRELATION, correlation)]
         topic = self._reply_topics.choose(headers)
         return Outgoing(topic, response.request_id.encode(), response.model_dump_json().encode(), kept)
+
+    def _change(self, outgoing: Outgoing, error: NotTaken) -> Outgoing:
+        """What to send instead of what the broker did not take; the same if only somebody else can mend that."""
+        if outgoing.topic != self._settings.dead_letter_topic:
+            return outgoing if error.is_too_large else self._reply_topics.redirect(outgoing)
+        if not error.is_too_large:
+            return outgoing
+        if outgoing.value is not None:
+            return replace(outgoing, value=None)
+        return replace(outgoing, key=None, headers=[one for one in outgoing.headers if one[0] in (ORIGIN, REASONS)])
 
     def _bury(self, message: Message, headers: Headers, refused: RefusedRequest) -> Outgoing:
         """The dead letter of a message: its own bytes, and why it could not be answered."""
@@ -263,8 +277,15 @@ def read_headers(message: Message) -> Headers:
     """
     try:
         return list(_call_headers(message) or [])
-    except (SystemError, UnicodeError) as error:
-        raise RefusedRequest("headers: a name is not UTF-8") from error
+    except (SystemError, UnicodeError):
+        raise RefusedRequest("headers: a name is not UTF-8") from None
+
+
+def _check_correlation(headers: MessageHeaders) -> None:
+    """One that fits a request may not fit its reply. Raises RefusedRequest."""
+    length = len(headers.get(CORRELATION) or b"")
+    if length > LONGEST_CORRELATION:
+        raise RefusedRequest(f"header {CORRELATION}: must have at most {LONGEST_CORRELATION} bytes, has {length}")
 
 
 def _locate(message: Message) -> str:

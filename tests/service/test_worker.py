@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from service.kafka_broker import Broker
+from confluent_kafka.admin import AdminClient
+from service.kafka_broker import Broker, make_topics
 from service.serving import PASSWORD, PATIENCE, stop
 
 
@@ -78,6 +79,33 @@ def test_requests_are_answered_once_and_what_is_none_is_buried(service):
     reasons = [reason for headers in buried.values() for reason in json.loads(headers["reasons"])]
     assert any(reason.startswith("latent_image.path: is in none of the folders") for reason in reasons)
     assert any("did you mean 'euler'" in reason for reason in reasons)
+
+
+def test_no_reply_and_no_letter_holds_up_the_others(service):
+    """A topic for replies that is gone, headers as large as a message may be, names of topics that are Kafka's own."""
+    admin, temporary = AdminClient({"bootstrap.servers": service.servers}), f"{service.name}-temporary"
+    service.send(service.make_request("a", steps=400), [("reply-topic", temporary.encode())])
+    service.send(service.make_request("b", steps=400), [("reply-topic", temporary.encode())])
+    for name in ("__consumer_offsets", service.requests, service.dead):
+        service.send(service.make_request(name.strip("_")), [("reply-topic", name.encode())])
+    service.send(service.make_request("c"), [("correlation-id", b"c" * 1_047_000)])
+    service.send(b"poison", [("trace", b"t" * 1_048_300)])
+    service.send(service.make_request("d"))
+    make_topics(service.servers, [temporary], None)
+    with service.worker() as worker:
+        service.wait_for_log("sampler: KSampler")
+        for future in admin.delete_topics([temporary]).values():
+            future.result(30)
+        replies = {reply.key().decode(): json.loads(reply.value()) for reply in service.read(service.replies, 7)}
+        dead = service.read(service.dead, 5)
+        stop(worker)
+    assert "ok" in (replies["a"]["status"], replies["b"]["status"])  # the one that was not checked yet may be refused
+    assert replies["d"]["status"] == "ok"
+    assert "header correlation-id: must have at most 1024 bytes" in replies["c"]["error"]["message"]
+    for name in ("consumer_offsets", service.requests, service.dead):
+        assert "header reply-topic: is no name of a topic for replies" in replies[name]["error"]["message"]
+    stripped = [dict(letter.headers()) for letter in dead if letter.value() is None and len(letter.headers()) == 2]
+    assert any("Invalid JSON" in headers["reasons"].decode() for headers in stripped)
 
 
 def test_a_dead_letter_can_be_driven_again(service, environment):
