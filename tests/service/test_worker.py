@@ -89,7 +89,7 @@ def test_no_reply_and_no_letter_holds_up_the_others(service):
     for name in ("__consumer_offsets", service.requests, service.dead):
         service.send(service.make_request(name.strip("_")), [("reply-topic", name.encode())])
     service.send(service.make_request("c"), [("correlation-id", b"c" * 1_047_000)])
-    service.send(b"poison", [("trace", b"t" * 1_048_300)])
+    service.send(b"poison", [("trace", b"t" * 1_048_400)])
     service.send(service.make_request("d"))
     make_topics(service.servers, [temporary], None)
     with service.worker() as worker:
