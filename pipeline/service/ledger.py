@@ -6,6 +6,7 @@ a topic must share this folder, on a file system with locks.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -17,13 +18,15 @@ from pydantic import ValidationError
 from pipeline.errors import OutputError
 from pipeline.record.artifacts import open_folder, write_text
 from pipeline.record.file_hashes import hash_file
-from pipeline.service.messages import KafkaSamplingRequest, KafkaSamplingResponse, RefusedRequest
+from pipeline.service.messages import KafkaSamplingRequest, KafkaSamplingResponse, RefusedRequest, TensorFile
 
 log = logging.getLogger(__name__)
 
 ANSWER = "response.json"
 ATTEMPTS = "attempts.json"
 LOCK = ".lock"
+OF_ONE_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM)
+"""Errors that are no full disk: all folders may have them, or only one."""
 
 
 class Ledger:
@@ -38,8 +41,17 @@ class Ledger:
 
     def get_lock(self, request: KafkaSamplingRequest) -> FileLock:
         """The lock on the folder of a request: a request that was sent twice may be in the hands of two workers. The
-        system opens it when its process dies. Raises OutputError."""
-        return FileLock(open_folder(self.get_folder(request)) / LOCK)
+        system opens it when its process dies. Raises OutputError, and RefusedRequest if only this folder is of no use.
+        """
+        try:
+            return FileLock(open_folder(self.get_folder(request)) / LOCK)
+        except OutputError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in OF_ONE_FOLDER:
+                open_folder(self.root)
+                raise RefusedRequest(
+                    f"request_id: its folder is of no use, got {request.request_id!r}: {error}"
+                ) from error
+            raise
 
     def find_answer(self, request: KafkaSamplingRequest) -> KafkaSamplingResponse | None:
         """The answer that was given to this request, if its file is still as it was.
@@ -58,8 +70,7 @@ class Ledger:
         if digest != digest_request(request):
             raise RefusedRequest(f"request_id: was used for another request before, got {request.request_id!r}")
         latent = answer.sampled_latent
-        intact = latent is None or (Path(latent.path).is_file() and hash_file(Path(latent.path)) == latent.sha256)
-        return answer if intact else None
+        return answer if latent is None or _is_intact(latent) else None
 
     def begin_attempt(self, request: KafkaSamplingRequest) -> int:
         """Note, before it is made, that one attempt more is made; its number. Raises OutputError."""
@@ -72,20 +83,31 @@ class Ledger:
         return number
 
     def take_back_attempt(self, request: KafkaSamplingRequest, number: int) -> None:
-        """An attempt that ended for no fault of the request does not count."""
+        """An attempt that ended for no fault of the request does not count. Raises OutputError."""
         try:
             write_text(self.get_folder(request), ATTEMPTS, json.dumps({"attempts": number - 1}))
         except OutputError:  # the disk is full, but a file can still be removed
             self.forget_attempts(request)
 
     def forget_attempts(self, request: KafkaSamplingRequest) -> None:
-        """Begin to count anew."""
-        (self.get_folder(request) / ATTEMPTS).unlink(missing_ok=True)
+        """Begin to count anew. Raises OutputError."""
+        path = self.get_folder(request) / ATTEMPTS
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be removed: {error.strerror or error}") from error
 
     def keep_answer(self, request: KafkaSamplingRequest, answer: KafkaSamplingResponse) -> None:
         """Keep an answer before it is sent. Raises OutputError."""
         kept = {"digest": digest_request(request), "response": answer.model_dump(mode="json")}
         write_text(open_folder(self.get_folder(request)), ANSWER, json.dumps(kept, indent=2) + "\n")
+
+
+def _is_intact(latent: TensorFile) -> bool:
+    try:
+        return hash_file(Path(latent.path)) == latent.sha256
+    except OSError:
+        return False
 
 
 def digest_request(request: KafkaSamplingRequest) -> str:

@@ -8,15 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.errors import OutputError, did_you_mean
 from pipeline.record.file_hashes import hash_file
 from pipeline.service.sample_latent import REQUEST_ID
 
 Name = Annotated[str, Field(max_length=1024)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$"), AfterValidator(str.lower)]
 
 
+SHOWN = 80
+"""Characters of a wrong value that are shown."""
 MOST_REASONS, LONGEST_REASON = 50, 1000
 """A message may have a megabyte of mistakes; what is sent of them must fit another one."""
 
@@ -37,7 +40,7 @@ class DeadlineExceededError(RefusedRequest):
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class TensorFile(_Message):
@@ -95,10 +98,19 @@ class KafkaSamplingResponse(_Message):
 def read_request(body: bytes | None) -> KafkaSamplingRequest:
     """Read a message. Raises RefusedRequest with every mistake in it."""
     try:
-        return KafkaSamplingRequest.model_validate_json(body or b"", strict=False)
+        return KafkaSamplingRequest.model_validate_json(body or b"")
     except ValidationError as error:
-        reasons = (f"{'.'.join(map(str, one['loc'])) or 'message'}: {one['msg']}" for one in error.errors())
-        raise RefusedRequest(*reasons) from error
+        raise RefusedRequest(*(_explain(one) for one in error.errors(include_url=False))) from error
+
+
+def _explain(mistake: Any) -> str:
+    """What pydantic says of a mistake, with the value, and what was meant by a field that there is not."""
+    where = mistake["loc"]
+    if mistake["type"] == "extra_forbidden":
+        fields = (TensorFile if len(where) > 1 else KafkaSamplingRequest).model_fields
+        return f"{'.'.join(map(str, where))}: is no field{did_you_mean(where[-1], fields)}"
+    got = "" if mistake["type"] in ("missing", "json_invalid") else f", got {_shorten(repr(mistake['input']), SHOWN)}"
+    return f"{'.'.join(map(str, where)) or 'message'}: {mistake['msg']}{got}"
 
 
 def find_request_id(body: bytes | None) -> str | None:
@@ -113,12 +125,15 @@ def find_request_id(body: bytes | None) -> str | None:
         return None
 
 
-def _shorten(reason: str) -> str:
+def _shorten(reason: str, longest: int = LONGEST_REASON) -> str:
     """What UTF-8 can hold of it, up to a length."""
     text = reason.encode(errors="replace").decode()
-    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} ..."
+    return text if len(text) <= longest else f"{text[:longest]} ..."
 
 
 def describe_file(path: Path) -> TensorFile:
-    """A file as messages speak of it."""
-    return TensorFile(path=str(path), sha256=hash_file(path), size=path.stat().st_size)
+    """A file of ours as messages speak of it. Raises OutputError."""
+    try:
+        return TensorFile(path=str(path), sha256=hash_file(path), size=path.stat().st_size)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read again: {error.strerror or error}") from error

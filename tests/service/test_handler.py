@@ -12,7 +12,7 @@ from conftest import PROBES
 
 from pipeline.service.handler import HandedBack, RequestHandler, refuse
 from pipeline.service.ledger import Ledger
-from pipeline.service.messages import DeadlineExceededError, KafkaSamplingRequest
+from pipeline.service.messages import DeadlineExceededError, KafkaSamplingRequest, RefusedRequest
 from pipeline.tiny_model import tiny_folder
 
 SLOW = 9999  # steps: hours
@@ -79,3 +79,9 @@ def test_a_request_without_a_seed_has_one_of_its_own(make_handler, tmp_path):
     assert handler.answer(request, threading.Event()).sampled_latent == first.sampled_latent
     other = handler.answer(make_request(request_id="s"), threading.Event())
     assert other.metadata["seed"] != first.metadata["seed"]
+
+
+def test_a_folder_that_is_of_no_use_holds_up_no_other_request(make_handler, tmp_path):
+    (tmp_path / "r").write_text("")
+    with pytest.raises(RefusedRequest, match="request_id: its folder is of no use, got 'r'"):
+        make_handler().answer(make_request(), threading.Event())

@@ -74,6 +74,24 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"sed": 3}, "sed: is no field; did you mean 'seed'?"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0, got -1"),
+        ({"steps": "4"}, "steps: Input should be a valid integer, got '4'"),
+        ({"steps": True}, "steps: Input should be a valid integer, got True"),
+        ({"cfg": True}, "cfg: Input should be a valid number, got True"),
+        ({"deadline": 1900000000}, "deadline: Input should be a valid datetime, got 1900000000"),
+        ({"scheduler": "x" * 2000}, f"scheduler: String should have at most 1024 characters, got '{'x' * 79} ..."),
+    ],
+)
+def test_a_mistake_is_told_with_its_value(changes, reason):
+    with pytest.raises(RefusedRequest) as caught:
+        read(**changes)
+    assert caught.value.reasons == (reason,)
+
+
 @given(st.binary(max_size=200) | st.dictionaries(st.sampled_from([*make_request(), "seed", "x"]), json_values))
 def test_no_message_does_more_than_being_refused(content):
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -131,6 +149,8 @@ def test_a_file_elsewhere_is_refused(root, path, reason):
 
 
 def test_a_file_that_is_not_what_the_message_says_is_refused(root):
+    upper = TensorFile(path=str(root / "a.pt"), sha256=hash_file(root / "a.pt").upper())
+    assert take_file("x", upper, [root], root.parent, "copy")
     with pytest.raises(RefusedRequest, match=r"x\.size: the file has 3 bytes, got 4"):
         take_file("x", TensorFile(path=str(root / "a.pt"), size=4), [root], root.parent, "copy")
     with pytest.raises(RefusedRequest, match=r"x\.sha256: the file has ba7816bf"):
