@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
-import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig, compose_config, read_config
 from pipeline.errors import ConfigError, Problem
-from pipeline.service.sample_latent import DEFAULT, INPUTS, OVERRIDES
+from pipeline.service.sample_latent import INPUTS, read_base_overrides
+
+if TYPE_CHECKING:
+    from pipeline.service.health import Health
 
 GROUP = "worker"
 
@@ -28,7 +29,7 @@ def add_parser(commands: Any) -> None:
 
 def run_worker(args: argparse.Namespace) -> None:
     """Check the config, start ComfyUI, and answer requests until SIGTERM or Ctrl-C; with run.dry_run check only."""
-    args.overrides = [f"{GROUP}=kafka", *shlex.split(os.environ.get(OVERRIDES, DEFAULT)), *args.overrides]
+    args.overrides = [f"{GROUP}=kafka", *read_base_overrides(), *args.overrides]
     read = read_worker_config(args.overrides)
     from pipeline.service.handler import RequestHandler
     from pipeline.service.health import Health
@@ -37,8 +38,9 @@ def run_worker(args: argparse.Namespace) -> None:
     from pipeline.service.worker import Worker
 
     log_as_json()
-    check_models(read)
     settings, health = read.worker, Health()
+    port = None if settings.port is None else take_port(health, settings.port)
+    check_models(read)
     if read.run.dry_run:
         print(f"the worker can start: config, ComfyUI and models are fine (not asked: {settings.bootstrap_servers})")
         return
@@ -49,20 +51,31 @@ def run_worker(args: argparse.Namespace) -> None:
     worker = Worker(settings, RequestHandler(base, roots, ledger, settings.attempts, health.set_ready), health)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
-    if settings.port is not None:
-        logging.getLogger(__name__).info("health and metrics on port %d", health.serve(settings.port))
+    if port is not None:
+        health.serve()
+        logging.getLogger(__name__).info("health and metrics on port %d", port)
     worker.run()
 
 
 def read_worker_config(overrides: Sequence[str]) -> RunConfig:
     """Compose and read the config of a worker. Raises ConfigError for wrong settings."""
+    from pipeline.service.settings_check import check_settings
+
     read = read_config(compose_config(overrides))
     problems = [problem for problem in read.problems if problem.where not in _list_inputs()]
-    if not read.worker.roots:
-        problems.append(Problem("required_input_missing", "worker.roots", "names no folder that inputs may lie in"))
+    problems += check_settings(read.worker, read.run.outputs)
     if problems:
         raise ConfigError(problems)
     return read
+
+
+def take_port(health: Health, port: int) -> int:
+    """Take the port before ComfyUI starts; which one. Raises ConfigError."""
+    try:
+        return health.bind(port)
+    except OSError as error:
+        message = f"cannot be used, got {port}: {error.strerror}"
+        raise ConfigError([Problem("port_not_free", f"{GROUP}.port", message)]) from error
 
 
 def check_models(read: RunConfig) -> None:

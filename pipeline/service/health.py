@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -11,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make
 
 
 class Health:
-    """What the worker tells of itself. `serve` makes it known on a port."""
+    """What the worker tells of itself; on a port, once it was taken by `bind`, from `serve` on."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -41,11 +42,15 @@ class Health:
         self._requests.labels(status).inc()
         self._seconds.observe(seconds)
 
-    def serve(self, port: int) -> int:
-        """Answer on a port of the loopback from now on (0: any that is free); which one."""
-        self._server = make_server("127.0.0.1", port, self._answer, handler_class=_Quiet)
-        threading.Thread(target=self._server.serve_forever, name="latentgrid-health", daemon=True).start()
+    def bind(self, port: int) -> int:
+        """Take a port of the loopback (0: any that is free); which one. Raises OSError."""
+        self._server = make_server("127.0.0.1", port, self._answer, _Server, _Quiet)
         return int(self._server.server_port)
+
+    def serve(self) -> None:
+        """Answer on the port from now on."""
+        assert self._server, "a port was taken"
+        threading.Thread(target=self._server.serve_forever, name="latentgrid-health", daemon=True).start()
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO")
@@ -57,6 +62,12 @@ class Health:
         return [f"{status.partition(' ')[2].lower()}\n".encode()]
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
 class _Quiet(WSGIRequestHandler):
+    timeout = 5  # seconds; a connection on which nothing is asked ends
+
     def log_message(self, *args: Any) -> None:
         """Probes come every few seconds; the log is for requests."""

@@ -100,9 +100,18 @@ def sample_latent(
         raise ConfigError([Problem("invalid_input_type", "output_dir", f"must be a path, got {output_dir!r}")])
     folder = Path(output_dir or "outputs/samples").expanduser() / name
     inputs, settings = ({one: given[one] for one in names} for names in (INPUTS, SETTINGS))
-    base = shlex.split(os.environ.get(OVERRIDES, DEFAULT))
-    sampling = prepare_sampling(base, inputs, settings, folder, save_tensor)
+    sampling = prepare_sampling(read_base_overrides(), inputs, settings, folder, save_tensor)
     return sampling.describe(sampling.run())
+
+
+def read_base_overrides() -> list[str]:
+    """The overrides that requests start from. Raises ConfigError."""
+    given = os.environ.get(OVERRIDES, DEFAULT)
+    try:
+        return shlex.split(given)
+    except ValueError as error:
+        message = f"must be overrides as on a command line of a shell ({error}), got {given!r}"
+        raise ConfigError([Problem("not_an_override", f"environment variable {OVERRIDES}", message)]) from error
 
 
 @dataclass(frozen=True)

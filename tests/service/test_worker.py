@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -44,6 +45,8 @@ def test_requests_are_answered_once_and_what_is_none_is_buried(service):
         (port,) = re.findall(r"metrics on port (\d+)", (service.folder / "worker.log").read_text())
         assert fetch(int(port), "/healthz")[0] == fetch(int(port), "/readyz")[0] == 200
         assert fetch(int(port), "/nothing")[0] == 404
+        with socket.create_connection(("127.0.0.1", int(port))):  # on which nothing is asked
+            assert fetch(int(port), "/healthz")[0] == 200
         metrics = fetch(int(port), "/metrics")[1]
         assert 'latentgrid_requests_total{status="answered"} 2.0' in metrics
         assert 'latentgrid_requests_total{status="refused"} 7.0' in metrics
@@ -181,13 +184,41 @@ def test_a_broker_that_comes_back_finds_its_worker(service, broker):
     assert sorted(json.loads(reply.value())["request_id"] for reply in replies) == ["after", "before"]
 
 
+def check(environment, tmp_path, *overrides: str) -> str:
+    """What a worker says that is not to start with these settings."""
+    command = [sys.executable, "-m", "pipeline", "worker", *overrides]
+    environment["LATENTGRID_SAMPLING"] = environment.get("LATENTGRID_SAMPLING", "experiment=tiny")
+    done = subprocess.run(command, env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    return done.stderr
+
+
 def test_wrong_settings_are_named_before_anything_starts(environment, tmp_path):
-    command = [sys.executable, "-m", "pipeline", "worker", "worker.roots=[]", "unet.unet_name=x"]
-    environment["LATENTGRID_SAMPLING"] = "experiment=tiny"
-    done = subprocess.run(command, env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=PATIENCE)
-    assert done.returncode == 1
-    assert "worker.roots: names no folder that inputs may lie in" in done.stderr
-    command[4:5] = [f"worker.roots=[{tmp_path}]"]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=PATIENCE)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("unet.unet_name: 'x' is not in")
+    wrong = ["roots=[]", "output_root=/proc/x", "attempts=0", "grace_seconds=-1", "port=70000", "group_id=''"]
+    topics = ["topic=t", "reply_topic=t"]
+    given = [f"worker.{one}" for one in [*wrong, *topics]]
+    told = check(environment, tmp_path, *given, "+worker.kafka={foo:bar}", "run.outputs=[latent]", "unet.unet_name=x")
+    for line in (
+        "worker.roots: names no folder that inputs may lie in",
+        "worker.output_root: the output folder cannot be written, got '/proc/x'",
+        "worker.attempts: must be at least 1, got 0",
+        "worker.grace_seconds: must be at least 0, got -1",
+        "worker.port: must be from 0 to 65535, or null for none, got 70000",
+        "worker.group_id: must not be empty",
+        "worker.topic: must differ from worker.reply_topic",
+        'worker.kafka: librdkafka does not take it: No such configuration property: "foo"',
+        "run.outputs: must have 'sampler', got ['latent']",
+    ):
+        assert f"\n{line}" in f"\n{told}"
+    assert "there is no such folder, got '/none'" in check(environment, tmp_path, "worker.roots=[/none]")
+    told = check(environment, tmp_path, f"worker.roots=[{tmp_path}]", "worker.port=0", "unet.unet_name=x")
+    assert told.splitlines()[-1].startswith("unet.unet_name: 'x' is not in")
+
+
+def test_a_port_that_is_taken_and_a_variable_that_is_wrong_are_named(environment, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = check(environment, tmp_path, f"worker.roots=[{tmp_path}]", f"worker.port={port}")
+        assert told.splitlines()[-1].startswith(f"worker.port: cannot be used, got {port}: Address already in use")
+    environment["LATENTGRID_SAMPLING"] = 'a"b'
+    assert "environment variable LATENTGRID_SAMPLING: must be overrides" in check(environment, tmp_path)
