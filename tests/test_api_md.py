@@ -117,7 +117,10 @@ def test_every_field_is_listed():
 
 
 def test_every_metric_is_named():
-    with urllib.request.urlopen(f"http://127.0.0.1:{Health().serve(0)}/metrics", timeout=10) as response:
+    health = Health()
+    port = health.bind(0)
+    health.serve()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
         names = re.findall(r"^# TYPE (\w+)", response.read().decode(), re.MULTILINE)
     assert names
     assert not [name for name in names if not name.endswith("_created") and f"`{name}`" not in TEXT]

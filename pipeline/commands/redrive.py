@@ -22,4 +22,5 @@ def run_redrive(args: argparse.Namespace) -> None:
 
     args.overrides = ["worker=kafka", *args.overrides]
     read = read_sections(args.overrides, "worker")
-    print(f"{redrive(read.worker, args.limit)} dead letters sent to {read.worker.topic}")
+    sent, left = redrive(read.worker, args.limit)
+    print(f"{sent} dead letters sent to {read.worker.topic}{f'; {left} without their bytes are left' if left else ''}")

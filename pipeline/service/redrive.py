@@ -3,40 +3,92 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipeline.config import WorkerSettings
-from pipeline.service.transactions import Outgoing, Transactions
+from pipeline.errors import ConfigError, Problem
+from pipeline.service.transactions import PATIENCE, NotTaken, Outgoing, Transactions
 from pipeline.service.worker import ORIGIN, REASONS, RESEND, read_headers
 
 QUIET = 10.0
-"""Seconds without a further dead letter after which there is none left."""
+"""Seconds without an answer of the broker after which there is nothing left."""
 
 
-def redrive(settings: WorkerSettings, limit: int | None = None) -> int:
-    """Send the dead letters that were not driven yet, at most `limit`, to `settings.topic`, each once; how many.
+def redrive(settings: WorkerSettings, limit: int | None = None) -> tuple[int, int]:
+    """Send the dead letters that were not driven yet, at most `limit`, to `settings.topic`, each once.
 
-    While the broker takes none it tries again. Raises KafkaException for what the broker says of the topic.
+    How many were sent, and how many are left because they have no bytes.
+
+    What is refused again meanwhile, and so comes back, is left for the next time. While the broker takes none it tries
+    again. Raises ConfigError if the broker or a topic is not there, KafkaException for what else it says of them.
     """
     common = {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}
-    options = {"enable.auto.commit": False, "auto.offset.reset": "earliest"}
+    options = {"enable.auto.commit": False, "auto.offset.reset": "earliest", "enable.partition.eof": True}
     consumer = Consumer({"group.id": f"{settings.group_id}-redrive", **options, **common})
     transactions = Transactions(settings, consumer)
-    consumer.subscribe([settings.dead_letter_topic])
-    count = 0
+    ends: dict[int, int] = {}  # of the partitions, when they were assigned first
+    left: set[int] = set()  # partitions with letters of before that
+    is_assigned = False
+
+    def note(consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        nonlocal is_assigned
+        is_assigned = True
+        for one in partitions:
+            _, end = consumer.get_watermark_offsets(one, PATIENCE)
+            ends.setdefault(one.partition, end)
+        left.update(one.partition for one in partitions)
+
+    sent = empty = 0
     try:
-        while limit is None or count < limit:
+        _check_topics(consumer, settings)
+        consumer.subscribe(
+            [settings.dead_letter_topic],
+            on_assign=note,
+            on_revoke=lambda _, partitions: left.difference_update(one.partition for one in partitions),
+        )
+        while (left or not is_assigned) and (limit is None or sent < limit):
             message = consumer.poll(QUIET)
             if message is None:
                 break
-            if message.error():
-                raise KafkaException(message.error())
-            headers = [(name, value) for name, value in read_headers(message) if name not in (ORIGIN, REASONS)]
-            again = Outgoing(settings.topic, message.key(), message.value(), headers)
-            while not transactions.send(message, [again]):
-                time.sleep(RESEND)
-            count += 1
+            error, partition, offset = message.error(), message.partition(), message.offset()
+            assert partition is not None
+            if error and error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
+            if error or (offset or 0) >= ends[partition]:
+                left.discard(partition)
+            elif message.value() is None:
+                empty += 1
+            elif partition in left:
+                headers = [(name, value) for name, value in read_headers(message) if name not in (ORIGIN, REASONS)]
+                again = Outgoing(settings.topic, message.key(), message.value(), headers)
+                while not _send(transactions, message, again):
+                    time.sleep(RESEND)
+                sent += 1
     finally:
         consumer.close()
-    return count
+    return sent, empty
+
+
+def _send(transactions: Transactions, letter: Message, again: Outgoing) -> bool:
+    try:
+        return transactions.send(letter, [again])
+    except NotTaken as error:
+        raise ConfigError([Problem("topic_not_usable", "worker.topic", str(error))]) from error
+
+
+def _check_topics(consumer: Consumer, settings: WorkerSettings) -> None:
+    """Raises ConfigError."""
+    problems = []
+    for where in ("topic", "dead_letter_topic"):
+        name = getattr(settings, where)
+        try:
+            error = consumer.list_topics(name, PATIENCE).topics[name].error
+        except KafkaException as failure:
+            message = f"{settings.bootstrap_servers!r} does not answer: {failure.args[0].str()}"
+            raise ConfigError([Problem("broker_out_of_reach", "worker.bootstrap_servers", message)]) from failure
+        if error:
+            problems.append(Problem("topic_not_usable", f"worker.{where}", f"{error.str()}, got {name!r}"))
+    if problems:
+        raise ConfigError(problems)

@@ -64,7 +64,9 @@ def healthcheck() -> list[str]:
 
 
 def test_the_healthcheck_tells_a_worker_from_none(healthcheck: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    port = Health().serve(0)
+    health = Health()
+    port = health.bind(0)
+    health.serve()
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # a container may have one
     healthcheck[-1] = healthcheck[-1].replace(str(WorkerSettings().port), str(port))
     assert subprocess.run(healthcheck, timeout=30, check=False).returncode == 0

@@ -111,21 +111,40 @@ def test_no_reply_and_no_letter_holds_up_the_others(service):
     assert any("Invalid JSON" in headers["reasons"].decode() for headers in stripped)
 
 
-def test_a_dead_letter_can_be_driven_again(service, environment):
+def test_dead_letters_can_be_driven_again(service, environment):
+    """Each once, whether they are refused again or not."""
+
+    def redrive(*words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        names = {"bootstrap_servers": service.servers, "topic": service.requests, "dead_letter_topic": service.dead}
+        given = [f"worker.{name}={value}" for name, value in {**names, "group_id": service.name, **changes}.items()]
+        command = [sys.executable, "-m", "pipeline", "redrive", *words, *given]
+        return subprocess.run(command, env=environment, text=True, capture_output=True, timeout=PATIENCE)
+
     request = service.make_request("late", latent_image={"path": str(service.root / "later.pt")})
     service.send(request, [("correlation-id", b"c")])
     with service.worker() as worker:
         service.read(service.dead, 1)
         shutil.copy(service.root / "latent.pt", service.root / "later.pt")
-        names = {"bootstrap_servers": service.servers, "topic": service.requests, "dead_letter_topic": service.dead}
-        given = [f"worker.{name}={value}" for name, value in {**names, "group_id": service.name}.items()]
-        command = [sys.executable, "-m", "pipeline", "redrive", "--limit", "1", *given]
-        done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=PATIENCE)
+        done = redrive("--limit", "1")
         assert done.stdout == f"1 dead letters sent to {service.requests}\n", done.stderr
         replies = service.read(service.replies, 2)
+        service.send(b"poison")
+        service.send(b"x" * 1_048_500)
+        service.read(service.dead, 3)
+        done = redrive()
+        assert done.stdout == f"1 dead letters sent to {service.requests}; 1 without their bytes are left\n", (
+            done.stderr
+        )
+        service.read(service.dead, 4)
         stop(worker)
     assert [json.loads(reply.value())["status"] for reply in replies] == ["error", "ok"]
     assert [dict(reply.headers()) for reply in replies] == [{"correlation-id": b"c"}] * 2
+    done = redrive(dead_letter_topic="nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "worker.dead_letter_topic: Broker: Unknown topic or partition, got 'nowhere'" in done.stderr
+    done = redrive(bootstrap_servers="127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "worker.bootstrap_servers: '127.0.0.1:1' does not answer" in done.stderr
 
 
 def test_a_killed_worker_loses_nothing(service):
