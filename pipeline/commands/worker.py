@@ -48,7 +48,7 @@ def run_worker(args: argparse.Namespace) -> None:
     base = [one for one in args.overrides if re.match(rf"[+~]*{GROUP}\b", one) is None]
     roots = [Path(root).expanduser() for root in settings.roots]
     ledger = Ledger(Path(settings.output_root).expanduser())
-    worker = Worker(settings, RequestHandler(base, roots, ledger, settings.attempts, health.set_ready), health)
+    worker = Worker(settings, RequestHandler(base, roots, ledger, settings.attempts, health.set_trouble), health)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     if port is not None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from pipeline.file_state import FileState
 
 MEMORY = "file_hashes.sqlite"
+AT_HAND = 1000
+"""Files whose hashes need not be looked up: a service sees new ones without end."""
 TABLE = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, sha256 TEXT)"
 
 
@@ -27,6 +29,8 @@ class FileHashes:
     def begin(self, state: FileState) -> None:
         """Begin to hash a file."""
         if state not in self._pending:
+            if len(self._pending) >= AT_HAND and next(iter(self._pending.values())).done():
+                del self._pending[next(iter(self._pending))]
             self._pending[state] = self._worker.submit(self._find, state)
 
     def get(self, state: FileState) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ class HandedBack(Exception):
 class RequestHandler:
     """Answers requests from the config of the overrides `base`.
 
-    `tells` is called with True when requests can be answered, with False while the disk or the record refuses.
+    `tells` is called with a name for the request and whether it waits for the disk or the record, which refuse.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RequestHandler:
         roots: Sequence[Path],
         ledger: Ledger,
         attempts: int,
-        tells: Callable[[bool], None] = lambda ready: None,
+        tells: Callable[[Hashable, bool], None] = lambda request, waits: None,
     ):
         self._base, self._roots, self._ledger, self._attempts, self._tells = base, roots, ledger, attempts, tells
         self._sampler = ThreadPoolExecutor(1, "latentgrid-sampler")
@@ -72,18 +72,19 @@ class RequestHandler:
         step of the sampler. While the disk is full or MLflow cannot be reached it waits, because that is no fault of
         the request.
         """
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                with self._alone(request, let_go):
-                    answer = self._ledger.find_answer(request) or self._sample(request, let_go)
-                self._tells(True)
-                return answer
-            except (OutputError, TrackingError) as error:
-                log.error("%s; tried again in %.1f s", error, pause, extra={"request_id": request.request_id})
-                self._tells(False)
-                _wait(pause, request, let_go)
-                pause = min(2 * pause, LONGEST_PAUSE)
+        pause, name = FIRST_PAUSE, object()  # the same request may be in hand twice
+        try:
+            while True:
+                try:
+                    with self._alone(request, let_go):
+                        return self._ledger.find_answer(request) or self._sample(request, let_go)
+                except (OutputError, TrackingError) as error:
+                    log.error("%s; tried again in %.1f s", error, pause, extra={"request_id": request.request_id})
+                    self._tells(name, True)
+                    _wait(pause, request, let_go)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            self._tells(name, False)
 
     @contextmanager
     def _alone(self, request: KafkaSamplingRequest, let_go: threading.Event) -> Iterator[None]:

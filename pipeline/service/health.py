@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -26,11 +26,19 @@ class Health:
         self._in_hand = Gauge("latentgrid_requests_in_hand", "Requests being answered", registry=registry)
         self._metrics: Any = make_wsgi_app(registry)
         self._ready = False
+        self._troubles: set[Hashable] = set()
         self._server: WSGIServer | None = None
 
     def set_ready(self, ready: bool) -> None:
-        """Whether requests can be answered now."""
+        """Whether requests are answered at all: not before all is found that it takes, nor at the end."""
         self._ready = ready
+
+    def set_trouble(self, trouble: Hashable, is_there: bool) -> None:
+        """Whether there is something, by any name of its own, that keeps requests from being answered for a while."""
+        if is_there:
+            self._troubles.add(trouble)
+        else:
+            self._troubles.discard(trouble)
 
     def begin(self) -> None:
         """A request was taken."""
@@ -56,7 +64,7 @@ class Health:
         path = environ.get("PATH_INFO")
         if path == "/metrics":
             return self._metrics(environ, start_response)
-        known = {"/healthz": True, "/readyz": self._ready}
+        known = {"/healthz": True, "/readyz": self._ready and not self._troubles}
         status = "404 Not Found" if path not in known else "200 OK" if known[path] else "503 Service Unavailable"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{status.partition(' ')[2].lower()}\n".encode()]
@@ -64,6 +72,9 @@ class Health:
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def handle_error(self, *args: Any) -> None:
+        """A connection that was cut, or silent for too long, needs no traceback in the log."""
 
 
 class _Quiet(WSGIRequestHandler):

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from pipeline.config import WorkerSettings
 from pipeline.errors import ConfigError, Problem
+from pipeline.service.topics import check_topics
 from pipeline.service.transactions import PATIENCE, NotTaken, Outgoing, Transactions
 from pipeline.service.worker import ORIGIN, REASONS, RESEND, read_headers
 
@@ -42,7 +43,7 @@ def redrive(settings: WorkerSettings, limit: int | None = None) -> tuple[int, in
 
     sent = empty = 0
     try:
-        _check_topics(consumer, settings)
+        check_topics(consumer, settings, ("topic", "dead_letter_topic"), PATIENCE)
         consumer.subscribe(
             [settings.dead_letter_topic],
             on_assign=note,
@@ -76,19 +77,3 @@ def _send(transactions: Transactions, letter: Message, again: Outgoing) -> bool:
         return transactions.send(letter, [again])
     except NotTaken as error:
         raise ConfigError([Problem("topic_not_usable", "worker.topic", str(error))]) from error
-
-
-def _check_topics(consumer: Consumer, settings: WorkerSettings) -> None:
-    """Raises ConfigError."""
-    problems = []
-    for where in ("topic", "dead_letter_topic"):
-        name = getattr(settings, where)
-        try:
-            error = consumer.list_topics(name, PATIENCE).topics[name].error
-        except KafkaException as failure:
-            message = f"{settings.bootstrap_servers!r} does not answer: {failure.args[0].str()}"
-            raise ConfigError([Problem("broker_out_of_reach", "worker.bootstrap_servers", message)]) from failure
-        if error:
-            problems.append(Problem("topic_not_usable", f"worker.{where}", f"{error.str()}, got {name!r}"))
-    if problems:
-        raise ConfigError(problems)

@@ -12,6 +12,7 @@ from pipeline.config import WorkerSettings
 from pipeline.errors import OutputError, Problem
 from pipeline.record.artifacts import open_folder
 from pipeline.service.sample_latent import SAMPLER
+from pipeline.service.topics import TOPICS
 
 HIGHEST_PORT = 65535
 
@@ -45,10 +46,10 @@ def _check_numbers(settings: WorkerSettings) -> Iterator[Problem]:
 
 
 def _check_kafka(settings: WorkerSettings) -> Iterator[Problem]:
-    for name in ("bootstrap_servers", "group_id", "topic", "reply_topic", "dead_letter_topic"):
+    for name in ("bootstrap_servers", "group_id", *TOPICS):
         if not getattr(settings, name):
             yield Problem("required_input_missing", f"worker.{name}", "must not be empty")
-    topics = (settings.topic, settings.reply_topic, settings.dead_letter_topic)
+    topics = [getattr(settings, name) for name in TOPICS]
     if len(set(topics)) < len(topics):
         message = f"must differ from worker.reply_topic and worker.dead_letter_topic, and those too, got {topics}"
         yield Problem("topics_not_different", "worker.topic", message)

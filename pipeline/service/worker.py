@@ -23,10 +23,12 @@ from dataclasses import dataclass, field, replace
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipeline.config import WorkerSettings
+from pipeline.errors import ConfigError
 from pipeline.service.handler import HandedBack, RequestHandler, refuse
 from pipeline.service.health import Health
 from pipeline.service.messages import KafkaSamplingResponse, RefusedRequest, find_request_id, read_request
 from pipeline.service.reply_topics import MessageHeaders, ReplyTopics
+from pipeline.service.topics import TOPICS, check_topics
 from pipeline.service.transactions import Headers, NotTaken, Outgoing, Transactions, find_place
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ WINDOW = 2
 """How many requests are in hand: one that is sampled, and one before or after it."""
 FULL, BUSY, IDLE = 0.1, 0.01, 0.5
 """Seconds from poll to poll: while no more can be taken, while a request is in hand, and while there is none."""
+LOOK, LOOK_AGAIN = 1.0, 5.0
+"""Seconds that the broker has to say whether there is a topic, and until it is asked again."""
 RESEND = 1.0
 """Seconds before a reply that the broker did not take is sent again."""
 
@@ -91,6 +95,7 @@ class Worker:
         self._answering = ThreadPoolExecutor(WINDOW, "latentgrid-request")
         self._in_hand: deque[InHand] = deque()
         self._reply_topics = ReplyTopics(settings)
+        self._is_ready, self._look_at = False, 0.0
         self._stopped: float | None = None
 
     def stop(self) -> None:
@@ -107,9 +112,9 @@ class Worker:
         self._consumer.subscribe(
             [self._settings.topic], on_assign=self._hold_new_partitions, on_revoke=self._lose, on_lost=self._lose
         )
-        self._health.set_ready(True)
         try:
             while self._stopped is None or self._in_hand:
+                self._look_for_topics()
                 self._step()
         finally:
             self._health.set_ready(False)
@@ -127,6 +132,19 @@ class Worker:
     @property
     def _is_grace_over(self) -> bool:
         return self._stopped is not None and time.monotonic() - self._stopped > self._settings.grace_seconds
+
+    def _look_for_topics(self) -> None:
+        """Be ready once all are there; until then look again and again, and say what is missing. One may come later."""
+        if self._is_ready or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_AGAIN
+        try:
+            check_topics(self._consumer, self._settings, TOPICS, LOOK)
+        except ConfigError as error:
+            log.error("not ready: %s", "; ".join(map(str, error.problems)))
+            return
+        self._is_ready = True
+        self._health.set_ready(True)
 
     def _step(self) -> None:
         message = self._poll()
@@ -175,6 +193,7 @@ class Worker:
         except NotTaken as error:
             job.outgoing = [self._change(one, error) if one is error.outgoing else one for one in job.outgoing]
             is_sent = False
+        self._health.set_trouble(job, not is_sent)
         if is_sent:
             self._drop(job)
         elif self._is_grace_over:
@@ -196,6 +215,7 @@ class Worker:
 
     def _drop(self, job: InHand) -> None:
         self._in_hand.remove(job)
+        self._health.set_trouble(job, False)
         if not self._is_full:
             self._consumer.resume(self._consumer.assignment())
 

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from pipeline.file_state import FileState
+from pipeline.record import file_hashes
 from pipeline.record.file_hashes import FileHashes
 
 
@@ -42,3 +43,14 @@ def test_a_file_that_was_replaced_before_it_could_be_read_has_no_hash(model, tmp
     assert FileHashes(tmp_path).get(state) is None
     model.unlink()
     assert FileHashes(tmp_path).get(state) is None
+
+
+def test_only_so_many_are_at_hand(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_hashes, "AT_HAND", 2)
+    hashes = FileHashes(tmp_path)
+    for number in range(5):
+        path = tmp_path / f"{number}.pt"
+        path.write_bytes(bytes([number]))
+        assert hashes.get(FileState.of(path)) == hashlib.sha256(bytes([number])).hexdigest()
+    assert len(hashes._pending) == 2
+    assert hashes.get(FileState.of(tmp_path / "0.pt")) == hashlib.sha256(b"\0").hexdigest()

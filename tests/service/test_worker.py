@@ -43,7 +43,8 @@ def test_requests_are_answered_once_and_what_is_none_is_buried(service):
         replies = service.read(service.replies, 7)
         dead = service.read(service.dead, 7)
         (port,) = re.findall(r"metrics on port (\d+)", (service.folder / "worker.log").read_text())
-        assert fetch(int(port), "/healthz")[0] == fetch(int(port), "/readyz")[0] == 200
+        wait_until_ready(int(port))
+        assert fetch(int(port), "/healthz")[0] == 200
         assert fetch(int(port), "/nothing")[0] == 404
         with socket.create_connection(("127.0.0.1", int(port))):  # on which nothing is asked
             assert fetch(int(port), "/healthz")[0] == 200
@@ -201,6 +202,27 @@ def test_a_broker_that_comes_back_finds_its_worker(service, broker):
         replies = service.read(service.replies, 2, quiet=10.0)
         stop(worker)
     assert sorted(json.loads(reply.value())["request_id"] for reply in replies) == ["after", "before"]
+
+
+def test_a_worker_is_ready_when_it_has_found_its_topics(service, broker):
+    service.send(service.make_request("a"))
+    late = f"{service.name}-late"
+    with service.worker("worker.port=0", f"worker.reply_topic={late}") as worker:
+        service.wait_for_log(f"not ready: worker.reply_topic: .*{late}")
+        (port,) = re.findall(r"metrics on port (\d+)", (service.folder / "worker.log").read_text())
+        assert fetch(int(port), "/healthz")[0] == 200
+        assert fetch(int(port), "/readyz")[0] == 503
+        make_topics(service.servers, [late], broker[1])
+        service.read(late, 1)
+        wait_until_ready(int(port))
+        stop(worker)
+
+
+def wait_until_ready(port: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while fetch(port, "/readyz")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def check(environment, tmp_path, *overrides: str) -> str:

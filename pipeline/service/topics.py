@@ -1,0 +1,31 @@
+"""Whether the topics that the settings name are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from confluent_kafka import Consumer, KafkaException
+
+from pipeline.config import WorkerSettings
+from pipeline.errors import ConfigError, Problem
+
+TOPICS = ("topic", "reply_topic", "dead_letter_topic")
+
+
+def check_topics(consumer: Consumer, settings: WorkerSettings, names: Sequence[str], patience: float) -> None:
+    """Ask the broker for the topics that these settings name, for each within `patience` seconds.
+
+    Raises ConfigError if it does not answer, and for topics that are not there or not for this user.
+    """
+    problems = []
+    for where in names:
+        name = getattr(settings, where)
+        try:
+            error = consumer.list_topics(name, patience).topics[name].error
+        except KafkaException as failure:
+            message = f"{settings.bootstrap_servers!r} does not answer: {failure.args[0].str()}"
+            raise ConfigError([Problem("broker_out_of_reach", "worker.bootstrap_servers", message)]) from failure
+        if error:
+            problems.append(Problem("topic_not_usable", f"worker.{where}", f"{error.str()}, got {name!r}"))
+    if problems:
+        raise ConfigError(problems)
