@@ -32,7 +32,7 @@ NOT_TAKEN = (
     KafkaError._UNKNOWN_PARTITION,
 )
 """Errors that are of one message, not of the broker or the way to it."""
-GONE = 1000
+GONE = 4000
 """Milliseconds after which a topic that nobody knows is taken for one that is not there; less than PATIENCE."""
 LARGEST = 1 << 21
 """Bytes up to which it is left to the broker whether a message is too large."""

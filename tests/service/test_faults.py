@@ -66,7 +66,7 @@ class Caller:
         missing = {"path": str(self.service.root / "missing.pt")}
         body, reason = [
             (b"poison %d" % number, "message: Invalid JSON"),
-            (json.dumps(make(name, sed=3)).encode(), "sed: Extra inputs are not permitted"),
+            (json.dumps(make(name, sed=3)).encode(), "sed: is no field"),
             (json.dumps(make(name, latent_image=missing)).encode(), "latent_image.path: cannot be opened"),
             (json.dumps(make(name, sampler_name="eulr")).encode(), "sampler.sampler_name: 'eulr' is not"),
             (json.dumps(make(name, deadline="2020-01-01T00:00:00Z")).encode(), "deadline: has passed"),
