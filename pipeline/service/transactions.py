@@ -33,8 +33,10 @@ NOT_TAKEN = (
 )
 """Errors that are of one message, not of the broker or the way to it."""
 GONE = 2000
-"""Milliseconds after which a topic that nobody knows is taken for one that is not there, and not for a new one; less than
-PATIENCE and transaction.timeout.ms, which end a transaction without saying why."""
+"""Milliseconds after which a topic that nobody knows is taken for one that is not there, and not for a new one.
+
+Less than PATIENCE and transaction.timeout.ms, which end a transaction without saying why.
+"""
 LARGEST = 1 << 21
 """Bytes up to which it is left to the broker whether a message is too large."""
 
