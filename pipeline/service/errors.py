@@ -45,8 +45,10 @@ NAMED: dict[type[ConfigError], Callable[[Problem], bool]] = {
 
 @contextmanager
 def errors_named() -> Iterator[None]:
-    """Raise errors by the names above. One that has several problems keeps them all, and has the
-    first name that suits one of them."""
+    """Raise errors by the names above.
+
+    One that has several problems keeps them all, and has the first name that suits one of them.
+    """
     try:
         yield
     except RunInterrupted:

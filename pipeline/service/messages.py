@@ -17,7 +17,6 @@ from pipeline.service.sample_latent import REQUEST_ID
 Name = Annotated[str, Field(max_length=1024)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$"), AfterValidator(str.lower)]
 
-
 SHOWN = 80
 """Characters of a wrong value that are shown."""
 MOST_REASONS, LONGEST_REASON = 50, 1000
