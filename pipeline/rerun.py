@@ -223,8 +223,7 @@ def _open_hashes() -> FileHashes:
 def _list_facts_now(job: CheckedRun, facts: Mapping[str, str]) -> dict[str, str]:
     """What the record of a run that is made now says, as far as `facts` go."""
     hashes = _open_hashes()
-    states = {**job.identity.files, **job.identity.inputs}
-    files = {where: sha256 for where, state in states.items() if (sha256 := hashes.get(state))}
+    files = {where: sha256 for where, state in job.identity.all_files.items() if (sha256 := hashes.get(state))}
     return join_facts(facts, files, write_api_format(job.checked.graph))
 
 

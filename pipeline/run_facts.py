@@ -15,6 +15,7 @@ from pipeline.console import format_value
 from pipeline.graph.api_format import write_api_format
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Link, Node
+from pipeline.record.fact_table import CELL, select_key_facts
 from pipeline.record.facts import collect_facts
 from pipeline.record.machine import collect_machine
 from pipeline.record.note import NOTE, begin_note
@@ -25,6 +26,24 @@ from pipeline.workflow.cards import make_cards
 if TYPE_CHECKING:
     from pipeline.engine.identity import Identity
     from pipeline.engine.session import Session
+
+
+def collect_tags(read: RunConfig, session: Session) -> dict[str, str]:
+    """Return the facts that are tags of a run in MLflow as well."""
+    comfyui = session.comfyui
+    return {
+        **collect_facts(comfyui.device),
+        "version.comfyui": comfyui.installation.version,
+        "device": f"{comfyui.device} ({read.comfyui.device})",
+        "reproducible": json.dumps(read.comfyui.reproducible),
+        "dynamic_vram": json.dumps(comfyui.dynamic_vram),
+    }
+
+
+def collect_key_facts(read: RunConfig, checked: CheckedGraph, session: Session) -> dict[str, str]:
+    """Return the facts that are part of the identity of a run; see `record/fact_table.py`."""
+    machine = collect_machine(session.comfyui.device)
+    return select_key_facts({**collect_tags(read, session), **session.describe(checked), **machine})
 
 
 def collect_run_facts(
@@ -41,13 +60,11 @@ def collect_run_facts(
 
     `workflow` is its graph in the format of ComfyUI's GUI.
     """
-    comfyui = session.comfyui
-    tags = {
-        **collect_facts(comfyui.device),
-        "version.comfyui": comfyui.installation.version,
-        "device": f"{comfyui.device} ({read.comfyui.device})",
-        "reproducible": json.dumps(read.comfyui.reproducible),
-        "dynamic_vram": json.dumps(comfyui.dynamic_vram),
+    facts = {**session.describe(checked), **collect_machine(session.comfyui.device)}
+    tags = collect_tags(read, session)
+    identity = identity.update(select_key_facts({**tags, **facts}))
+    tags |= {
+        CELL: identity.cell,
         NOTE: begin_note(list_settings(checked), f"python run.py {shlex.join(overrides)}".strip()),
     }
     return RunFacts(
@@ -61,7 +78,7 @@ def collect_run_facts(
         identity=identity.key,
         files=identity.files,
         inputs=identity.inputs,
-        facts={**session.describe(checked), **collect_machine(comfyui.device), **_list_seeds(checked)},
+        facts={**facts, **_list_seeds(checked)},
     )
 
 

@@ -22,10 +22,11 @@ from pipeline.graph.check import CheckedGraph
 from pipeline.graph_export import export_workflow, find_original
 from pipeline.origins import find_origins
 from pipeline.record.artifacts import list_files, open_folder
+from pipeline.record.fact_table import VERSION
 from pipeline.record.recorder import Recorder
 from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker, TrackingSettings
 from pipeline.reference import Reference, open_reference
-from pipeline.run_facts import collect_run_facts
+from pipeline.run_facts import collect_key_facts, collect_run_facts
 from pipeline.run_result import RunResult
 from pipeline.tiny_model import make_tiny_model, names_tiny_model
 
@@ -112,12 +113,13 @@ def identify(
 ) -> Identity:
     """What the results of a run follow from. A seed that is sampled in a batch differs in its last digits, and the
     distances to a reference are results too."""
-    settings: dict[str, Any] = {"save_pt": read.run.save_pt}
+    settings: dict[str, Any] = {"version": VERSION, "save_pt": read.run.save_pt}
     if batched:
         settings["batched"] = True
     if reference:
         settings["reference"] = reference.digest
-    return open_session(read).identify(checked, settings)
+    session = open_session(read)
+    return session.identify(checked, settings, collect_key_facts(read, checked, session))
 
 
 @dataclass(frozen=True)

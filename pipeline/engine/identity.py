@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 
-from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.file_state import FileState
 from pipeline.graph.check import CheckedGraph
 
@@ -17,32 +16,39 @@ from pipeline.graph.check import CheckedGraph
 class Identity:
     """Graphs of one key whose files have one content give the same results.
 
-    key: the sha256 over the kept nodes with all they depend on (constants, code, input files by content, names of model
-    files), the versions of ComfyUI and torch, and the settings that change numbers.
+    cell: the sha256 over the kept nodes with all they depend on (class_types, constants, fingerprints) and the settings
+    that shape what is kept. Runs of one cell are meant to give the same; whether they do is up to facts and files.
+    facts: the facts that are part of the key, by dotted path; see `record/fact_table.py`.
     files: the model files that the graph reads, by dotted path (`unet.unet_name`). Their content is for others to hash:
     it takes a minute the first time, and no sample should wait for it.
     inputs: the other files that constants of the graph name, by dotted path (`latent.path`).
     """
 
-    key: str
+    cell: str
+    facts: Mapping[str, str]
     files: Mapping[str, FileState]
     inputs: Mapping[str, FileState]
 
+    @property
+    def key(self) -> str:
+        """The sha256 over cell and facts."""
+        return _hash([self.cell, self.facts])
 
-def describe_platform(comfyui: ComfyUI) -> dict[str, object]:
-    """What changes the results of a graph besides its nodes, as plain data."""
-    return {
-        "comfyui": comfyui.installation.version,
-        "torch": version("torch"),
-        "device": comfyui.device.partition(":")[0],
-        "reproducible": comfyui.settings.reproducible,
-        "dynamic_vram": comfyui.dynamic_vram,
-        "args": comfyui.settings.args,
-    }
+    @property
+    def all_files(self) -> dict[str, FileState]:
+        """Model files and input files."""
+        return {**self.files, **self.inputs}
+
+    def update(self, facts: Mapping[str, str]) -> Identity:
+        """Return the identity with the key facts that hold now: a pack may have changed torch's flags meanwhile."""
+        return dataclasses.replace(self, facts=dict(facts))
 
 
-def make_identity_key(checked: CheckedGraph, keys: Mapping[str, str], settings: Mapping[str, object]) -> str:
-    """The key of `Identity`, from keys of the nodes that are the same in every process, and all that is no node."""
+def make_cell(checked: CheckedGraph, keys: Mapping[str, str], settings: Mapping[str, object]) -> str:
+    """Return the `cell` of an `Identity`, from keys of the nodes that are the same in every process."""
     # Files are named after their nodes, so the names of the kept ones are part of the result.
-    kept = {name: keys[name] for name in checked.targets}
-    return hashlib.sha256(json.dumps([kept, settings], sort_keys=True, default=str).encode()).hexdigest()
+    return _hash([{name: keys[name] for name in checked.targets}, settings])
+
+
+def _hash(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Content keys: two nodes with the same key give the same outputs, whatever they are called.
 
 A key is the sha256 over class_type, constants, the keys of what is linked, what the class's fingerprint says, and what
-an `Identify` adds: in a process the identity (path, size, mtime) of the model files that constants name.
+an `Identify` adds: in a process the states of the files that constants name.
 """
 
 from __future__ import annotations
@@ -10,15 +10,11 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Container, Mapping
-from pathlib import PurePath
 from typing import Any, TypeAlias
 
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Link, Node
 from pipeline.graph.signature import Signature
-
-FindFile: TypeAlias = Callable[[str, str], str | None]
-"""`find_file(folder, name)` locates a model file."""
 
 Identify: TypeAlias = Callable[[Node, Signature], Any]
 """What else tells two nodes of the same inputs apart, as plain data."""
@@ -33,34 +29,6 @@ def make_key(node: Node, signature: Signature, upstream: Mapping[str, str], fing
     name = node.name if signature.depends_on_name else ""
     parts = [node.class_type, name, inputs, identity, settle(fingerprint)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def find_model_files(node: Node, signature: Signature, find_file: FindFile) -> dict[str, str]:
-    """The paths of the model files that constants of a node name, by input."""
-    return {
-        name: path
-        for name, spec in signature.inputs.items()
-        if spec.choices and isinstance(node.inputs.get(name), str)
-        for folder in signature.folders
-        if (path := find_file(folder, node.inputs[name]))
-    }
-
-
-def find_input_files(node: Node, signature: Signature, find_file: Callable[[str], str | None]) -> dict[str, str]:
-    """The paths of the other files that constants of a node name, by input; `find_file` locates what a text names.
-
-    A text without a suffix is taken for what it says: a prompt may happen to be the name of something.
-    """
-    return {
-        name: path
-        for name, value in node.inputs.items()
-        if isinstance(value, str) and PurePath(value).suffix and not (signature.folders and _is_choice(signature, name))
-        if (path := find_file(value))
-    }
-
-
-def _is_choice(signature: Signature, name: str) -> bool:
-    return name in signature.inputs and signature.inputs[name].choices is not None
 
 
 def find_known(checked: CheckedGraph, keys: Mapping[str, str], held: Container[str]) -> set[str]:

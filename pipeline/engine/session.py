@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import copy
 import gc
 import logging
+import os
+import uuid
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
@@ -17,16 +18,16 @@ from typing import Any, TypeVar
 from pipeline.engine.cache_policy import CachePolicy
 from pipeline.engine.comfyui.call import NodeCaller
 from pipeline.engine.comfyui.catalog import Catalog
-from pipeline.engine.comfyui.facts import describe_code, describe_comfyui
-from pipeline.engine.comfyui.node_code import find_pack, hash_node_code
+from pipeline.engine.comfyui.facts import describe_code, describe_comfyui, describe_variable
+from pipeline.engine.comfyui.named_files import MOST_FILES, FileFinder
+from pipeline.engine.comfyui.node_code import read_code
 from pipeline.engine.comfyui.objects import NodeObjects
 from pipeline.engine.comfyui.prompt_check import check_prompt
 from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.engine.comfyui.start import ComfyUI, add_model_folder
 from pipeline.engine.comfyui.surroundings import MemoryKeeper, expansions_named, progress_heard
 from pipeline.engine.executor import Execution, Executor, IsReadLater
-from pipeline.engine.identity import Identity, describe_platform, make_identity_key
-from pipeline.engine.keys import find_input_files, find_model_files
+from pipeline.engine.identity import Identity, make_cell
 from pipeline.errors import ConfigError, NodeError, Problem
 from pipeline.events import Listener
 from pipeline.file_state import FileState
@@ -40,6 +41,8 @@ from pipeline.workflow.definitions import NodeDefinition
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+TOO_MANY = f"the folder has more than {MOST_FILES} files, too many to compare"
 
 
 class Session:
@@ -58,6 +61,7 @@ class Session:
         self._executor = Executor(self._identify_files, self._read_signatures)
         self._memory = MemoryKeeper(comfyui)
         self._objects = NodeObjects()
+        self._files = FileFinder(comfyui.folder_paths)
         self._model_folders: set[Path] = set()
         self._begun = 0  # how many runs have begun
         # What the imports made stays for ever. Without looking through it, a collection takes a tenth of the time.
@@ -138,48 +142,49 @@ class Session:
         """Let the run that another thread is in end with RunInterrupted, at its next node or progress call."""
         self.comfyui.nodes.interrupt_processing()
 
-    def identify(self, checked: CheckedGraph, settings: Mapping[str, Any]) -> Identity:
-        """What the results of a checked graph follow from; `settings` are those that shape what is kept of them."""
-        keys = self._wait_for(self._executor.make_keys(checked, self._make_caller(checked), self._hash_code))
-        files = {
-            f"{name}.{key}": FileState.of(path)
-            for name, node in checked.graph.items()
-            for key, path in find_model_files(node, checked.signatures[name], self._find_file).items()
-        }
-        inputs = {
-            f"{name}.{key}": FileState.of(path)
-            for name, node in checked.graph.items()
-            for key, path in find_input_files(node, checked.signatures[name], self._find_input).items()
-        }
-        key = make_identity_key(checked, keys, {**settings, **describe_platform(self.comfyui)})
-        return Identity(key, files, inputs)
+    def identify(self, checked: CheckedGraph, settings: Mapping[str, Any], facts: Mapping[str, str]) -> Identity:
+        """Return what the results of a checked graph follow from.
+
+        `settings` are those that shape what is kept of them, `facts` those that may change them.
+        """
+        keys = self._wait_for(self._executor.make_keys(checked, self._make_caller(checked), _add_nothing))
+        models: dict[str, FileState] = {}
+        inputs: dict[str, FileState] = {}
+        for name, node in checked.graph.items():
+            named = self._files.find(node, checked.signatures[name])
+            models |= {f"{name}.{key}": FileState.of(path) for key, path in named.models.items()}
+            inputs |= {f"{name}.{key}": FileState.of(path) for key, path in named.inputs.items()}
+            for key in named.countless:
+                log.warning("%s.%s: %s, so this is not taken over from an earlier run", name, key, TOO_MANY)
+                settings = {**settings, f"{name}.{key}": uuid.uuid4().hex}
+        return Identity(make_cell(checked, keys, settings), dict(facts), models, inputs)
 
     def describe(self, checked: CheckedGraph) -> dict[str, str]:
-        """What is known of this ComfyUI and of the code of the graph's nodes, as facts of a record by dotted path."""
-        classes = {node.class_type: self._catalog.classes[node.class_type] for node in checked.graph.values()}
+        """Return what is known of this ComfyUI, of its packs and of the code of the graph's nodes, as facts of a record
+        by dotted path."""
         root = self.comfyui.installation.path
-        facts = {f"code.{class_type}": hash_node_code(cls, root) for class_type, cls in classes.items()}
-        packs = {path for cls in classes.values() if (path := find_pack(cls, root))}
-        facts |= {f"pack.{path.stem}": describe_code(path) for path in packs}
-        return {**describe_comfyui(self.comfyui), **facts, "process.order": str(self._begun)}
+        sources = {node.class_type: self._catalog.find_code(node.class_type) for node in checked.graph.values()}
+        packs = {f"pack.{path.stem}": path for path in self._catalog.list_foreign_packs()}
+        codes = {f"code.{name}": read_code(path, root) for name, path in sources.items() if path}
+        codes |= {f"{name}.code": read_code(path, root) for name, path in packs.items()}
+        facts = {name: code.sha256 for name, code in codes.items()}
+        facts |= {f"code.{name}": "unknown" for name, path in sources.items() if path is None}
+        facts |= {name: describe_code(path) for name, path in packs.items()}
+        imported = dict(package for code in codes.values() for package in code.packages.items())
+        if imported:
+            facts["pack.all.packages"] = ", ".join(f"{name} {version}" for name, version in sorted(imported.items()))
+        variables = {name for code in codes.values() for name in code.variables}
+        return {
+            **describe_comfyui(self.comfyui),
+            **facts,
+            **{f"env.{name}": describe_variable(name) for name in sorted(variables) if name in os.environ},
+            "process.order": str(self._begun),
+        }
 
     def _identify_files(self, node: Node, signature: Signature) -> list[Any]:
-        files = find_model_files(node, signature, self._find_file)
-        return [astuple(FileState.of(path)) for path in files.values()]
-
-    def _hash_code(self, node: Node, signature: Signature) -> str:
-        return hash_node_code(self._catalog.classes[node.class_type], self.comfyui.installation.path)
-
-    def _find_file(self, folder: str, name: str) -> str | None:
-        return self.comfyui.folder_paths.get_full_path(folder, name)
-
-    def _find_input(self, text: str) -> str | None:
-        """The file that a text names: absolute, or in the working directory, or in ComfyUI's input directory."""
-        for locate in (lambda text: Path(text).expanduser(), self.comfyui.folder_paths.get_annotated_filepath):
-            with contextlib.suppress(OSError, ValueError, RuntimeError):  # no path at all, or none of that directory
-                if Path(locate(text)).is_file():
-                    return str(Path(locate(text)).resolve())
-        return None
+        named = self._files.find(node, signature)
+        states = [astuple(FileState.of(path)) for path in (*named.models.values(), *named.inputs.values())]
+        return [*states, *(uuid.uuid4().hex for _ in named.countless)]
 
     def run(
         self,
@@ -282,6 +287,10 @@ class Session:
 def _accept(node: Node, received_types: Mapping[str, str]) -> list[Problem]:
     """The judgement of whoever finds nothing wrong."""
     return []
+
+
+def _add_nothing(node: Node, signature: Signature) -> None:
+    """Tell nodes apart by their inputs alone; files and code count beside them."""
 
 
 async def _cancel_tasks() -> None:

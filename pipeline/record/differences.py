@@ -9,31 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.record.artifacts import PROMPT
+from pipeline.record.fact_table import TELLS_NOTHING, find_kind, rank_fact
 from pipeline.record.provenance import SEEDS, RecordedRun
-
-CAUSES = (
-    r"seed\.",
-    r"graph\.",
-    r"batch\.",
-    r"file\.",
-    r"tensor\.|shape\.",
-    r"dtype\.",
-    r"code\.|pack\.",
-    r"version\.comfyui|comfyui\.(code|commit|args)",
-    r"reproducible|comfyui\.|dynamic_vram|torch\.",
-    r"device|gpu|version\.",
-    r"git\.",
-    r"package\.(comfy|triton|sage|flash|xformers|torch)",
-    r"host\.cpu|env\.",
-    r"package\.",
-)
-"""What changes results, the likeliest first, as patterns of facts. All else (host, order, cache) comes last."""
-
-TELLS_NOTHING = re.compile(r"process\.command|identity|writer|error|linked_run_id|rerun_of|comfyui\.source")
-"""Facts and tags that differ between runs anyway."""
-
-ONE_SIDED = re.compile(r"(seed|graph|batch|package|env|pack)\.")
-"""Facts whose absence says something; others are missing where nothing was read, or in an older record."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +56,20 @@ def find_differences(before: Mapping[str, str], after: Mapping[str, str]) -> lis
         and not TELLS_NOTHING.match(fact)
         and ((fact in before and fact in after) or _counts_alone(fact, whole))
     ]
-    return sorted(found, key=lambda one: (_rank(one.fact), one.fact))
+    return sorted(found, key=lambda one: (rank_fact(one.fact), one.fact))
+
+
+def compare_facts(before: Mapping[str, str], after: Mapping[str, str]) -> list[Difference]:
+    """Return every fact that is not equal in both, the likeliest cause of different results first."""
+    facts = {fact for fact in {**before, **after} if before.get(fact) != after.get(fact)}
+    ordered = sorted(facts, key=lambda fact: (rank_fact(fact), fact))
+    return [Difference(fact, before.get(fact), after.get(fact)) for fact in ordered]
 
 
 def _counts_alone(fact: str, whole: set[str]) -> bool:
     """An older record has no packages at all: that is no difference in each of them."""
-    kind = fact.partition(".")[0]
-    return bool(ONE_SIDED.match(fact)) and (kind in whole or kind in ("batch", "graph"))
-
-
-def _rank(fact: str) -> int:
-    return next((rank for rank, cause in enumerate(CAUSES) if re.match(cause, fact)), len(CAUSES))
+    kind, group = find_kind(fact), fact.partition(".")[0]
+    return bool(kind and kind.counts_alone) and (group in whole or group in ("batch", "graph"))
 
 
 def _shorten(value: str | None) -> str:

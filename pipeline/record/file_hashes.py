@@ -1,30 +1,45 @@
-"""The sha256 of model files, each computed once: a checkpoint has 20 GB, and a sweep many runs."""
+"""The sha256 of files, each computed once: a checkpoint has 20 GB, and a sweep has many runs."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import sqlite3
+import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 from pipeline.file_state import FileState
 
-MEMORY = "file_hashes.sqlite"
+log = logging.getLogger(__name__)
+
+MEMORY = "file_states.sqlite"
 AT_HAND = 1000
 """Files whose hashes need not be looked up: a service sees new ones without end."""
-TABLE = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, sha256 TEXT)"
+TABLE = """CREATE TABLE IF NOT EXISTS states (
+    path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, sha256 TEXT)"""
+SETTLED_NS = 1_000_000_000
+"""How old a change must be for a hash to be remembered: file systems count time in steps of up to some milliseconds,
+so two changes within one step leave the same state."""
+WAIT_S = 60  # for another process that writes to the memory
 
 
 class FileHashes:
-    """Hashes files in the background, and remembers what it found for as long as a file keeps its size and time."""
+    """Hashes files in the background, and remembers each hash for as long as the file keeps its `FileState`.
+
+    The memory on disk is a cache: one that is damaged is removed, and one that cannot be written is done without.
+    """
 
     def __init__(self, folder: Path):
-        """What is found is kept in `folder`, for all processes of this user."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """`folder` holds the memory, for all processes of this user."""
         self._memory = folder / MEMORY
         self._worker = ThreadPoolExecutor(1, "latentgrid-hashes")
         self._pending: dict[FileState, Future[str | None]] = {}
+        self._has_warned = False
 
     def begin(self, state: FileState) -> None:
         """Begin to hash a file."""
@@ -42,32 +57,44 @@ class FileHashes:
         return self._recall(state) or self._hash(state)
 
     def _recall(self, state: FileState) -> str | None:
-        with closing(self._open()) as memory:
-            row = memory.execute(
-                "SELECT sha256 FROM files WHERE path = ? AND size = ? AND changed = ?",
-                (state.path, state.size, state.changed),
-            ).fetchone()
-        return str(row[0]) if row else None
+        found = self._ask(
+            "SELECT sha256 FROM states WHERE path = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?",
+            astuple(state),
+        )
+        return str(found[0][0]) if found else None
 
     def _hash(self, state: FileState) -> str | None:
         try:
-            with Path(state.path).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = hash_file(Path(state.path))
             if FileState.of(state.path) != state:
                 return None
         except OSError:
             return None
-        with closing(self._open()) as memory, memory:
-            memory.execute("REPLACE INTO files VALUES (?, ?, ?, ?)", (state.path, state.size, state.changed, found))
+        if time.time_ns() - max(state.mtime_ns, state.ctime_ns) > SETTLED_NS:
+            self._ask("REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?)", (*astuple(state), found))
         return found
 
-    def _open(self) -> sqlite3.Connection:
-        memory = sqlite3.connect(self._memory, timeout=60)
-        memory.execute(TABLE)
-        return memory
+    def _ask(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        """Return the rows that a statement gives; none, and one warning, if the memory cannot be used."""
+        try:
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(sqlite3.connect(self._memory, timeout=WAIT_S)) as memory, memory:
+                memory.execute(TABLE)
+                return memory.execute(statement, values).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(error)
+            return []
+
+    def _give_up(self, error: Exception) -> None:
+        if not self._has_warned:
+            log.warning("%s: cannot be used (%s), so files are hashed again", self._memory, error)
+            self._has_warned = True
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            with contextlib.suppress(OSError):  # "file is not a database", "database disk image is malformed"
+                self._memory.unlink()
 
 
 def hash_file(path: Path) -> str:
-    """The sha256 of a file, now and not remembered."""
+    """Return the sha256 of a file, computed now and not remembered. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,9 @@ import shlex
 import sys
 from pathlib import Path
 
-VARIABLES = re.compile(r"(CUBLAS|CUDA|CUDNN|NVIDIA_TF32|OMP|MKL|ONEDNN|PYTORCH|TORCH|HIP|TRITON)_\w+")
+VARIABLES = re.compile(
+    r"(ATEN|CUBLAS|CUDA|CUDNN|DNNL|HIP|HSA|KMP|MIOPEN|MKL|NVIDIA_TF32|OMP|ONEDNN|OPENBLAS|PYTORCH|ROCM|TORCH|TRITON)_\w+"
+)
 """Environment variables that libraries of numbers read."""
 
 SECRETS = re.compile(r"([+]{0,2}worker[.]kafka\b[^=]*=).*", re.DOTALL)
@@ -25,7 +27,7 @@ def collect_machine(device: str) -> dict[str, str]:
         **_read_host(),
         **_list_packages(),
         **_read_flags(),
-        **(_read_gpu(device) if device.startswith("cuda") else {}),
+        **(_read_gpu(device) if device.startswith("cuda") else {"cpu.model": _read_host()["host.cpu"]}),
         **{f"env.{name}": value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)},
         "process.command": shlex.join(SECRETS.sub(r"\1***", word) for word in sys.argv),
         "process.folder": str(Path.cwd()),
@@ -38,6 +40,7 @@ def _read_host() -> dict[str, str]:
     return {
         "host.name": platform.node(),
         "host.os": platform.platform(),
+        "host.libc": " ".join(platform.libc_ver()).strip() or "unknown",
         "host.cpu": _read_cpu(),
         "host.cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }

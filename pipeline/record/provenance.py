@@ -79,7 +79,7 @@ def add_learnt(record: dict[str, Any], facts: Mapping[str, str], outputs: Mappin
 
 def write_file(state: FileState, sha256: str | None, kind: str) -> dict[str, Any]:
     """A file of a record.json, `kind` being model or input; without a sha256 if it changed before it could be read."""
-    return {"sha256": sha256, "path": state.path, "size": state.size, "mtime_ns": state.changed, "kind": kind}
+    return {"sha256": sha256, "path": state.path, "size": state.size, "mtime_ns": state.mtime_ns, "kind": kind}
 
 
 def read_record(text: str | bytes) -> Record:

@@ -45,9 +45,9 @@ class NewRun:
     """What a record begins with.
 
     folder: where the files of the run lie, in sub-folders or not; their place in it is their name in MLflow.
-    identity, files: what the results follow from (key, and model files by dotted path), by which another sweep finds
-    the run; an empty identity: it is not found, and has no record.json.
-    inputs, facts: the other files and the facts of its record.json.
+    identity, files, inputs: what the results follow from (key, model files and other files by dotted path), by which
+    another sweep finds the run; an empty identity: it is not found, and has no record.json.
+    facts: those of its record.json.
     axes, kept: of a sweep, the settings that differ between the runs below it, and the nodes whose latents they keep.
     """
 
@@ -121,9 +121,18 @@ class Tracker:
         )
 
     def find_finished(self, wanted: Sequence[tuple[str, Mapping[str, FileState]]]) -> list[FinishedRun | None]:
-        """For each identity (key and model files) a FINISHED run whose artifacts are intact, or None."""
+        """For each identity (key and files) a FINISHED run whose artifacts are intact, or None."""
         plain = [(key, {where: astuple(state) for where, state in files.items()}) for key, files in wanted]
         return [FinishedRun(**found) if found else None for found in self._ask("find", "found", wanted=plain)]
+
+    def explain_missing(
+        self, name: str, cell: str, facts: Mapping[str, str], files: Mapping[str, FileState]
+    ) -> tuple[list[str], int]:
+        """Return why no run was found for an identity although one of its cell is recorded, the likeliest cause first;
+        and, if none is, how many runs of this name have records too old to vouch for their results."""
+        plain = {where: astuple(state) for where, state in files.items()}
+        answer = self._ask("explain", "explained", name=name, cell=cell, facts=dict(facts), files=plain)
+        return list(answer["reasons"]), int(answer["older"])
 
     def recall(self, count: int) -> list[dict[str, Any]]:
         """The `params` and `metrics` of the runs that finished last, the latest first."""

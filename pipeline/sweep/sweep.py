@@ -31,7 +31,9 @@ from pipeline.sweep.plan import Cell, Plan, PlannedCell, plan_cells
 
 log = logging.getLogger(__name__)
 
-NAMED = 3  # jobs that a problem names; of others it says how many
+NAMED = 3  # jobs that a problem names, and reasons; of others it says how many
+EXPLAINED = 5  # jobs that are looked at to explain why they are not taken over
+OLDER = "which do not say all that a result follows from"
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,30 @@ def _find_finished(
     wanted = [index for index, job in enumerate(jobs) if job.read.run.resume]
     if tracker is None or not wanted:
         return {}
-    answers = tracker.find_finished([(runs[index].identity.key, runs[index].identity.files) for index in wanted])
-    return {index: run for index, run in zip(wanted, answers, strict=True) if run}
+    answers = tracker.find_finished([(runs[index].identity.key, runs[index].identity.all_files) for index in wanted])
+    found = {index: run for index, run in zip(wanted, answers, strict=True) if run}
+    _explain_missing({index: runs[index] for index in wanted if index not in found}, tracker)
+    return found
+
+
+def _explain_missing(runs: Mapping[int, CheckedRun], tracker: Tracker) -> None:
+    """Report why jobs run again although their settings are recorded, once for each reason.
+
+    Only some of the jobs are asked about: what changed for one of a sweep has changed for most.
+    """
+    reasons: dict[str, None] = {}
+    older = 0
+    for run in list(runs.values())[:EXPLAINED]:
+        identity = run.identity
+        found, count = tracker.explain_missing(run.name, identity.cell, identity.facts, identity.all_files)
+        reasons |= dict.fromkeys(reason.partition(": ")[2] for reason in found)
+        older += count > 0
+    if reasons:
+        shown = list(reasons)[:NAMED]
+        more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
+        log.info("not taken over from earlier runs, because it differs: %s%s", "; ".join(shown), more)
+    if older:
+        log.info("run again: earlier runs of these settings have records of an older latentgrid, %s", OLDER)
 
 
 ONE_COMFYUI = Problem(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.engine.comfyui.node_code import find_source
 from pipeline.engine.comfyui.packs import BUILT_IN, OWN_PACKS, Packs, names_class
 from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import Problem, did_you_mean
@@ -73,6 +74,14 @@ class Catalog:
             "output_node": getattr(cls, "OUTPUT_NODE", False),
         }
         return NodeDefinition.read(class_type, _as_json(info))
+
+    def find_code(self, class_type: str) -> Path | None:
+        """Return the folder or file that was loaded for a class; None if nothing tells where it is from."""
+        return self._packs.origins.get(class_type) or find_source(self.classes[class_type])
+
+    def list_foreign_packs(self) -> list[Path]:
+        """Return the packs imported so far that are neither ComfyUI's nor this project's."""
+        return self._packs.foreign
 
     async def load(self, wanted: set[str]) -> None:
         """Import what defines the wanted class_types, if anything does."""
@@ -172,21 +181,29 @@ class Catalog:
 
     @contextmanager
     def _listed_folders(self) -> Iterator[dict[str, list[str]]]:
-        """Note which model folders a class lists while it declares its inputs, and what they hold."""
+        """Note which model folders a class lists while it declares its inputs, and what they hold.
+
+        Of one whose paths it asks for, to list it itself, only that it does.
+        """
         module: Any = self._comfyui.folder_paths
         listed: dict[str, list[str]] = {}
-        original = module.get_filename_list
+        original, original_paths = module.get_filename_list, module.get_folder_paths
 
         def get_filename_list(folder_name: str) -> list[str]:
             files = original(folder_name)
             listed[module.map_legacy(folder_name)] = list(files)
             return files
 
-        module.get_filename_list = get_filename_list
+        def get_folder_paths(folder_name: str) -> list[str]:
+            if folder_name != "custom_nodes":
+                listed.setdefault(module.map_legacy(folder_name), [])
+            return list(original_paths(folder_name))
+
+        module.get_filename_list, module.get_folder_paths = get_filename_list, get_folder_paths
         try:
             yield listed
         finally:
-            module.get_filename_list = original
+            module.get_filename_list, module.get_folder_paths = original, original_paths
 
 
 def _finalize_inputs(cls: type, declared: dict[str, Any], node: Node) -> dict[str, Any]:

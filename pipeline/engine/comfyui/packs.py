@@ -21,10 +21,14 @@ BUILT_IN = ("comfy_extras", "comfy_api_nodes")
 
 
 class Packs:
-    """Imports modules and packs, each once; `failures` has the reason of each that could not be imported."""
+    """Imports modules and packs, each once; `failures` has the reason of each that could not be imported.
+
+    origins: where the classes of each module or pack came from, by class_type.
+    """
 
     def __init__(self, comfyui: ComfyUI):
         self.failures: dict[str, str] = {}
+        self.origins: dict[str, Path] = {}
         self._comfyui = comfyui
         self._loaded: set[Path] = set()
 
@@ -39,6 +43,14 @@ class Packs:
             if folder.is_dir():
                 yield from sorted(path for path in folder.iterdir() if _is_pack(path))
 
+    @property
+    def foreign(self) -> list[Path]:
+        """The packs imported so far that are neither ComfyUI's nor our own, those that failed included: they may have
+        changed ComfyUI by then."""
+        comfyui = self._comfyui.installation.path
+        ours = {OWN_PACKS, *(comfyui / name for name in BUILT_IN)}
+        return sorted(path.resolve() for path in self._loaded if path.parent not in ours)
+
     async def load(self, path: Path, parent: str) -> None:
         """Import a module or a pack below `parent`, its prestartup script first. One that fails stops no other."""
         if path in self._loaded:
@@ -50,6 +62,8 @@ class Packs:
                     _run_prestartup(path)
                 before = set(self._comfyui.nodes.NODE_CLASS_MAPPINGS)
                 done = await self._comfyui.nodes.load_custom_node(str(path), ignore=before, module_parent=parent)
+                new = self._comfyui.nodes.NODE_CLASS_MAPPINGS.keys() - before
+                self.origins.update(dict.fromkeys(new, path.resolve()))
             except SystemExit as ended:
                 done = False
                 reasons.append(f"it called exit({ended.code})")

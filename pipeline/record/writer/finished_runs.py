@@ -10,6 +10,8 @@ from typing import Any
 
 from pipeline.file_state import FileState
 from pipeline.record.artifacts import RECORD
+from pipeline.record.differences import compare_facts, join_facts
+from pipeline.record.fact_table import CELL, select_key_facts
 from pipeline.record.file_hashes import FileHashes, hash_file
 from pipeline.record.provenance import read_record
 
@@ -29,8 +31,8 @@ class FinishedRuns:
         self._hashes = hashes
 
     def find(self, key: str, files: Mapping[str, FileState]) -> dict[str, Any] | None:
-        """A run of this identity, made from model files of the same content, whose artifacts are intact: its `run_id`
-        and `metrics`."""
+        """Return `run_id` and `metrics` of a run of this identity, made from files of the same content, whose artifacts
+        are intact; None without one."""
         found = self._client.search_runs(
             [self._experiment_id],
             f"tags.{IDENTITY} = '{key}' and attributes.status = 'FINISHED'",
@@ -41,6 +43,43 @@ class FinishedRuns:
             if self._is_intact(run.info.run_id, files):
                 return {"run_id": run.info.run_id, "metrics": run.data.metrics}
         return None
+
+    def explain_missing(self, cell: str, facts: Mapping[str, str], files: Mapping[str, FileState]) -> list[str]:
+        """Return why the latest finished run of a cell is not taken over: what differs, the likeliest cause first.
+
+        Empty if there is no such run. `facts` and `files` are those that a new run would have.
+        """
+        found = self._client.search_runs(
+            [self._experiment_id],
+            f"tags.{CELL} = '{cell}' and attributes.status = 'FINISHED'",
+            max_results=1,
+            order_by=[LATEST],
+        )
+        if not found:
+            return []
+        run_id = found[0].info.run_id
+        with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
+            try:
+                record = read_record(json.dumps(self._read_record(run_id, Path(name))))
+            except Exception as error:  # whatever a store raises for what it no longer has
+                return [f"run {run_id}: its record cannot be read ({error})"]
+        now = {where: self._hashes.get(state) or "changed meanwhile" for where, state in files.items()}
+        then = {where: sha256 or "unknown" for where, sha256 in record.files.items()}
+        before = join_facts(select_key_facts(record.facts), then, {})
+        told = [str(one) for one in compare_facts(before, join_facts(facts, now, {}))]
+        return [f"run {run_id}: {one}" for one in told] or [f"run {run_id}: its files are damaged or gone"]
+
+    def count_older(self, name: str) -> int:
+        """Return how many of the latest finished runs of a name have a record from before `CELL`, which does not say
+        all that a result follows from."""
+        quoted = name.replace("'", "''")
+        found = self._client.search_runs(
+            [self._experiment_id],
+            f"attributes.run_name = '{quoted}' and attributes.status = 'FINISHED'",
+            max_results=TRIED,
+            order_by=[LATEST],
+        )
+        return sum(IDENTITY in run.data.tags and CELL not in run.data.tags for run in found)
 
     def fetch(self, run_id: str, folder: Path) -> dict[str, Any]:
         """Copy what a run kept into `folder`; its record. Raises OSError if it is not as it was written."""
@@ -110,11 +149,12 @@ class FinishedRuns:
         return [{"params": run.data.params, "metrics": run.data.metrics} for run in found]
 
     def _is_intact(self, run_id: str, files: Mapping[str, FileState]) -> bool:
-        """Whether the model files are those of then, and all that was kept can be read and is as it was written."""
+        """Whether the files are those of then, and all that was kept can be read and is as it was written."""
         with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
             try:
                 record = read_record(json.dumps(self._read_record(run_id, Path(name))))
-                if record.models != {where: self._hashes.get(state) for where, state in files.items()}:
+                now = {where: self._hashes.get(state) for where, state in files.items()}
+                if record.files != now or None in now.values():
                     return False
                 self.fetch(run_id, Path(name))
             except Exception:  # whatever a store raises for what it no longer has

@@ -81,6 +81,12 @@ class Writer:
         """For each identity (key and model files) a finished run, or None."""
         return {"found": [self._finished.find(identity, read_states(files)) for identity, files in wanted]}
 
+    def do_explain(self, name: str, cell: str, facts: dict[str, str], files: dict[str, list[Any]]) -> dict[str, Any]:
+        """Why a run that would be of this cell is not recorded already, although one of the same settings is."""
+        reasons = self._finished.explain_missing(cell, facts, read_states(files))
+        older = 0 if reasons else self._finished.count_older(name)
+        return {"explained": {"reasons": reasons, "older": older}}
+
     def do_recall(self, count: int) -> dict[str, Any]:
         """The params and metrics of the runs that finished last."""
         return {"recalled": self._finished.recall(count)}
