@@ -184,7 +184,10 @@ class Session:
     def _identify_files(self, node: Node, signature: Signature) -> list[Any]:
         named = self._files.find(node, signature)
         states = [astuple(FileState.of(path)) for path in (*named.models.values(), *named.inputs.values())]
-        return [*states, *(uuid.uuid4().hex for _ in named.countless)]
+        source = self._catalog.find_code(node.class_type)
+        code = read_code(source, self.comfyui.installation.path) if source else None
+        variables = [[name, os.environ.get(name)] for name in sorted(code.variables)] if code else []
+        return [*states, *variables, *(uuid.uuid4().hex for _ in named.countless)]
 
     def run(
         self,

@@ -1,0 +1,3 @@
+"""A term of the sum, in a folder that is no package."""
+
+TERM = 1.0
