@@ -168,7 +168,8 @@ class Session:
         codes = {f"code.{name}": read_code(path, root) for name, path in sources.items() if path}
         codes |= {f"{name}.code": read_code(path, root) for name, path in packs.items()}
         facts = {name: code.sha256 for name, code in codes.items()}
-        facts |= {f"code.{name}": "unknown" for name, path in sources.items() if path is None}
+        # Nobody can say whether it is the same another time, so it is never equal.
+        facts |= {f"code.{name}": f"unknown {uuid.uuid4().hex}" for name, path in sources.items() if path is None}
         facts |= {name: describe_code(path) for name, path in packs.items()}
         imported = dict(package for code in codes.values() for package in code.packages.items())
         if imported:
