@@ -124,7 +124,7 @@ class SweepRecord:
 
     def _name(self, axes: Sequence[Axis]) -> str:
         """`steps=4,8 seed=range(0,100)`"""
-        values = [self._write_values(axis) for axis in axes]
+        values = [axis.word(self._write_values(axis)) for axis in axes]
         short = [text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..." for text in values]
         return " ".join(f"{axis.label}={text}" for axis, text in zip(axes, short, strict=True))
 
