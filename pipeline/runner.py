@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from pipeline.config import RunConfig, compose_config, read_config
+from pipeline.config import RunConfig, compose_config, read_config, read_own_names
 from pipeline.console import Progress, format_plan
 from pipeline.errors import ConfigError, RunInterrupted, TrackingError
 from pipeline.events import Event
@@ -68,9 +68,10 @@ def run_config(
 
     Unless it `waits`, the record in MLflow is complete only when `RunResult.wait` returns.
     """
-    read = read_config(config)
+    read = read_config(config, hydra)
     if read.has_wrong_settings:
         raise ConfigError(read.problems)
+    warn_of_unread([read])
     if not read.run.dry_run:
         open_tracker(read.tracking)
     session = open_session(read)
@@ -99,6 +100,12 @@ class CheckedRun:
     identity: Identity
     reference: Reference | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def warn_of_unread(reads: Iterable[RunConfig]) -> None:
+    """Name the variables that files of conf/ declare and that nothing reads."""
+    for name in dict.fromkeys(name for read in reads for name in read.unread if name not in read_own_names()):
+        log.warning("%s: is read by nothing, so it has no effect", name)
 
 
 def find_reference(read: RunConfig) -> Reference | None:
