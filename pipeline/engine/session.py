@@ -18,6 +18,7 @@ from pipeline.engine.cache_policy import CachePolicy
 from pipeline.engine.comfyui.call import NodeCaller
 from pipeline.engine.comfyui.catalog import Catalog
 from pipeline.engine.comfyui.facts import describe_code, describe_comfyui
+from pipeline.engine.comfyui.lora_keys import lora_keys_counted
 from pipeline.engine.comfyui.node_code import find_pack, hash_node_code
 from pipeline.engine.comfyui.objects import NodeObjects
 from pipeline.engine.comfyui.prompt_check import check_prompt
@@ -228,6 +229,7 @@ class Session:
             torch.inference_mode(),
             progress_heard(self.comfyui, caller, listen),
             expansions_named(caller),
+            lora_keys_counted(caller),
             self._memory.around_run(caller),
         ):
             folder = self.comfyui.folder_paths.get_output_directory()
