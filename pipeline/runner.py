@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError, RunInterrupted, TrackingError
 from pipeline.events import Event
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph_export import export_workflow, find_original
+from pipeline.keeping import Keeper
 from pipeline.origins import find_origins
 from pipeline.record.artifacts import list_files, open_folder
 from pipeline.record.recorder import Recorder
@@ -30,8 +31,6 @@ from pipeline.run_result import RunResult
 from pipeline.tiny_model import make_tiny_model, names_tiny_model
 
 if TYPE_CHECKING:
-    import torch
-
     from pipeline.engine.comfyui.seed_batch import SeedBatch
     from pipeline.engine.executor import Execution, IsReadLater
     from pipeline.engine.identity import Identity
@@ -169,8 +168,11 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None, wai
         execution = session.run(job.checked, listen, is_read_later, extra_data=embedded, batch=batch)
         if execution.batch:
             recorder.tags |= execution.batch.list_tags(int(job.checked.graph[execution.batch.node].inputs["seed"]))
-        latents = _keep_latents(execution, job, recorder)
-        recorder.keep_others()
+        keeper = Keeper(recorder, job.reference, job.read.run.save_pt)
+        try:
+            keeper.keep(execution, job.checked)
+        except TrackingError as error:
+            raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error
     except BaseException as error:
         progress.close()
         status = "FAILED" if isinstance(error, Exception) and not isinstance(error, RunInterrupted) else "KILLED"
@@ -185,7 +187,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None, wai
         raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error
     result = RunResult(
         checked=job.checked,
-        latents=latents,
+        latents=keeper.latents,
         outputs=_name_outputs(execution, job.checked),
         executed=execution.executed,
         cached=execution.cached,
@@ -261,29 +263,6 @@ def tracking_errors_logged() -> Iterator[None]:
         yield
     except TrackingError as error:
         log.error("%s", error)
-
-
-def _keep_latents(execution: Execution, job: CheckedRun, recorder: Recorder) -> dict[str, torch.Tensor]:
-    """Write the first LATENT of each kept node, and say where a kept node has nothing that is written."""
-    from pipeline.engine.comfyui.call import is_blocked
-    from pipeline.engine.comfyui.preview import draw_latent
-
-    latents, signatures = {}, job.checked.signatures
-    for name, outputs in execution.outputs.items():
-        found = [
-            values[0]["samples"]
-            for spec, values in zip(signatures[name].outputs, outputs.outputs, strict=False)
-            if spec.type == "LATENT" and values and not is_blocked(values[0])
-        ]
-        if not found and not signatures[name].is_output_node:
-            log.warning("%s gives no LATENT, so no file is written of it; a SaveImage node, say, writes one", name)
-        if found:
-            # A copy made outside inference mode is an ordinary tensor, free to be used and changed.
-            latents[name] = found[0].detach().cpu().clone()
-            picture = draw_latent(latents[name], outputs.latent_format)
-            recorder.keep_latent(name, latents[name], picture, job.read.run.save_pt)
-            recorder.keep_distances(name, job.reference.measure(name, latents[name]) if job.reference else {})
-    return latents
 
 
 def _name_outputs(execution: Execution, checked: CheckedGraph) -> dict[str, dict[str, Any]]:
