@@ -1,7 +1,9 @@
 """From a composed Hydra config to what a run needs: settings, a graph, and the list of what is wrong so far.
 
 A top-level mapping with `_node_` is a node; any other top-level mapping is a settings section; the rest (`seed`)
-are variables for interpolation.
+are variables for interpolation. One that nothing reads has no effect. Given by an override or in a mapping it is a
+fault (`+steps=4` where `sampler.steps=4` was meant); in a file of conf/ it is none, because other files choose what
+reads it, but it is no part of the record.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pipeline.graph.reader import MISSING, is_node, read_graph
 from pipeline.record.recorder import LATENT_STATISTICS
 from pipeline.record.tracker import TrackingSettings
 from pipeline.tiny_model import tiny_folder
+from pipeline.variables import UNREAD, explain_unread, find_unread, list_overridden
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -90,7 +93,10 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A config, read. `values` is the whole config with interpolations resolved, `problems` what is wrong so far."""
+    """A config, read. `values` is the whole config with interpolations resolved, `problems` what is wrong so far.
+
+    unread: the variables of conf/ that nothing reads; those of the user are problems.
+    """
 
     values: Mapping[str, Any]
     graph: Graph
@@ -99,19 +105,20 @@ class RunConfig:
     tracking: TrackingSettings
     worker: WorkerSettings
     problems: tuple[Problem, ...]
+    unread: tuple[str, ...] = ()
 
     @property
     def has_wrong_settings(self) -> bool:
         """Whether a settings section is wrong, so that there is no use in starting ComfyUI to look for more."""
         return any(
-            problem.code == "unknown_section" or problem.where.partition(".")[0] in SECTIONS
+            problem.code in ("unknown_section", UNREAD) or problem.where.partition(".")[0] in SECTIONS
             for problem in self.problems
         )
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The top-level values that are neither nodes nor settings, such as `seed`."""
-        return {name: value for name, value in self.values.items() if not isinstance(value, Mapping)}
+        """The top-level values that are neither nodes nor settings, such as `seed`, and that something reads."""
+        return {name: self.values[name] for name in _list_variables(self.values) if name not in self.unread}
 
 
 SECTIONS: dict[str, type] = {
@@ -156,8 +163,11 @@ def read_sections(overrides: Sequence[str], *sections: str) -> RunConfig:
     return read
 
 
-def read_config(config: DictConfig | Mapping[str, Any]) -> RunConfig:
-    """Read a composed config. Faults are listed in `problems`, not raised."""
+def read_config(config: DictConfig | Mapping[str, Any], hydra: Any = None, recorded: bool = False) -> RunConfig:
+    """Read a composed config. Faults are listed in `problems`, not raised.
+
+    `hydra` is its hydra node, if that was taken out of it. A `recorded` config may have variables that nothing reads.
+    """
     problems: list[Problem] = []
     values = _resolve(config, problems)
     for name, section in values.items():
@@ -173,7 +183,23 @@ def read_config(config: DictConfig | Mapping[str, Any]) -> RunConfig:
     problems.extend(_find_batch_problems(settings["run"]))
     graph = read_graph(values, problems)
     problems.extend(_find_objective_problems(settings["run"], graph))
-    return RunConfig(values=values, graph=graph, problems=tuple(problems), **settings)
+    hydra = config.get("hydra") if hydra is None else hydra
+    unread = find_unread(config, _list_variables(values), hydra)
+    if unread and not recorded:
+        overridden = list_overridden(hydra)
+        given = set(unread) - read_own_names() if overridden is None else overridden
+        problems.extend(explain_unread(name, values) for name in unread if name in given)
+    return RunConfig(values=values, graph=graph, problems=tuple(problems), unread=unread, **settings)
+
+
+def _list_variables(values: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in values.items() if not isinstance(value, Mapping) and name not in SECTIONS]
+
+
+@functools.cache
+def read_own_names() -> frozenset[str]:
+    """Return what conf/config.yaml itself declares, such as `seed`: a graph need not read it."""
+    return frozenset(map(str, OmegaConf.load(CONF / "config.yaml")))
 
 
 def _find_batch_problems(run: RunSettings) -> list[Problem]:

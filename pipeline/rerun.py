@@ -82,7 +82,7 @@ def rebuild_runs(
     input files and models that are no longer there, RecordError, ComfyUIError.
     """
     configs = [_rebuild_config(source, tracking, comfyui) for source in sources]
-    reads = [read_config(config) for config in configs]
+    reads = [read_config(config, recorded=True) for config in configs]
     wrong = [problem for read in reads if read.has_wrong_settings for problem in read.problems]
     if wrong:
         raise ConfigError(dict.fromkeys(wrong))

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from pipeline.config import RunConfig, compose_config, read_config
+from pipeline.config import RunConfig, compose_config, read_config, read_own_names
 from pipeline.console import Progress, format_plan
 from pipeline.errors import ConfigError, RunInterrupted, TrackingError
 from pipeline.events import Event
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph_export import export_workflow, find_original
+from pipeline.keeping import Keeper
 from pipeline.origins import find_origins
 from pipeline.record.artifacts import list_files, open_folder
 from pipeline.record.fact_table import VERSION
@@ -31,8 +32,6 @@ from pipeline.run_result import RunResult
 from pipeline.tiny_model import make_tiny_model, names_tiny_model
 
 if TYPE_CHECKING:
-    import torch
-
     from pipeline.engine.comfyui.seed_batch import SeedBatch
     from pipeline.engine.executor import Execution, IsReadLater
     from pipeline.engine.identity import Identity
@@ -69,9 +68,10 @@ def run_config(
 
     Unless it `waits`, the record in MLflow is complete only when `RunResult.wait` returns.
     """
-    read = read_config(config)
+    read = read_config(config, hydra)
     if read.has_wrong_settings:
         raise ConfigError(read.problems)
+    warn_of_unread([read])
     if not read.run.dry_run:
         open_tracker(read.tracking)
     session = open_session(read)
@@ -100,6 +100,12 @@ class CheckedRun:
     identity: Identity
     reference: Reference | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def warn_of_unread(reads: Iterable[RunConfig]) -> None:
+    """Name the variables that files of conf/ declare and that nothing reads."""
+    for name in dict.fromkeys(name for read in reads for name in read.unread if name not in read_own_names()):
+        log.warning("%s: is read by nothing, so it has no effect", name)
 
 
 def find_reference(read: RunConfig) -> Reference | None:
@@ -164,8 +170,11 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None, wai
         execution = session.run(job.checked, listen, is_read_later, extra_data=embedded, batch=batch)
         if execution.batch:
             recorder.tags |= execution.batch.list_tags(int(job.checked.graph[execution.batch.node].inputs["seed"]))
-        latents = _keep_latents(execution, job, recorder)
-        recorder.keep_others()
+        keeper = Keeper(recorder, job.reference, job.read.run.save_pt)
+        try:
+            keeper.keep(execution, job.checked)
+        except TrackingError as error:
+            raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error
     except BaseException as error:
         progress.close()
         status = "FAILED" if isinstance(error, Exception) and not isinstance(error, RunInterrupted) else "KILLED"
@@ -180,7 +189,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None, wai
         raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error
     result = RunResult(
         checked=job.checked,
-        latents=latents,
+        latents=keeper.latents,
         outputs=_name_outputs(execution, job.checked),
         executed=execution.executed,
         cached=execution.cached,
@@ -256,29 +265,6 @@ def tracking_errors_logged() -> Iterator[None]:
         yield
     except TrackingError as error:
         log.error("%s", error)
-
-
-def _keep_latents(execution: Execution, job: CheckedRun, recorder: Recorder) -> dict[str, torch.Tensor]:
-    """Write the first LATENT of each kept node, and say where a kept node has nothing that is written."""
-    from pipeline.engine.comfyui.call import is_blocked
-    from pipeline.engine.comfyui.preview import draw_latent
-
-    latents, signatures = {}, job.checked.signatures
-    for name, outputs in execution.outputs.items():
-        found = [
-            values[0]["samples"]
-            for spec, values in zip(signatures[name].outputs, outputs.outputs, strict=False)
-            if spec.type == "LATENT" and values and not is_blocked(values[0])
-        ]
-        if not found and not signatures[name].is_output_node:
-            log.warning("%s gives no LATENT, so no file is written of it; a SaveImage node, say, writes one", name)
-        if found:
-            # A copy made outside inference mode is an ordinary tensor, free to be used and changed.
-            latents[name] = found[0].detach().cpu().clone()
-            picture = draw_latent(latents[name], outputs.latent_format)
-            recorder.keep_latent(name, latents[name], picture, job.read.run.save_pt)
-            recorder.keep_distances(name, job.reference.measure(name, latents[name]) if job.reference else {})
-    return latents
 
 
 def _name_outputs(execution: Execution, checked: CheckedGraph) -> dict[str, dict[str, Any]]:

@@ -41,7 +41,8 @@ class Execution:
     node_errors: what was wrong with outputs of a prompt that were dropped, in ComfyUI's form.
     batch: the seeds that a KSampler was called for, now or in the run that left its outputs.
     facts: of the graph's sources that were read, now or earlier, the content of conditionings and latents
-    (`tensor.positive`) and the dtypes of models (`dtype.unet`).
+    (`tensor.positive`) and the dtypes of models (`dtype.unet`); of nodes that loaded LoRAs, the keys that do not fit
+    the model (`lora_unfit.lora`: `12 of 864 keys of style.safetensors`).
     """
 
     outputs: Mapping[str, NodeOutputs]
@@ -112,6 +113,8 @@ class Executor:
             error.executed, error.cached = tuple(run.executed), list_cached()
             raise
         finally:
+            for name, counted in caller.lora_keys.items():
+                facts.note(keys[name], "lora_unfit", counted.describe() if counted.unfit else "")
             self._end(held, is_read_later, caller.objects)
         return Execution(
             outputs=outputs,

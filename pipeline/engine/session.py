@@ -19,6 +19,7 @@ from pipeline.engine.cache_policy import CachePolicy
 from pipeline.engine.comfyui.call import NodeCaller
 from pipeline.engine.comfyui.catalog import Catalog
 from pipeline.engine.comfyui.facts import describe_code, describe_comfyui, describe_variable
+from pipeline.engine.comfyui.lora_keys import lora_keys_counted
 from pipeline.engine.comfyui.named_files import MOST_FILES, FileFinder
 from pipeline.engine.comfyui.node_code import read_code
 from pipeline.engine.comfyui.objects import NodeObjects
@@ -237,6 +238,7 @@ class Session:
             torch.inference_mode(),
             progress_heard(self.comfyui, caller, listen),
             expansions_named(caller),
+            lora_keys_counted(caller),
             self._memory.around_run(caller),
         ):
             folder = self.comfyui.folder_paths.get_output_directory()

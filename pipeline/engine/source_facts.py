@@ -1,4 +1,4 @@
-"""What can be said of what enters a graph: the content of tensors, the dtypes of models."""
+"""What can be said of what enters a graph: the content of tensors, the dtypes of models, LoRAs that do not fit."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ TENSOR_TYPES = frozenset({"CONDITIONING", "LATENT"})
 
 
 class SourceFacts:
-    """What was seen of the sources of graphs, the nodes that read no other, by content key.
+    """What was seen of the sources of graphs, the nodes that read no other, and noted of other nodes, by content key.
 
     It outlives their outputs, and so can be said of a run that read none of them because all came from the cache.
     """
 
     def __init__(self) -> None:
         self._seen: dict[str, dict[str, str]] = {}
+        self._noted: dict[str, dict[str, str]] = {}
 
     def see(
         self,
@@ -33,13 +34,23 @@ class SourceFacts:
         for name, given in outputs.items():
             if not any(nodes[name].links) and keys[name] not in self._seen:
                 self._seen[keys[name]] = _describe_source(signatures[name], given)
-        while len(self._seen) > MOST:
-            del self._seen[next(iter(self._seen))]
+        _forget_first(self._seen)
+
+    def note(self, key: str, kind: str, text: str) -> None:
+        """Remember what a run has shown of a node that is no source, or with an empty text that it was nothing."""
+        self._noted[key] = {**self._noted.get(key, {}), kind: text}
+        _forget_first(self._noted)
 
     def list_facts(self, keys: Mapping[str, str]) -> dict[str, str]:
         """What was seen of nodes, by their keys: `dtype.NAME` of a model, `tensor.NAME` (content) and `shape.NAME` of a
-        conditioning or latent."""
-        return {f"{kind}.{name}": text for name, key in keys.items() for kind, text in self._seen.get(key, {}).items()}
+        conditioning or latent, and what was noted."""
+        seen = ((name, {**self._seen.get(key, {}), **self._noted.get(key, {})}) for name, key in keys.items())
+        return {f"{kind}.{name}": text for name, facts in seen for kind, text in facts.items() if text}
+
+
+def _forget_first(facts: dict[str, dict[str, str]]) -> None:
+    while len(facts) > MOST:
+        del facts[next(iter(facts))]
 
 
 def _describe_source(signature: Signature, outputs: NodeOutputs) -> dict[str, str]:

@@ -105,36 +105,56 @@ class Recorder:
         """Turn an event of the executor into metrics, and the first one into the picture of the graph."""
         match event:
             case RunStarted():
+                self._begin_again()
                 self._cached = event.cached
                 self._add(artifacts.write_text(self.folder, artifacts.GRAPH, self.facts.draw(event.cached)))
             case NodeStarted():
                 self._node, self._last = event.node, time.perf_counter()
             case NodeProgress() if event.node == self._node:
                 now = time.perf_counter()
-                self._measure(f"seconds_per_step/{event.node}", now - self._last, event.value)
+                self.measure(f"seconds_per_step/{event.node}", now - self._last, event.value)
                 self._last = now
             case NodeFinished():
-                self._measure(f"seconds/{event.node}", event.seconds)
+                self.measure(f"seconds/{event.node}", event.seconds)
 
-    def keep_latent(
-        self, node: str, samples: torch.Tensor, pixels: np.ndarray | None = None, save_pt: bool = False
-    ) -> None:
-        """Write a latent, its picture if there is one, and its statistics."""
-        embedded = artifacts.list_embedded(self.facts.prompt, self.facts.workflow)
-        self._add(artifacts.write_latent(self.folder, node, samples, embedded))
+    def _begin_again(self) -> None:
+        """Forget what was measured, and which files nodes wrote: a run that was out of memory starts anew."""
+        self._metrics.clear()
+        self._found |= {path for path in artifacts.list_files(self.folder) if path not in self.files}
+        facts.reset_peak_memory()
+
+    def keep_latent(self, node: str, samples: torch.Tensor) -> None:
+        """Write a latent."""
+        self._add(artifacts.write_latent(self.folder, node, samples, self._list_embedded()))
         self.outputs[node] = digest_tensors(samples) or ""
-        if save_pt:
-            self._add(artifacts.write_pt(self.folder, node, samples))
-        if pixels is not None:
-            self._add(artifacts.write_picture(self.folder, node, pixels, embedded), picture_key=node)
+
+    def keep_pt(self, node: str, samples: torch.Tensor) -> None:
+        """Write a latent as a `.pt` file too."""
+        self._add(artifacts.write_pt(self.folder, node, samples))
+
+    def keep_picture(self, node: str, pixels: np.ndarray) -> None:
+        """Write the picture of a latent, uint8 [height, width, 3]."""
+        path = artifacts.write_picture(self.folder, node, pixels, self._list_embedded())
+        self._add(path, picture_key=node)
+
+    def keep_statistics(self, node: str, samples: torch.Tensor) -> None:
+        """Add the statistics of a latent as metrics."""
         values = samples.detach().float()
         for name in LATENT_STATISTICS:
-            self._measure(f"latent/{node}/{name}", float(getattr(values, name)()))
+            self.measure(f"latent/{node}/{name}", float(getattr(values, name)()))
+
+    def mark(self, tag: str, found: Mapping[str, str]) -> None:
+        """Add to a tag what is wrong with results, by node: `not_finite`: `sampler: 12.5 %`."""
+        texts = [self.tags[tag]] if tag in self.tags else []
+        self.tags[tag] = ", ".join([*texts, *(f"{name}: {text}" for name, text in found.items())])[:5000]
+
+    def _list_embedded(self) -> dict[str, str]:
+        return artifacts.list_embedded(self.facts.prompt, self.facts.workflow)
 
     def keep_distances(self, node: str, distances: Mapping[str, float]) -> None:
         """Add how far a latent is from that of a reference, by name of the distance."""
         for name, value in distances.items():
-            self._measure(f"distance/{node}/{name}", value)
+            self.measure(f"distance/{node}/{name}", value)
 
     def keep_others(self) -> None:
         """Add what ComfyUI's own savers wrote into the folder."""
@@ -148,9 +168,9 @@ class Recorder:
         `learnt` are facts that only the run has shown.
         """
         self.learnt = {**(learnt or {}), **self.tags, "cached": " ".join(self._cached) or "none"}
-        self._measure("seconds/total", seconds)
+        self.measure("seconds/total", seconds)
         for name, value in facts.measure_peak_memory().items():
-            self._measure(name, value)
+            self.measure(name, value)
         if self.run:
             tags = {"cached": self.learnt["cached"], **self.tags}
             if error:
@@ -168,7 +188,8 @@ class Recorder:
         """Wait until the finished record is complete. Raises TrackingError."""
         return self.run.wait() if self.run else None
 
-    def _measure(self, name: str, value: float, step: int = 0) -> None:
+    def measure(self, name: str, value: float, step: int = 0) -> None:
+        """Add a metric."""
         self._metrics.append((name, value, time.time(), step))
 
     def _add(self, path: Path, picture_key: str | None = None) -> None:

@@ -7,6 +7,12 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from pipeline.config import SECTIONS
+from pipeline.graph.reader import BYPASS
+
+SWITCH = {"true": "off", "false": "on"}
+"""What the values of `_bypass_` mean for the node that a label names."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -20,6 +26,13 @@ class Axis:
     path: str
     label: str
     values: tuple[str, ...]
+
+    def word(self, values: str) -> str:
+        """Return values, one or the expression of several, as they read beside the label: a node is `on` where its
+        `_bypass_` is false."""
+        if not self.path.endswith(f".{BYPASS}") or self.label == self.path:
+            return values
+        return re.sub(r"\b(true|false)\b", lambda found: SWITCH[found[0].lower()], values, flags=re.IGNORECASE)
 
 
 def find_axes(jobs: Sequence[Sequence[str]], swept: Collection[str] = ()) -> tuple[Axis, ...]:
@@ -51,18 +64,19 @@ def _unquote(value: str) -> str:
 
 
 def name_job(overrides: Sequence[str], axes: Sequence[Axis]) -> str:
-    """What sets a job apart from the others of its sweep: `steps=8 lora=0.5 seed=3`."""
+    """What sets a job apart from the others of its sweep: `steps=8 lora=off seed=3`."""
     settings = read_overrides(overrides)
-    return " ".join(f"{axis.label}={settings.get(axis.path, '')}" for axis in axes)
+    return " ".join(f"{axis.label}={axis.word(settings.get(axis.path, ''))}" for axis in axes)
 
 
 def _choose_labels(paths: Sequence[str]) -> dict[str, str]:
     """The shorter one of an input and its node (`steps`, `lora`), the whole path where two would be the same."""
-    short = {path: min(path.split(".")[-1], path.split(".")[0], key=_weigh_label) for path in paths}
+    short = {path: _shorten(path) for path in paths}
     counts = Counter(short.values())
     return {path: label if counts[label] == 1 else path for path, label in short.items()}
 
 
-def _weigh_label(word: str) -> tuple[bool, int]:
-    """Words of the program (`_bypass_`) last, then long ones."""
-    return word.startswith("_"), len(word)
+def _shorten(path: str) -> str:
+    """Words of the program (`_bypass_`) last, then long ones; the name of a section (`run.outputs`) says nothing."""
+    first, last = path.split(".")[0], path.split(".")[-1]
+    return last if first in SECTIONS else min(last, first, key=lambda word: (word.startswith("_"), len(word)))

@@ -215,4 +215,4 @@ def _name_values(axes: Sequence[Axis], ranks: Ranks) -> str:
 
 
 def _read_ranks(axes: Sequence[Axis], ranks: Ranks) -> list[str]:
-    return [axis.values[rank] for axis, rank in zip(axes, ranks, strict=True)]
+    return [axis.word(axis.values[rank]) for axis, rank in zip(axes, ranks, strict=True)]

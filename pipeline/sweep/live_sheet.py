@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 EVERY = 2.0  # seconds between two drawings; each takes about 0.1 s at 200 cells
 
-Cell: TypeAlias = tuple[int, Path | None, Status, Mapping[str, str]]
+Cell: TypeAlias = tuple[int, Path | None, Status, Mapping[str, str], str]
 
 
 class LiveSheet:
@@ -40,9 +40,11 @@ class LiveSheet:
         with self._lock:
             self._sheet.extend(axes, jobs)
 
-    def place(self, number: int, picture: Path | None, status: Status, facts: Mapping[str, str]) -> None:
+    def place(
+        self, number: int, picture: Path | None, status: Status, facts: Mapping[str, str], mark: str = ""
+    ) -> None:
         """Show a job that is done. Returns at once."""
-        self._cells.put((number, picture, status, facts))
+        self._cells.put((number, picture, status, facts, mark))
 
     def close(self) -> list[Path]:
         """Draw what is left; the files of the sheet. What could not be written is logged."""

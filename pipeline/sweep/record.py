@@ -120,11 +120,12 @@ class SweepRecord:
         assert self._sheet
         results = {name: f"{value:.4g}" for name, value in result.metrics.items() if name.count("/") < 2}
         status: Status = "reused" if result.linked else "finished"
-        self._sheet.place(job.number, picture, status, {**_list_settings(job), **results})
+        facts = {**result.marks, **_list_settings(job), **results}
+        self._sheet.place(job.number, picture, status, facts, ", ".join(result.marks))
 
     def _name(self, axes: Sequence[Axis]) -> str:
         """`steps=4,8 seed=range(0,100)`"""
-        values = [self._write_values(axis) for axis in axes]
+        values = [axis.word(self._write_values(axis)) for axis in axes]
         short = [text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..." for text in values]
         return " ".join(f"{axis.label}={text}" for axis, text in zip(axes, short, strict=True))
 

@@ -50,17 +50,20 @@ class ContactSheet:
         self._canvases: dict[int, Canvas] = {}
         self._written: dict[int, Path] = {}
 
-    def place(self, number: int, picture: Path | None, status: Status, facts: Mapping[str, str]) -> None:
+    def place(
+        self, number: int, picture: Path | None, status: Status, facts: Mapping[str, str], mark: str = ""
+    ) -> None:
         """Show what came of a job, for good or until it is placed again.
 
         picture: a file that Pillow reads, read once and now; one that cannot be read counts as none, and the facts say
-        so. facts: settings and results, in the order to show them. The first picture decides the size of all cells.
+        so. facts: settings and results, in the order to show them. mark: what is wrong with the results, in a few
+        words. The first picture decides the size of all cells.
         Raises KeyError if the sheet has no such job.
         """
         job = self._jobs[number]
         image, held, fault = _read_picture(picture) if picture else (None, "", "")
         known = {**facts, "picture": fault} if fault else dict(facts)
-        outcome = Outcome(status, known, held, image.size if image else None)
+        outcome = Outcome(status, known, held, image.size if image else None, mark)
         self._outcomes[number], self._cells[number] = outcome, make_cell(job, outcome)
         page = self._page_of[number]
         self._written.pop(page, None)
@@ -125,3 +128,5 @@ def _draw_outcome(canvas: Canvas, number: int, outcome: Outcome, image: Image.Im
         canvas.draw_picture(number, image)
     else:
         canvas.draw_text(number, "no picture")
+    if outcome.mark:
+        canvas.draw_mark(number, outcome.mark)

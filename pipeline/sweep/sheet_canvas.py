@@ -129,6 +129,14 @@ class Canvas:
         self._pen.line((x - arm, y + arm, x + arm, y - arm), FAILURE, 3)
         self._write(["failed"], x, y + arm + 4, FAILURE, "m")
 
+    def draw_mark(self, number: int, text: str) -> None:
+        """Show along the lower edge of a cell what is wrong with the results, over what the cell shows."""
+        left, _, right, bottom = self.find_box(number)
+        lines = fit_text(text, self._font, right - left - 4, 2)
+        top = bottom - len(lines) * self._line - 4
+        self._pen.rectangle((left, top, right - 1, bottom - 1), BROKEN)
+        self._write(lines, (left + right) // 2, top + 2, FAILURE, "m")
+
     def _clear(self, number: int, fill: str) -> tuple[int, int]:
         """Paint a cell; its centre."""
         left, top, right, bottom = self.find_box(number)

@@ -27,12 +27,14 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job. picture: a `data:` address, or empty; size: its width and height before it was shrunk."""
+    """What came of a job. picture: a `data:` address, or empty; size: its width and height before it was shrunk. mark:
+    what is wrong with the results, in a few words."""
 
     status: Status
     facts: Mapping[str, str]
     picture: str = ""
     size: tuple[int, int] | None = None
+    mark: str = ""
 
     def open_picture(self) -> Image.Image | None:
         """The picture that the address holds."""
@@ -47,8 +49,10 @@ def make_cell(job: SheetJob, outcome: Outcome) -> str:
     facts = "".join(
         f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>' for key, value in outcome.facts.items()
     )
+    mark = f'<span class="mark">{escape(outcome.mark)}</span>' if outcome.mark else ""
     return (
-        f'<button id="job-{job.number}" class="{outcome.status}" title="{name}">{_make_view(name, outcome)}</button>'
+        f'<button id="job-{job.number}" class="{outcome.status}" title="{name}">{_make_view(name, outcome)}{mark}'
+        "</button>"
         f'<template><h2 id="name">{name}</h2><p><span class="status {outcome.status}">{outcome.status}</span> '
         f"job #{job.number}</p><table>{facts}</table></template>"
     )

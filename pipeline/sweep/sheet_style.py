@@ -40,6 +40,8 @@ td > button.reused::after { content: ""; position: absolute; right: 4px; bottom:
 img { width: 100%; height: 100%; object-fit: contain; }
 .enlarged img.small, #view img.small { image-rendering: pixelated; }
 button.failed, #view .note { background: var(--broken); color: var(--failure); }
+.mark { position: absolute; left: 0; right: 0; bottom: 0; padding: 1px 4px; background: var(--broken);
+  color: var(--failure); overflow-wrap: anywhere; }
 .note { text-align: center; }
 .note b { display: block; font-size: 20px; line-height: 1; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }

@@ -25,6 +25,7 @@ from pipeline.runner import (
     open_session,
     open_tracker,
     run_checked,
+    warn_of_unread,
 )
 from pipeline.sweep.batches import BatchedSampler, explain_unbatched, find_batched
 from pipeline.sweep.plan import Cell, Plan, PlannedCell, plan_cells
@@ -125,6 +126,7 @@ def check_sweep(jobs: Sequence[SweepJob]) -> Sweep:
     with the problems of all jobs, and TrackingError.
     """
     _check_settings(jobs)
+    warn_of_unread(job.read for job in jobs)
     tracker = open_tracker(jobs[0].read.tracking)  # it gets ready while ComfyUI starts
     graphs = _check_graphs(jobs)
     keys = {index: open_session(jobs[index].read).make_keys(checked) for index, checked in graphs.items()}

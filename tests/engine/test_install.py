@@ -374,6 +374,22 @@ install._only_comfyui = stop
     assert server.ranges == [None]  # the archive was there
 
 
+def test_the_unpacked_folder_itself_gets_the_final_name(
+    pinned: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renamed in one step: of a copy others would see the first files before the last are there."""
+    keep, folders = install._only_comfyui, set()
+
+    def note(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+        if Path(folder).exists():  # not before the first member
+            folders.add(Path(folder).stat().st_ino)
+        return keep(member, folder)
+
+    monkeypatch.setattr(install, "_only_comfyui", note)
+    target = install_release(VERSION, tmp_path)
+    assert {target.stat().st_ino} == folders
+
+
 # archives not to be trusted
 
 

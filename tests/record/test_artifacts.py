@@ -63,6 +63,17 @@ def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "before"
 
 
+def test_whoever_reads_a_file_that_is_written_again_sees_it_whole(tmp_path):
+    """It is replaced, and not written over: a contact sheet is read while it grows."""
+    long, short = "before" * 10_000, "after"
+    path = artifacts.write_text(tmp_path, "a.txt", long)
+    with path.open() as reader:
+        assert reader.read(6) == "before"
+        artifacts.write_text(tmp_path, "a.txt", short)
+        assert "before" + reader.read() == long
+    assert path.read_text() == short
+
+
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"the output folder cannot be written, got '.*file/below': Not a directory"):

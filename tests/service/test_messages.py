@@ -175,6 +175,17 @@ def test_no_file_is_waited_for_and_none_that_became_another_is_read(root, monkey
     assert not list(root.parent.glob("copy*"))
 
 
+@pytest.mark.parametrize("name", ["link.pt", "../secret.pt", "{outside}"])
+def test_a_file_elsewhere_is_not_even_opened(root, monkeypatch, name):
+    """Some files do something when they are opened (a tape, a device, a pipe whose writer waits)."""
+    opened = []
+    monkeypatch.setattr("pipeline.service.claims.os.open", lambda path, *args: opened.append(path))
+    with pytest.raises(RefusedRequest):
+        path = root / name.format(outside=root.parent / "secret.pt")
+        take_file("x", TensorFile(path=str(path)), [root], root.parent, "copy")
+    assert opened == []
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.text(min_size=1, max_size=60))
 def test_no_path_does_more_than_being_refused(root, path):

@@ -32,6 +32,32 @@ def test_a_switch_of_the_program_goes_by_its_node():
     assert find_axes([["lora._bypass_=true"], ["lora._bypass_=false"]])[0].label == "lora"
 
 
+@pytest.mark.parametrize("written", [("true", "false"), ("True", "False")])  # by the launcher, by Hydra's sweeper
+def test_a_bypassed_node_is_off(written):
+    jobs = [[f"lora._bypass_={one}"] for one in written]
+    (axis,) = find_axes(jobs)
+    assert [name_job(job, [axis]) for job in jobs] == ["lora=off", "lora=on"]
+    assert axis.values == written  # as they are written in overrides
+    assert axis.word("choice(true,false)") == "choice(off,on)"
+
+
+def test_a_bypass_that_goes_by_its_whole_path_reads_as_it_is_written():
+    jobs = [["lora=demo", "lora._bypass_=true"], ["lora=other", "lora._bypass_=false"]]
+    assert name_job(jobs[0], find_axes(jobs)) == "lora=demo lora._bypass_=true"
+
+
+def test_true_and_false_of_other_settings_stay():
+    jobs = [["sampler.denoise=true"], ["sampler.denoise=false"]]
+    assert name_job(jobs[0], find_axes(jobs)) == "denoise=true"
+
+
+@pytest.mark.parametrize(
+    ("path", "label"), [("run.outputs", "outputs"), ("tracking.uri", "uri"), ("tracking", "tracking")]
+)
+def test_a_setting_goes_by_its_own_name_and_not_by_that_of_its_section(path, label):
+    assert find_axes([[f"{path}=a"], [f"{path}=b"]])[0].label == label
+
+
 def test_groups_additions_and_deletions_are_axes_too():
     jobs = [["lora=demo", "+auraflow.extra=1"], ["lora=other", "+auraflow.extra=2"]]
     assert [axis.path for axis in find_axes(jobs)] == ["lora", "auraflow.extra"]

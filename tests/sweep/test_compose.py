@@ -51,3 +51,20 @@ def test_every_job_is_as_hydra_composes_it(name: str):
                 assert str(raised.value) == str(error)
             else:
                 assert OmegaConf.to_container(composer.load_sweep_config(master, job)) == expected
+
+
+def test_an_override_that_changes_a_part_of_another_is_not_taken_the_short_way(caplog):
+    """Their order matters: here the mapping comes last and wins."""
+    register_names()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", ["hydra.sweep.dir=x"], RunMode.MULTIRUN)
+        composer = SweepComposer(loader)
+        for steps in (4, 8):  # the short way is compared once, and trusted from then on
+            composer.load_sweep_config(master, [f"sampler.steps={steps}"])
+        for text in ("a ring", "a star"):
+            job = [f"positive.text={text}", "positive={text: a square}"]
+            expected = OmegaConf.to_container(loader.load_sweep_config(master, job))
+            assert expected["positive"]["text"] == "a square"
+            assert OmegaConf.to_container(composer.load_sweep_config(master, job)) == expected
+    assert not caplog.messages

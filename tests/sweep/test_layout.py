@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.sweep.axes import find_axes, read_overrides
@@ -71,6 +71,7 @@ def check_layout(pages: Sequence[Page], jobs: Sequence[SheetJob]) -> None:
 VALUES = st.lists(st.tuples(*[st.integers(0, 3)] * 6), min_size=1, max_size=40, unique=True)
 
 
+@settings(deadline=None)
 @given(VALUES, st.integers(1, 6), st.integers(0, 3))
 def test_any_jobs_find_their_places(settings: list[tuple[int, ...]], used: int, first: int):
     """Those of a search: holes, and several jobs with the same values."""
@@ -78,6 +79,7 @@ def test_any_jobs_find_their_places(settings: list[tuple[int, ...]], used: int, 
     check_layout(lay(jobs), jobs)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.randoms())
 def test_a_whole_grid_in_any_order_has_headers(lengths: list[int], random):
     jobs = grid(*lengths)[:600]
@@ -173,3 +175,12 @@ def test_an_axis_that_a_job_leaves_alone_has_a_header():
     jobs = [*grid(2, 2), SheetJob(4, "bare", ["auraflow.shift=0"])]
     (page,) = lay(jobs)
     assert [header.text for header in page.columns.levels[0]] == ["0", "1", UNSET]
+
+
+def test_headers_and_titles_say_on_and_off():
+    rows = itertools.product(("true", "false"), (1, 2))
+    jobs = [SheetJob(number, "", [f"lora._bypass_={off}", f"seed={seed}"]) for number, (off, seed) in enumerate(rows)]
+    (page,) = lay(jobs)
+    assert [header.text for header in page.rows.levels[0]] == ["off", "on"]
+    (page,) = lay(jobs[::2])
+    assert list(page.captions.values()) == [["lora=off"], ["lora=on"]]

@@ -44,20 +44,28 @@ def sample(
     unet: str = "one",
     save: bool = False,
     sampler_name: str = "euler",
+    cfg: float = 4.0,
+    name: str = "sampler",
 ) -> Cell:
     nodes = [
         Node("positive", "Encode", {"text": text}),
         Node("unet", "UNETLoader", {"unet_name": unet}),
         Node("lora", "LoraLoaderModelOnly", {"model": Link("unet", 0), "strength_model": lora}),
         Node(
-            "sampler",
+            name,
             "KSampler",
-            {"model": Link("lora", 0), "positive": Link("positive", 0), "seed": seed, "sampler_name": sampler_name},
+            {
+                "model": Link("lora", 0),
+                "positive": Link("positive", 0),
+                "seed": seed,
+                "cfg": cfg,
+                "sampler_name": sampler_name,
+            },
         ),
     ]
     if save:
-        nodes.append(Node("save", "SaveLatent", {"samples": Link("sampler", 0)}))
-    return make_cell(Graph({node.name: node for node in nodes}), "save" if save else "sampler")
+        nodes.append(Node("save", "SaveLatent", {"samples": Link(name, 0)}))
+    return make_cell(Graph({node.name: node for node in nodes}), "save" if save else name)
 
 
 def batched(cells: list[Cell], size: int) -> list[Cell]:
@@ -157,6 +165,25 @@ def test_seeds_are_sampled_together_whatever_the_order_of_the_command_line():
         *([0, 1], [2, 3], [4]),
         *([0, 1], [2, 3], [4]),
     ]
+
+
+def test_a_batch_differs_in_nothing_but_the_seed():
+    """One call samples it with the inputs of its first job, and leaves the latents under the keys of all."""
+    differing = {"cfg": (1.0, 2.0), "text": ("a star", "a ring"), "lora": (0.5, 1.0), "name": ("sampler", "other")}
+    for what, values in differing.items():
+        cells = batched([sample(seed=seed, **{what: value}) for seed in (1, 2) for value in values], 4)
+        planned = plan_cells(dict(enumerate(cells))).cells
+        assert all(one.batch for one in planned), what
+        for one in planned:
+            alike = [cell for place, cell in enumerate(cells) if place % 2 == one.index % 2]
+            assert one.batch.seeds == {
+                cell.keys[one.batch.node]: seed for cell, seed in zip(alike, (1, 2), strict=True)
+            }
+
+
+def test_a_batch_is_run_under_the_name_of_its_node():
+    cells = batched([sample(seed=1), sample(seed=2, name="other")], 4)
+    assert [cell.batched for cell in cells] == [None, None]
 
 
 def test_samplers_that_draw_noise_and_lonely_seeds_are_not_batched():

@@ -12,6 +12,7 @@ import pytest
 from workflow.making import make_node, make_workflow
 
 from pipeline.errors import ConfigError
+from pipeline.workflow import embedded
 from pipeline.workflow.embedded import PNG, read_workflow_file
 
 WORKFLOW = make_workflow([make_node(1, "Note", ["größer — 更大"])])
@@ -145,3 +146,17 @@ def test_other_files_are_refused_by_name(tmp_path, content, reason) -> None:
 def test_what_cannot_be_read_is_refused_by_name(tmp_path, name) -> None:
     with pytest.raises(ConfigError, match="cannot be read: "):
         read_workflow_file(tmp_path / name)
+
+
+@pytest.mark.parametrize(("size", "is_read"), [(0, True), (1, False), (2**62, False)])
+def test_a_header_is_read_up_to_a_size(tmp_path, monkeypatch, size, is_read) -> None:
+    """safetensors itself reads none above 100 MB; a file that claims more is none of its files."""
+    assert embedded.MAX_HEADER == 100 * 1024**2
+    header = json.dumps({"__metadata__": {"workflow": json.dumps(WORKFLOW)}}).encode()
+    monkeypatch.setattr(embedded, "MAX_HEADER", len(header))
+    path = write(tmp_path / "a.safetensors", struct.pack("<Q", min(2**62, len(header) + size)) + header)
+    if is_read:
+        assert read_workflow_file(path).document == WORKFLOW
+    else:
+        with pytest.raises(ConfigError, match="workflow"):
+            read_workflow_file(path)

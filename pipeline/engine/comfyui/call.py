@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.engine.comfyui.catalog import find_lazy_check, find_validator
+from pipeline.engine.comfyui.lora_keys import LoraKeys
 from pipeline.engine.comfyui.objects import NodeObjects
 from pipeline.engine.comfyui.returns import Answer, is_blocked, read_answer
 from pipeline.engine.comfyui.seed_batch import SeedBatch
@@ -103,6 +104,7 @@ class NodeCaller:
         self.prompt = DynamicPrompt(copied)
         self.mark_in_use: Callable[[Any], None] = lambda outputs: None
         self.batch: SeedBatch | None = None
+        self.lora_keys: dict[str, LoraKeys] = {}  # by node of the prompt
         self._graphs: dict[tuple[str, int], int] = {}
         self._changes = self.execution.IsChangedCache(PROMPT_ID, self.prompt, None)
 

@@ -131,14 +131,16 @@ class OpenRuns:
     def finish(
         self, run: int, status: str, time: float, learnt: dict[str, str], outputs: dict[str, str]
     ) -> dict[str, Any]:
-        """End a run. One that FINISHED can be found by its identity from now on."""
+        """End a run. One that FINISHED, and kept all that it was asked for, is found by its identity from now on."""
         ours, record = self._open[run], None
         if status == "FINISHED" and ours.record["identity"]:
             provenance.add_learnt(ours.record, learnt, outputs)
             record = {**ours.record, "files": ours.hash_files()}
             record |= {"artifacts": ours.artifacts, "pictures": ours.pictures}
             self._client.log_artifact(ours.run_id, str(write_record(ours.folder, record)))
-            self._client.set_tag(ours.run_id, IDENTITY, ours.record["identity"])
+            # Not found by a sweep that goes on if an output was lost, but it has a record all the same.
+            lost = " incomplete" if "not_kept" in learnt else ""
+            self._client.set_tag(ours.run_id, IDENTITY, f"{ours.record['identity']}{lost}")
         self._pages.finish(ours.run_id, ours.folder, ours.artifacts, record)
         self._client.set_terminated(ours.run_id, status, _milliseconds(time))
         del self._open[run]

@@ -1,0 +1,99 @@
+"""Keys of LoRAs that fit nothing in the model: counted for each node, in place of ComfyUI's line for each key."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.engine.comfyui.call import NodeCaller
+
+log = logging.getLogger(__name__)
+
+PREFIX = (
+    "lora key not loaded: "  # comfy/lora.py, load_lora: a warning for each key, 800 of them for another model's LoRA
+)
+SUFFIXES = frozenset({".safetensors", ".sft", ".pt", ".pth", ".ckpt", ".bin"})
+
+
+@dataclass
+class LoraKeys:
+    """The keys of the LoRAs that a node has loaded. `files` names them, `example` one key that does not fit."""
+
+    files: str
+    total: int = 0
+    unfit: int = 0
+    example: str = ""
+
+    def describe(self) -> str:
+        """Return `12 of 864 keys of style.safetensors`: those that do not fit."""
+        return f"{self.unfit} of {self.total} keys of {self.files}"
+
+    def warn(self, node: str) -> None:
+        """Say in one line which keys do not fit."""
+        if self.unfit >= self.total:
+            log.warning(
+                "%s: none of the %d keys of %s fits this model (another architecture?)", node, self.total, self.files
+            )
+        elif self.unfit:
+            log.warning("%s: %s do not fit this model, %s for one", node, self.describe(), self.example)
+
+
+@contextmanager
+def lora_keys_counted(caller: NodeCaller) -> Iterator[None]:
+    """While this lasts, count into `caller.lora_keys` what `comfy.lora.load_lora` takes of the LoRAs of each node.
+
+    Its lines are kept from the log; one line for each LoRA says the same.
+    """
+    import comfy.lora
+    from comfy_execution.utils import get_executing_context
+
+    module: Any = comfy.lora
+    original = module.load_lora
+    open_counts: list[LoraKeys] = []
+
+    def is_said(record: logging.LogRecord) -> bool:
+        text = record.getMessage() if open_counts else ""
+        if not text.startswith(PREFIX):
+            return True
+        open_counts[-1].unfit += 1
+        open_counts[-1].example = open_counts[-1].example or text.removeprefix(PREFIX)
+        return False
+
+    def load_lora(lora: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        context = get_executing_context()
+        if context is None:
+            return original(lora, *args, **options)
+        count = LoraKeys(_name_files(caller.prompt.get_node(context.node_id)["inputs"]), len(lora))
+        open_counts.append(count)
+        try:
+            return original(lora, *args, **options)
+        finally:
+            open_counts.pop()
+            _add(caller.lora_keys, caller.find_submitted(context.node_id), count)
+
+    root = logging.getLogger()
+    module.load_lora = load_lora
+    root.addFilter(is_said)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_said)
+        module.load_lora = original
+
+
+def _add(known: dict[str, LoraKeys], node: str, count: LoraKeys) -> None:
+    count.warn(node)
+    whole = known.setdefault(node, LoraKeys(count.files))
+    whole.total += count.total
+    whole.unfit += count.unfit
+
+
+def _name_files(inputs: Mapping[str, Any]) -> str:
+    """The model files that the constants of a node name; a name that is linked is not known here."""
+    names = [value for value in inputs.values() if isinstance(value, str) and PurePath(value).suffix in SUFFIXES]
+    return ", ".join(names) or "its LoRA"

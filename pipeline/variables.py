@@ -1,0 +1,144 @@
+"""Which variables of a config, its top-level values, something reads: `${seed}`, `${..seed}`, `${oc.select:seed}`.
+
+Without resolving anything. Where it cannot be told, a variable counts as read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.grammar_parser import parse
+from omegaconf.grammar_visitor import GrammarVisitor
+
+from pipeline.errors import Problem
+
+UNREAD = "unread_variable"  # the code of the problem
+
+COMPUTED = "\0"  # stands for what an interpolation gives, while a text is parsed and nothing is resolved
+ANY = "*"  # a key that follows from another interpolation (`${${name}}`): it may be every one
+PLAIN_RESOLVERS = frozenset({"oc.env", "now", "hydra"})  # whose arguments name no value of the config
+
+Path = tuple[str, ...]
+
+
+def find_unread(config: DictConfig | Mapping[str, Any], names: Collection[str], hydra: Any) -> tuple[str, ...]:
+    """Return those of the top-level `names` that have a value and that nothing in a config reads.
+
+    `hydra` is its hydra node, if it is known, whose settings read too (`hydra.sweep.subdir`).
+    """
+    entries = {str(name): _get_entry(config, name) for name in config}
+    entries.pop("hydra", None)
+    names = [name for name in names if _read_raw(entries[name]) is not None]
+    read = find_read_names(entries, names)
+    if len(read) < len(names) and hydra is not None:
+        read = find_read_names({**entries, "hydra": _write_settings(hydra)}, names)
+    return tuple(name for name in names if name not in read)
+
+
+def _get_entry(config: DictConfig | Mapping[str, Any], name: Any) -> Any:
+    return config._get_node(name) if isinstance(config, DictConfig) else config[name]
+
+
+def _read_raw(value: Any) -> Any:
+    """A value, or the values of a container, with an interpolation as it is written (`OmegaConf.to_container` of a
+    whole config takes ten times as long)."""
+    return value._value() if isinstance(value, Node) else value
+
+
+def _write_settings(hydra: Any) -> dict[str, Any]:
+    """Hydra's settings without what it notes of the overrides, which are in the config already."""
+    settings: Any = OmegaConf.to_container(hydra, resolve=False) if OmegaConf.is_config(hydra) else hydra
+    found = {key: value for key, value in settings.items() if key != "overrides"}
+    job = found.get("job") or {}
+    return {**found, "job": {key: value for key, value in job.items() if key != "override_dirname"}}
+
+
+def list_overridden(hydra: Any) -> set[str] | None:
+    """Return the paths that the overrides of a command line name; None if Hydra did not compose the config."""
+    overrides = hydra.get("overrides") if hydra is not None else None
+    if not overrides or overrides.get("task") is None:
+        return None
+    return {override.lstrip("+~").partition("=")[0].strip() for override in overrides["task"]}
+
+
+def explain_unread(name: str, values: Mapping[str, Any]) -> Problem:
+    """Return the problem of a variable without effect, which names the input or setting whose name is nearest."""
+    paths: dict[str, list[str]] = {}
+    for section, content in values.items():
+        for key in content if isinstance(content, Mapping) else ():
+            paths.setdefault(str(key), []).append(f"{section}.{key}")
+        if section != name and not isinstance(content, Mapping):
+            paths.setdefault(section, []).append(section)
+    near = difflib.get_close_matches(name, paths, n=1, cutoff=0.6)
+    meant = " or ".join(map(repr, paths[near[0]])) if near else ""
+    hint = f"; did you mean {meant}?" if near else f". Leave it out, or let an input read it: ${{{name}}}"
+    return Problem(UNREAD, name, f"is read by nothing, so it has no effect, got {values[name]!r}{hint}")
+
+
+def find_read_names(config: Mapping[str, Any], names: Collection[str]) -> set[str]:
+    """Return which of the top-level `names` are read by the other values of an unresolved `config`, directly or through
+    one another.
+
+    All of them if a key is computed (`${${name}}`), and each whose name an argument of a resolver has: a resolver may
+    read what it likes.
+    """
+    read: set[str] = set()
+    waiting = [name for name in config if name not in names]
+    while waiting:
+        origin = waiting.pop()
+        for key in _list_keys(config[origin], (str(origin),)):
+            found = set(names) if key == ANY else {key} & set(names)
+            waiting += found - read
+            read |= found
+    return read
+
+
+def _list_keys(value: Any, path: Path) -> Iterator[str]:
+    """The first keys of what the texts in a value refer to; `path` is where the value stands."""
+    value = _read_raw(value)
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _list_keys(one, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for place, one in enumerate(value):
+            yield from _list_keys(one, (*path, str(place)))
+    elif isinstance(value, str) and "${" in value:
+        for key in _parse_keys(value):
+            yield _find_first(key, path)
+
+
+def _find_first(key: str, path: Path) -> str:
+    """The first key of an absolute (`a.b`) or a relative one (`..b`: up from the place `path` by all dots but one)."""
+    rest = key.lstrip(".")
+    dots = len(key) - len(rest)
+    whole = [*(path[: len(path) - dots] if dots else ()), *filter(None, re.split(r"[.\[\]]+", rest))]
+    first = whole[0] if whole else ANY
+    return ANY if COMPUTED in first else first
+
+
+@functools.lru_cache(maxsize=4096)  # the jobs of a sweep have the same texts
+def _parse_keys(text: str) -> tuple[str, ...]:
+    """The keys of all node interpolations in a text, and the words in the arguments of resolvers."""
+    keys: list[str] = []
+
+    def see_node(key: str, memo: Any) -> Any:
+        keys.append(key)
+        return COMPUTED
+
+    def see_resolver(name: str, args: tuple[Any, ...], args_str: tuple[str, ...]) -> Any:
+        if name not in PLAIN_RESOLVERS:
+            keys.extend(ANY for arg in args if repr(COMPUTED)[1:-1] in repr(arg))
+            keys.extend(word for arg in args_str for word in [arg, *re.findall(r"[^\W\d]\w*", arg)])
+        return COMPUTED
+
+    try:
+        GrammarVisitor(see_node, see_resolver, None).visit(parse(text))
+    except OmegaConfBaseException:
+        return ()  # resolving it says what is wrong
+    return tuple(key for key in keys if key)
