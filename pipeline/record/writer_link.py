@@ -173,6 +173,7 @@ class WriterLink:
 
     def _replace(self, reason: str) -> None:
         """Start another writer in place of one that died, and tell it all that the other had not finished."""
+        self._writer.close()
         self._deaths += 1
         if self._deaths >= MOST_DEATHS:
             self.failed = f"the process that writes to it ended {self._deaths} times, with {reason}"

@@ -65,9 +65,9 @@ class Leftovers:
                 yield path
 
     def _list_folders(self, skipped: list[str]) -> list[Path]:
-        locations = {found for one in self._read_experiments() if (found := _find_folder(one.artifact_location))}
+        places = {_find_folder(one.artifact_location) for one in self._read_experiments()}
         folders: list[Path] = []
-        for location in sorted(path for path in locations if path.is_dir()):
+        for location in sorted(path for path in places if path and path.is_dir()):
             if len(list(location.parent.glob("*.db"))) > 1:
                 skipped.append(f"{location}: several stores lie beside it, and it may hold artifacts of each")
                 continue
