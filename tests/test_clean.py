@@ -73,7 +73,11 @@ def test_a_run_that_begins_while_it_looks_is_no_leftover(store, tmp_path):
     class Beside:
         def search_runs(self, *args, **options):
             found = client.search_runs(*args, **options)
-            other = client.create_experiment("new", experiment.artifact_location) if made else experiment.experiment_id
+            other = (
+                client.create_experiment(f"new {len(made)}", experiment.artifact_location)
+                if made
+                else experiment.experiment_id
+            )
             new = client.create_run(other)
             client.log_text(new.info.run_id, "hello", "notes.txt")
             made.append(new.info.run_id)
