@@ -28,8 +28,23 @@ check: setup ## lint, check types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ui: setup ## open the MLflow UI on the runs in outputs/, at port 5000
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db --port 5000
+ui: setup ## show the runs in outputs/ in the MLflow UI, at port 5000
+	@id=$$($(BIN)/python -c "$$FIND_EXPERIMENT" 2>/dev/null); page="http://127.0.0.1:5000/#/experiments$${id:+/$$id/runs}"; \
+	echo "The runs: $$page   (Ctrl-C ends the UI)"; \
+	if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ]; then \
+		(for _ in $$(seq 60); do sleep 1; $(BIN)/python -c "$$TRY_UI" 2>/dev/null && \
+			exec $(BIN)/python -m webbrowser "$$page" >/dev/null; done) & \
+	fi; \
+	exec $(BIN)/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db --port 5000 --workers 1
+
+define FIND_EXPERIMENT
+import sqlite3
+store = sqlite3.connect("file:outputs/mlflow.db?mode=ro", uri=True)
+print(*store.execute("SELECT experiment_id FROM experiments WHERE name = 'latentgrid'").fetchone())
+endef
+export FIND_EXPERIMENT
+
+export TRY_UI := import socket; socket.create_connection(("127.0.0.1", 5000), 1)
 
 lock: setup ## resolve requirements.txt anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

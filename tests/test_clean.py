@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from conftest import PROBES
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 
 from pipeline import run
 from pipeline.cli import main
+from pipeline.record.writer.finished_runs import FinishedRuns
+from pipeline.record.writer.leftovers import Leftovers
 
 
 @pytest.fixture
@@ -53,6 +56,40 @@ def test_what_is_whole_stays(store, monkeypatch, capsys):
     assert all(folder.is_dir() for folder in artifacts)
     assert [client.get_run(one).info.lifecycle_stage for one in runs] == ["active", "deleted", "deleted"]
     assert ask(monkeypatch, capsys, "y") == "nothing to remove\n"
+
+
+def test_what_went_by_itself_is_not_counted(store, monkeypatch, capsys):
+    monkeypatch.setattr("builtins.input", lambda question: shutil.rmtree(store[3]) or "y")
+    main(["clean", f"tracking.uri=sqlite:///{Path.cwd()}/mlflow.db"])
+    assert capsys.readouterr().out.endswith("removed 0 folders and 1 runs\n")
+
+
+def test_a_run_that_begins_while_it_looks_is_no_leftover(store, tmp_path):
+    """A sweep beside it begins a run in the moment in which the store is read."""
+    client = store[0]
+    experiment = client.get_experiment(client.get_run(store[1][0]).info.experiment_id)
+    made = []
+
+    class Beside:
+        def search_runs(self, *args, **options):
+            found = client.search_runs(*args, **options)
+            other = (
+                client.create_experiment(f"new {len(made)}", experiment.artifact_location)
+                if made
+                else experiment.experiment_id
+            )
+            new = client.create_run(other)
+            client.log_text(new.info.run_id, "hello", "notes.txt")
+            made.append(new.info.run_id)
+            return found
+
+        def __getattr__(self, name):
+            return getattr(client, name)
+
+    leftovers = Leftovers(Beside(), FinishedRuns(client, experiment.experiment_id, None), ViewType.ALL)
+    for _ in range(2):
+        assert leftovers.find()["orphans"] == [str(store[3])]
+    assert made
 
 
 def test_artifacts_that_may_belong_to_another_store_are_left_alone(store, monkeypatch, capsys, tmp_path):

@@ -10,10 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT
 from mlflow import MlflowClient
 from safetensors.torch import load_file
+
+from pipeline.record.writer_process import WRITER
 
 HEAVY = re.compile(r"\| +(torch|mlflow|comfy|nodes)$", re.MULTILINE)
 
@@ -161,6 +164,26 @@ def test_a_run_ended_by_a_signal_is_recorded_as_killed(tmp_path, environment, nu
     left = {path.name for path in tmp_path.glob("outputs/runs/*/*/*")}
     assert left == {".hydra", "config.yaml", "prompt.json", "workflow.json", "graph.svg", "run.log"}
     assert "Traceback" not in (tmp_path / "stderr").read_text()
+
+
+def test_a_sweep_whose_writer_is_killed_is_recorded_whole(tmp_path, environment):
+    command = [sys.executable, str(ROOT / "run.py"), "-m", "seed=1,2,3,4", "sampler.steps=300"]
+    with (tmp_path / "stderr").open("wb") as stderr:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stderr)
+    while len(list(tmp_path.glob("outputs/sweeps/*/*/*/sampler.latent"))) < 2:
+        assert process.poll() is None, (tmp_path / "stderr").read_text()
+        time.sleep(0.02)
+    (writer,) = (one for one in psutil.Process(process.pid).children() if WRITER in one.cmdline())
+    writer.kill()
+    assert process.wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
+    client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
+    experiment = client.get_experiment_by_name("latentgrid").experiment_id
+    runs = client.search_runs([experiment], order_by=["attributes.start_time ASC"])
+    assert [run.info.status for run in runs] == 5 * ["FINISHED"]
+    assert [run.data.tags.get("mlflow.parentRunId") for run in runs] == [None, *4 * [runs[0].info.run_id]]
+    assert {run.data.params["seed"] for run in runs[1:]} == {"1", "2", "3", "4"}
+    assert all("identity" in run.data.tags for run in runs[1:])
+    assert "the process that writes to MLflow ended with status -9" in (tmp_path / "stderr").read_text()
 
 
 def wait_for_end(folder: Path):

@@ -32,8 +32,10 @@ def clean(args: argparse.Namespace) -> None:
         return
     print("Folders are removed for good; runs are marked as deleted, and `mlflow runs restore` brings them back.")
     if args.yes or _agrees():
-        tracker.remove_leftovers(found["orphans"], [run["run_id"] for run in found["broken"]])
-        print(f"removed {len(found['orphans'])} folders and {len(found['broken'])} runs")
+        removed = tracker.remove_leftovers(found["orphans"], [run["run_id"] for run in found["broken"]])
+        for reason in removed["failed"]:
+            print(f"not removed              {reason}")
+        print(f"removed {len(removed['orphans'])} folders and {len(removed['broken'])} runs")
     else:
         print("nothing was removed")
 

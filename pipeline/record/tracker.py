@@ -8,8 +8,6 @@ the GPU. If this process dies without a word, the writer notices and marks its r
 from __future__ import annotations
 
 import atexit
-import logging
-import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
@@ -20,10 +18,7 @@ from pipeline.errors import RecordError, TrackingError
 from pipeline.file_state import FileState
 from pipeline.record.artifacts import RECORD
 from pipeline.record.provenance import RecordedRun, read_record
-from pipeline.record.writer.store import UNSENT, is_server
-from pipeline.record.writer_process import WriterProcess
-
-log = logging.getLogger(__name__)
+from pipeline.record.writer_link import WriterLink, describe_failure, name_runs
 
 
 @dataclass(frozen=True)
@@ -81,26 +76,33 @@ class FinishedRun:
 
 
 class Tracker:
-    """A connection to one writer process, which lives until this process ends.
+    """A connection to the process that writes, which lives until this process ends; should it die, another one takes
+    its place and writes what it had not finished.
 
-    What is told to it is written in the order of telling, while this process goes on. One thread tells; another may
-    wait for what was told. After a failure of the writer `failed` is true and all methods, those of its runs as well,
-    raise TrackingError; another tracker may fare better.
+    What is told is written in the order of telling, while this process goes on. One thread tells; another may wait for
+    what was told. A run that MLflow does not take is lost: only its own `wait`, and that of the run above it, raise
+    TrackingError. Once nothing can be written any more `failed` is true, and all that asks or begins raises
+    TrackingError; another tracker may fare better.
     """
 
     def __init__(self, settings: TrackingSettings):
         self._settings = settings
         self._count = 0
-        self._finished: dict[int, MLflowRun] = {}
-        self._lost: dict[int, str] = {}
-        self._is_open = False
-        self.failed = False
-        self._writer = WriterProcess()
-        self._reading = threading.Lock()  # or one thread would take what another waits for
-        atexit.register(self.close)
-        self._send(
-            "open", uri=settings.uri, experiment=settings.experiment_name, system_metrics=settings.system_metrics
+        self._link = WriterLink(
+            str(settings.uri),
+            {
+                "do": "open",
+                "uri": settings.uri,
+                "experiment": settings.experiment_name,
+                "system_metrics": settings.system_metrics,
+            },
         )
+        atexit.register(self.close)
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return bool(self._link.failed)
 
     def start(self, run: NewRun, started: float, parent: TrackedRun | None = None) -> TrackedRun:
         """Begin a run, below `parent` if given; `started` is in seconds since the epoch."""
@@ -147,9 +149,9 @@ class Tracker:
         """What the store should not have: see `Leftovers.find`."""
         return dict(self._ask("survey", "surveyed"))
 
-    def remove_leftovers(self, orphans: Sequence[str], broken: Sequence[str]) -> None:
-        """Remove folders of artifacts, and runs by their ids, that `find_leftovers` found."""
-        self._ask("remove", "removed", orphans=list(orphans), broken=list(broken))
+    def remove_leftovers(self, orphans: Sequence[str], broken: Sequence[str]) -> dict[str, list[str]]:
+        """Remove folders of artifacts, and runs by their ids, that `find_leftovers` found: see `Leftovers.remove`."""
+        return dict(self._ask("remove", "removed", orphans=list(orphans), broken=list(broken)))
 
     def read(self, run_id: str, folder: Path) -> RecordedRun:
         """What is recorded of a run, with its files in `folder`. Raises RecordError."""
@@ -187,93 +189,51 @@ class Tracker:
         return self._begin("link", parent, name=name, source=source, folder=str(folder.resolve()), time=linked)
 
     def wait_for(self, number: int) -> MLflowRun:
-        """Wait until the record of a finished run is complete.
+        """Wait until the record of a finished run is complete, and those of the runs below it.
 
-        Raises TrackingError, and goes on, if the server went out of reach with the run that was to be linked.
+        Raises TrackingError, naming the runs whose records are lost.
         """
-        with self._reading:
-            while number not in self._finished and number not in self._lost:
-                self._take(self._writer.receive())
-        if number in self._lost:
-            raise TrackingError(f"tracking.uri: {self._settings.uri!r} went out of reach: {self._lost[number]}")
-        return self._finished[number]
+        self._link.wait(number)
+        uri, lost = self._settings.uri, self._link.lost
+        if number in lost:
+            raise TrackingError(f"tracking.uri: MLflow at {uri!r} did not take the record: {lost[number].reason}")
+        below = [one for one in lost.values() if one.parent == number]
+        if below:
+            names = name_runs([one.name for one in below])
+            raise TrackingError(
+                f"tracking.uri: MLflow at {uri!r} did not take the records of {names}: {below[0].reason}\n"
+                "Their results are kept; the same command runs them again"
+            )
+        if number not in self._link.finished:
+            raise TrackingError(describe_failure(str(uri), self._link.failed, self._link.name_unwritten()))
+        answer = self._link.finished[number]
+        return MLflowRun(answer["run_id"], answer["experiment_id"], answer["uri"])
 
     def send(self, what: str, run: int, **content: Any) -> None:
         """Tell the writer of a run."""
-        self._send(what, run, **content)
+        self._link.tell({"do": what, "run": run, **content})
 
     def raise_if_failed(self) -> None:
-        """Raise TrackingError if the writer has failed by now. Waits for a server only, until it has let us in: it may
+        """Raise TrackingError if nothing can be written by now. Waits for a server only, until it has let us in: it may
         refuse us, and nothing is to be computed before we know."""
-        if not self._reading.acquire(blocking=False):
-            return  # another thread waits for answers, and takes this one too
-        try:
-            while is_server(str(self._settings.uri)) and not self._is_open:
-                self._take(self._writer.receive())
-            while answer := self._writer.receive_waiting():
-                self._take(answer)
-        finally:
-            self._reading.release()
+        self._link.check()
 
     def close(self) -> None:
         """Let the writer finish and end. Idempotent."""
         atexit.unregister(self.close)
-        self._writer.close(wait=self._count > 0)  # else it will end by itself once mlflow is imported
+        self._link.close()
 
     def _begin(self, what: str, parent: TrackedRun | None, **content: Any) -> TrackedRun:
+        if self.failed:
+            self._link.check()
         self._count += 1
         above = parent.number if parent else None
-        self._send(what, self._count, record=uuid.uuid4().hex, parent=above, **content)
+        self.send(what, self._count, record=uuid.uuid4().hex, parent=above, **content)
         return TrackedRun(self, self._count)
 
     def _ask(self, what: str, expected: str, **content: Any) -> Any:
         """Tell the writer something, and wait for what it says is `expected`."""
-        self._send(what, **content)
-        with self._reading:
-            while True:
-                answer = self._writer.receive()
-                if expected in answer:
-                    return answer[expected]
-                self._take(answer)
-
-    def _take(self, answer: dict[str, Any]) -> None:
-        """Keep what the writer says without being asked, or of a run."""
-        self._raise_if_failed(answer)
-        if "opened" in answer:
-            self._is_open = True
-        elif "out_of_reach" in answer:
-            log.warning(
-                "tracking.uri: %s is out of reach, so runs are kept in %s; later, send them with: "
-                "python -m pipeline sync tracking.uri=%s\n  %s",
-                *(self._settings.uri, UNSENT, self._settings.uri, answer["out_of_reach"]),
-            )
-        elif "lost" in answer:
-            self._lost[answer["lost"]] = answer["reason"]
-        else:
-            self._finished[answer["finished"]] = MLflowRun(answer["run_id"], answer["experiment_id"], answer["uri"])
-
-    def _send(self, what: str, run: int | None = None, **content: Any) -> None:
-        message = {"do": what, **({} if run is None else {"run": run}), **content}
-        try:
-            self._writer.send(message)
-        except (BrokenPipeError, ValueError):
-            self._wait_for_failure()
-
-    def _wait_for_failure(self) -> None:
-        """The writer is gone; its last answer says why."""
-        with self._reading:
-            while True:
-                self._raise_if_failed(self._writer.receive())
-
-    def _raise_if_failed(self, answer: Mapping[str, Any]) -> None:
-        if "error" not in answer:
-            return
-        self._writer.put_back(answer)  # every later call fails in the same way
-        self.failed = True
-        raise TrackingError(
-            f"tracking.uri: MLflow at {self._settings.uri!r} failed: {answer['error']}\n"
-            "Check tracking.uri, or run without a record: tracking=none"
-        )
+        return self._link.ask({"do": what, **content}, expected)
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 WRITER = "pipeline.record.writer.process"
 PIPE_BYTES = 1 << 20
+LOOK = 1.0  # seconds from one look at what is waited for to the next
 
 
 class WriterProcess:
-    """Started at once; it lives until `close`. Its death is an answer with `error` too."""
+    """Started at once; it lives until `close`. Its end is an answer too: `closed`, or `died` with what it last said."""
 
     def __init__(self) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (the writer's, as long as it lives)
@@ -34,45 +36,58 @@ class WriterProcess:
             start_new_session=True,  # Ctrl-C in the terminal is for us; the writer ends when we have told it all
         )
         _widen(self._process.stdin)
+        self._rest = b""  # what Ctrl-C kept from being written; half a message would spoil the next
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._listener = threading.Thread(target=self._listen, name="latentgrid-tracker", daemon=True)
         self._listener.start()
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message. Raises BrokenPipeError or ValueError if the process is gone; the last answer says why."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
+    def send(self, message: Mapping[str, Any], look: Callable[[], None] = lambda: None) -> bool:
+        """Send a message, calling `look` about once a second while the pipe is full. Returns whether the process was
+        there to get it; if not, the last answer says why."""
+        self._rest += (json.dumps(message) + "\n").encode()
+        return self._write(look)
 
-    def receive(self) -> dict[str, Any]:
-        """Wait for the next answer."""
-        return self._answers.get()
+    def receive(self) -> dict[str, Any] | None:
+        """Return the next answer, None if none came within a second."""
+        with contextlib.suppress(Empty):
+            return self._answers.get(timeout=LOOK)
+        return None
 
     def receive_waiting(self) -> dict[str, Any] | None:
-        """The next answer if there is one by now."""
+        """Return the next answer if there is one by now."""
         with contextlib.suppress(Empty):
             return self._answers.get_nowait()
         return None
 
-    def put_back(self, answer: Mapping[str, Any]) -> None:
-        """Let an answer be received once more."""
-        self._answers.put(dict(answer))
-
-    def close(self, wait: bool = True) -> None:
-        """Let it finish and end, and `wait` for that. Idempotent."""
-        if self._process.stdin and not self._process.stdin.closed:
+    def close(self) -> None:
+        """Let it finish and end. Idempotent."""
+        self._write(lambda: None)
+        if self._process.stdin:
             with contextlib.suppress(BrokenPipeError):  # it failed before it had read all
                 self._process.stdin.close()
-        if wait:
-            self._listener.join()
+
+    def _write(self, look: Callable[[], None]) -> bool:
+        assert self._process.stdin is not None
+        try:
+            pipe = self._process.stdin.fileno()
+            os.set_blocking(pipe, False)
+            while self._rest:
+                try:
+                    self._rest = self._rest[os.write(pipe, self._rest) :]
+                except BlockingIOError:
+                    if not select.select([], [pipe], [], LOOK)[1]:
+                        look()
+        except (BrokenPipeError, ValueError):  # it ended, or we have closed the pipe
+            return False
+        return True
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as answers, self._log:
             for line in answers:
                 self._answers.put(json.loads(line))
-            self._process.wait()
-            self._answers.put({"error": f"the process that writes to it ended{self._read_log()}"})
+            status = self._process.wait()
+            self._answers.put({"closed": True} if status == 0 else {"died": f"status {status}{self._read_log()}"})
 
     def _read_log(self) -> str:
         self._log.seek(0)

@@ -6,6 +6,7 @@ and after (finding the inputs, waiting for the record, hashing the result) goes 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -31,6 +32,7 @@ from pipeline.service.messages import (
     describe_file,
 )
 from pipeline.service.sample_latent import INPUTS, SEEDS, SETTINGS, Sampling, prepare_sampling
+from pipeline.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before another try while the disk is full or MLflow cannot be reached."""
 LOOK = 0.05
 """Seconds from one look to the next whether a request is still to be answered."""
+
+IN_OTHER_HANDS = "A worker that hangs lets go of it when it is ended"
 
 
 class HandedBack(Exception):
@@ -70,7 +74,7 @@ class RequestHandler:
 
         Raises RefusedRequest for a request that cannot be answered; HandedBack soon after `let_go` is set, at the next
         step of the sampler. While the disk is full or MLflow cannot be reached it waits, because that is no fault of
-        the request.
+        the request; once it is sampled, only for the disk.
         """
         pause, name = FIRST_PAUSE, object()  # the same request may be in hand twice
         try:
@@ -89,11 +93,12 @@ class RequestHandler:
     @contextmanager
     def _alone(self, request: KafkaSamplingRequest, let_go: threading.Event) -> Iterator[None]:
         """While nobody else, here or in another worker, answers the same request."""
-        lock = self._ledger.get_lock(request)
+        lock, waiting = self._ledger.get_lock(request), Waiting()
         while not lock.is_locked:
             try:
                 lock.acquire(timeout=LOOK)
             except Timeout:
+                waiting.look(f"{lock.lock_file}: another worker answers the same request", IN_OTHER_HANDS)
                 if let_go.is_set():
                     raise HandedBack from None
             except OSError as error:
@@ -117,9 +122,9 @@ class RequestHandler:
         except ConfigError as error:
             raise RefusedRequest(*map(str, error.problems)) from error
         try:
-            answer = _make_answer(request, sampling.describe(result))
+            answer = _make_answer(request, _describe(sampling, result))
             self._ledger.keep_answer(request, answer)
-        except (OutputError, TrackingError):
+        except OutputError:
             self._ledger.take_back_attempt(request, number)
             raise
         return answer
@@ -212,6 +217,18 @@ def _read_settings(request: KafkaSamplingRequest) -> dict[str, Any]:
     drawn = int(digest_request(request), 16) % SEEDS
     settings = {name: getattr(request, name) for name in SETTINGS}
     return {**settings, "seed": drawn if request.seed is None else request.seed}
+
+
+def _describe(sampling: Sampling, result: RunResult) -> dict[str, Any]:
+    """What the sampling gave. A record that failed after it is no reason to sample again: the latent is on disk, and
+    the answer says in `metadata.record_error` why it has no run_id."""
+    try:
+        return sampling.describe(result)
+    except TrackingError as error:
+        log.error("sampled, but not recorded: %s", error)
+        given = sampling.describe(dataclasses.replace(result, pending=None))
+        given["metadata"]["record_error"] = str(error)
+        return given
 
 
 def _make_answer(request: KafkaSamplingRequest, given: dict[str, Any]) -> KafkaSamplingResponse:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 
 from pipeline.errors import TrackingError
 from pipeline.record.tracker import MLflowRun, NewRun, TrackedRun, Tracker, TrackingSettings
+from pipeline.waiting import Waiting
 
 
 @pytest.fixture(scope="module")
@@ -123,17 +127,109 @@ def test_a_run_whose_process_is_killed_is_recorded_as_killed(uri, experiment, en
     assert ended.data.tags["error"] == "the process that ran it died without a word"
 
 
-def test_a_record_that_cannot_be_written_does_not_stay_running(uri, experiment, tmp_path):
-    tracker = Tracker(TrackingSettings(uri, experiment))
-    run = tracker.start(NewRun("run", {}, {}, tmp_path), started=time.time())
+def test_a_record_that_cannot_be_written_is_lost_alone(tracker, uri, experiment, tmp_path):
+    above = tracker.start(NewRun("above", {}, {}, tmp_path), started=time.time())
+    run = tracker.start(NewRun("bad", {}, {}, tmp_path), started=time.time(), parent=above)
     run.add_file(tmp_path / "missing")
     with pytest.raises(TrackingError, match="missing"):
         finish(run)
+    run.log(tags={"told": "in vain"})
+    good = finish(tracker.start(NewRun("good", {}, {}, tmp_path), started=time.time(), parent=above))
+    with pytest.raises(TrackingError, match=r"did not take the records of bad: .*missing'\nTheir results are kept"):
+        finish(above)
+    assert not tracker.failed
+    client = MlflowClient(uri)
+    runs = {run.info.run_name: run for run in list_runs(client, experiment)}
+    assert {name: run.info.status for name, run in runs.items()} == {
+        "above": "FINISHED",
+        "bad": "FAILED",
+        "good": "FINISHED",
+    }
+    assert "missing" in runs["bad"].data.tags["error"]
+    assert runs["good"].info.run_id == good.run_id
+    assert runs["good"].data.tags["mlflow.parentRunId"] == runs["above"].info.run_id
+
+
+def test_a_writer_that_is_killed_has_another_one_complete_its_runs(tracker, uri, experiment, tmp_path, caplog):
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
+    above = tracker.start(NewRun("above", {}, {}, tmp_path), started=time.time())
+    whole = tracker.start(NewRun("whole", {}, {}, tmp_path), started=time.time(), parent=above)
+    finish(whole)
+    cut = tracker.start(NewRun("cut", {"seed": "1"}, {}, tmp_path), started=time.time(), parent=above)
+    cut.add_file(tmp_path / "picture.png", picture_key="sampler")
+    cut.log([("loss", 0.5, 1000.0, 1)])
+    tracker.recall(1)  # so the store has all this
+    kill_writer(tracker)
+    cut.log([("loss", 0.25, 1001.0, 2)])
+    finish(cut)
+    finish(tracker.start(NewRun("after", {}, {}, tmp_path), started=time.time(), parent=above))
+    finish(above)
+
+    client = MlflowClient(uri)
+    runs = list_runs(client, experiment)
+    assert [(run.info.run_name, run.info.status) for run in runs] == [
+        (name, "FINISHED") for name in ("above", "whole", "cut", "after")
+    ]
+    assert [run.data.tags.get("mlflow.parentRunId") for run in runs] == [None, *3 * [runs[0].info.run_id]]
+    assert all("error" not in run.data.tags for run in runs)
+    history = client.get_metric_history(runs[2].info.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.25)]
+    pictures = client.list_artifacts(runs[2].info.run_id, "images")
+    assert len([one for one in pictures if one.path.endswith(".png")]) == 1
+    assert "Another one writes what it had not finished" in caplog.text
+
+
+def test_an_answer_of_a_writer_that_dies_is_asked_for_again(tracker, tmp_path):
+    finish(tracker.start(NewRun("one", {"p": "1"}, {}, tmp_path), started=time.time()))
+    os.kill(get_writer(tracker), signal.SIGSTOP)  # so that it cannot answer before it is killed
+    threading.Timer(0.5, kill_writer, [tracker]).start()
+    assert [run["params"] for run in tracker.recall(1)] == [{"p": "1"}]
+
+
+def test_a_writer_that_dies_again_and_again_is_given_up(uri, experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.record.writer_process.WRITER", "pipeline.no_such_module")
+    tracker = Tracker(TrackingSettings(uri, experiment))
+    run = tracker.start(NewRun("lost", {}, {}, tmp_path), started=time.time())
+    with pytest.raises(TrackingError, match=r"ended 3 times(?s:.*)no_such_module(?s:.*)\nNot recorded: lost\n"):
+        finish(run)
     assert tracker.failed
     tracker.close()
-    recorded = wait_for_run(MlflowClient(uri), experiment)
-    assert recorded.info.status == "FAILED"
-    assert "missing" in recorded.data.tags["error"]
+
+
+def test_what_is_waited_for_is_said(uri, experiment, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("pipeline.waiting.SAID_AFTER", 0.0)
+    lock, said = FileLock(f"{uri.removeprefix('sqlite:///')}.lock"), []
+
+    class LetGo(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+            lock.release()  # without the line nobody would
+
+    handler = LetGo(logging.INFO)
+    logger = logging.getLogger("pipeline.waiting")
+    logger.addHandler(handler)
+    try:
+        with lock:
+            tracker = Tracker(TrackingSettings(uri, experiment))
+            finish(tracker.start(NewRun("run", {}, {}, tmp_path), started=time.time()))
+    finally:
+        logger.removeHandler(handler)
+        tracker.close()
+    assert said[0] == f"waiting for MLflow to open {uri}"
+
+
+def test_after_a_minute_it_is_said_what_to_do(caplog):
+    caplog.set_level(logging.INFO)
+    waiting = Waiting()
+    waiting.look("paint to dry", "Open a window")
+    assert not caplog.messages
+    waiting._since -= 61
+    for _ in range(3):
+        waiting.look("paint to dry", "Open a window")
+    assert caplog.messages == ["waiting for paint to dry", "waiting for paint to dry since 61 s. Open a window"]
 
 
 def test_names_that_mlflow_refuses_are_changed(tracker, uri, tmp_path):
@@ -167,6 +263,19 @@ def test_a_store_that_cannot_be_opened_is_a_tracking_error(tmp_path):
 def finish(run: TrackedRun) -> MLflowRun:
     run.finish("FINISHED", time.time())
     return run.wait()
+
+
+def get_writer(tracker: Tracker) -> int:
+    return tracker._link._writer._process.pid
+
+
+def kill_writer(tracker: Tracker) -> None:
+    os.kill(get_writer(tracker), signal.SIGKILL)
+
+
+def list_runs(client: MlflowClient, experiment: str):
+    found = client.get_experiment_by_name(experiment)
+    return client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])
 
 
 def wait_for(condition):

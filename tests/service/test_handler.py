@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import PROBES
 
+from pipeline.record.file_hashes import hash_file
 from pipeline.service.handler import HandedBack, RequestHandler, refuse
 from pipeline.service.ledger import Ledger
 from pipeline.service.messages import DeadlineExceededError, KafkaSamplingRequest, RefusedRequest
@@ -51,6 +52,16 @@ def test_a_deadline_ends_the_wait_for_the_record(make_handler, monkeypatch):
     request = make_request(deadline=datetime.now(UTC) + 3 * SOON)
     with pytest.raises(DeadlineExceededError):
         make_handler("tracking.uri=sqlite:////proc/none/mlflow.db").answer(request, threading.Event())
+
+
+def test_a_record_that_fails_after_the_sampling_is_no_reason_to_sample_again(make_handler, tmp_path):
+    (tmp_path / "mlartifacts").write_text("no folder")  # the store takes the run and not its files
+    answer = make_handler(f"tracking.uri=sqlite:///{tmp_path}/mlflow.db").answer(make_request(), threading.Event())
+    assert answer.status == "ok"
+    assert answer.sampled_latent.sha256 == hash_file(tmp_path / "r/sampler.pt")
+    assert answer.metadata["run_id"] is None
+    assert "mlartifacts" in answer.metadata["record_error"]
+    assert read_attempts(tmp_path) == 1
 
 
 def test_a_request_is_let_go_between_two_steps(make_handler, tmp_path):

@@ -34,28 +34,62 @@ class Leftovers:
         orphans = [str(path) for path in self._find_orphans(skipped)]
         return {"orphans": orphans, "broken": list(self._find_broken()), "skipped": skipped}
 
-    def remove(self, orphans: list[str], broken: list[str]) -> None:
+    def remove(self, orphans: list[str], broken: list[str]) -> dict[str, list[str]]:
         """Remove folders for good, and mark runs as deleted (`mlflow gc` removes them for good, `mlflow runs restore`
-        brings them back). What is no leftover any more is left alone."""
-        for path in {str(path) for path in self._find_orphans([])} & set(orphans):
-            shutil.rmtree(path)
+        brings them back). What is no leftover any more is left alone.
+
+        Return what was removed, `orphans` and `broken`, and why something was not: `failed`.
+        """
+        removed: dict[str, list[str]] = {"orphans": [], "broken": [], "failed": []}
+        for path in self._find_orphans([]):
+            if str(path) in orphans:
+                try:
+                    shutil.rmtree(path)
+                    removed["orphans"].append(str(path))
+                except OSError as error:
+                    removed["failed"].append(f"{path}: {error.strerror or error}")
         for run in self._find_broken():
             if run["run_id"] in broken:
                 self._client.delete_run(run["run_id"])
+                removed["broken"].append(run["run_id"])
+        return removed
 
     def _find_orphans(self, skipped: list[str]) -> Iterator[Path]:
-        experiments = list(read_all(self._client.search_experiments, view_type=self._any_stage))
-        ids = [one.experiment_id for one in experiments]
-        runs = read_all(self._client.search_runs, ids, run_view_type=self._any_stage)
-        known = {run.info.run_id for run in runs}
-        locations = {found for one in experiments if (found := _find_folder(one.artifact_location))}
-        for location in sorted(path for path in locations if path.is_dir()):
+        """Folders first, and then the runs: MLflow makes a run before its folder, so that of every folder that was seen
+        the run is there, also when it was made in this moment."""
+        folders = self._list_folders(skipped)
+        ids = [one.experiment_id for one in self._read_experiments()]  # there may be more of them by now
+        known = {run.info.run_id for run in read_all(self._client.search_runs, ids, run_view_type=self._any_stage)}
+        for path in folders:
+            if path.name not in known and not self._is_run(path.name):
+                yield path
+
+    def _list_folders(self, skipped: list[str]) -> list[Path]:
+        places = {_find_folder(one.artifact_location) for one in self._read_experiments()}
+        folders: list[Path] = []
+        for location in sorted(path for path in places if path and path.is_dir()):
             if len(list(location.parent.glob("*.db"))) > 1:
                 skipped.append(f"{location}: several stores lie beside it, and it may hold artifacts of each")
                 continue
-            for path in sorted(location.iterdir()):
-                if RUN_ID.fullmatch(path.name) and (path / "artifacts").is_dir() and path.name not in known:
-                    yield path
+            found = (path for path in location.iterdir() if RUN_ID.fullmatch(path.name))
+            folders += sorted(path for path in found if (path / "artifacts").is_dir())
+        return folders
+
+    def _read_experiments(self) -> list[Any]:
+        return list(read_all(self._client.search_experiments, view_type=self._any_stage))
+
+    def _is_run(self, run_id: str) -> bool:
+        """Asked once more: while others write, a run can be between two pages of a search."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+        try:
+            self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return False
+        return True
 
     def _find_broken(self) -> Iterator[dict[str, str]]:
         ids = [one.experiment_id for one in read_all(self._client.search_experiments)]

@@ -1,19 +1,26 @@
 """The inputs of a run as MLflow has them: the tensors that enter its graph as datasets, its model files as models.
 
 Both are one entry of an experiment however many runs read them: MLflow itself finds a dataset again by its name and
-digest, and a model file is one logged model for each sha256.
+digest, and a model file is one logged model for each sha256, the earliest should several machines make one at once.
+
+MLflow looks for a dataset and then inserts it, so that of two processes with the same new one the second fails, and
+its transaction is rolled back (mlflow/store/tracking/sqlalchemy_store.py, `_log_inputs_impl`). Another try finds it.
 """
 
 from __future__ import annotations
 
 import json
+import random
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.record.artifacts import PROMPT
 from pipeline.record.provenance import MODEL
+from pipeline.record.writer.store import Store, is_out_of_reach, is_server, locked
 
+TRIES, PAUSE = 10, 0.2  # seconds at most between two
 DIGEST = 16  # characters of the sha256 that MLflow shows; the profile has all of them
 SHA256 = "sha256"  # the tag of a logged model
 TENSOR, SHAPE = "tensor.", "shape."  # facts of a record: the content of a tensor, and its dtype and shape
@@ -21,11 +28,12 @@ REFUSED = str.maketrans("/:.%\"'", "______")  # in the name of a logged model
 
 
 class RunInputs:
-    """Logs the inputs of the runs of an experiment; `client` is an MlflowClient."""
+    """Logs the inputs of the runs of the experiment of a store."""
 
-    def __init__(self, client: Any, experiment_id: str):
-        self._client = client
-        self._experiment_id = experiment_id
+    def __init__(self, store: Store):
+        self._store = store
+        self._client = store.client
+        self._experiment_id = store.experiment_id
         self._models: dict[str, str] = {}  # ids of logged models by sha256
 
     def log(self, run_id: str, folder: Path, record: Mapping[str, Any]) -> None:
@@ -39,18 +47,45 @@ class RunInputs:
         files = [(where, file) for where, file in record["files"].items() if file["kind"] == MODEL and file[SHA256]]
         models = [LoggedModelInput(self._find_model(where, file)) for where, file in files]
         if datasets or models:
-            self._client.log_inputs(run_id, datasets=datasets, models=models)
+            self._log(run_id, datasets, models)
+
+    def _log(self, run_id: str, datasets: list[Any], models: list[Any]) -> None:
+        from mlflow.exceptions import MlflowException
+
+        for left in reversed(range(TRIES)):
+            try:
+                self._client.log_inputs(run_id, datasets=datasets, models=models)
+            except MlflowException as error:
+                if not left or (is_server(self._store.uri) and is_out_of_reach(error)):
+                    raise
+                time.sleep(random.uniform(0, PAUSE))
+            else:
+                return
 
     def _find_model(self, where: str, file: Mapping[str, Any]) -> str:
         """The id of the logged model of a file, made if the experiment has none of its content."""
         sha256 = file[SHA256]
         if sha256 not in self._models:
-            same = f"tags.{SHA256} = '{sha256}'"
-            found = self._client.search_logged_models([self._experiment_id], same, max_results=1)
-            self._models[sha256] = found[0].model_id if found else self._make_model(where, file)
+            with locked(self._store.uri):
+                found = self._search_model(sha256)
+                if found is None:
+                    self._make_model(where, file)
+                    found = self._search_model(sha256)
+            assert found, "it was just made"
+            self._models[sha256] = found
         return self._models[sha256]
 
-    def _make_model(self, where: str, file: Mapping[str, Any]) -> str:
+    def _search_model(self, sha256: str) -> str | None:
+        """The earliest of this content."""
+        found = self._client.search_logged_models(
+            [self._experiment_id],
+            f"tags.{SHA256} = '{sha256}'",
+            max_results=1,
+            order_by=[{"field_name": "creation_timestamp", "ascending": True}],
+        )
+        return str(found[0].model_id) if found else None
+
+    def _make_model(self, where: str, file: Mapping[str, Any]) -> None:
         path = Path(file["path"])
         made = self._client.create_logged_model(
             self._experiment_id,
@@ -59,7 +94,6 @@ class RunInputs:
             model_type=where.partition(".")[2],
         )
         self._client.finalize_logged_model(made.model_id, "READY")
-        return str(made.model_id)
 
 
 def make_dataset(

@@ -14,7 +14,7 @@ from pipeline.record.artifacts import write_record
 from pipeline.record.file_hashes import FileHashes, hash_file
 from pipeline.record.note import NOTE
 from pipeline.record.writer.finished_runs import IDENTITY, FinishedRuns
-from pipeline.record.writer.orphans import WRITER, end_run, name_writer
+from pipeline.record.writer.orphans import ERROR, WRITER, end_run, name_writer
 from pipeline.record.writer.run_page import RunPages
 from pipeline.record.writer.store import Store
 
@@ -22,6 +22,7 @@ PARAM_LENGTH = 6000  # MLflow's limit
 
 RECORD_ID = "record_id"  # the tag that tells whether a store has a record already; given before there is a run id
 LINKED = "linked_run_id"  # the tag of a run that was not run again: the run whose results these are
+IMAGES = "images"  # where MLflow puts the pictures of its comparison, under new names each time
 TAKEN = {"mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", NOTE}
 COSTS = ("seconds", "memory/", "system/")  # metrics of the run that computed, not of its results
 
@@ -45,7 +46,8 @@ class OpenRun:
 class OpenRuns:
     """Begins and ends runs in one store; `start`, `link`, `log`, `file` and `finish` carry out messages of a `Tracker`.
 
-    `run` is the number of a run in the messages, `record` what the store's tag RECORD_ID is to be.
+    `run` is the number of a run in the messages, `record` what the store's tag RECORD_ID is to be. `again` says that
+    another writer may have begun the run: what the store has of it is completed.
     """
 
     def __init__(self, store: Store, hashes: FileHashes, system_metrics: bool):
@@ -53,7 +55,7 @@ class OpenRuns:
         self._experiment_id = store.experiment_id
         self._hashes = hashes
         self._finished = FinishedRuns(store.client, store.experiment_id, hashes)
-        self._pages = RunPages(store.client, store.uri, store.experiment_id, system_metrics)
+        self._pages = RunPages(store, system_metrics)
         self._uri = store.uri
         self._open: dict[int, OpenRun] = {}
 
@@ -73,6 +75,7 @@ class OpenRuns:
         facts: dict[str, str],
         axes: list[str],
         kept: list[str],
+        again: bool = False,
     ) -> None:
         """Begin a run; the hashes of its files are found in the background."""
         models, others = read_states(files), read_states(inputs)
@@ -85,19 +88,27 @@ class OpenRuns:
                 **{where: provenance.write_file(one, self._hashes.get(one), "input") for where, one in others.items()},
             }
 
-        made = self._create(record, name, params, tags, time, parent)
+        made = self._create(record, name, params, tags, time, parent, again)
         self._open[run] = OpenRun(made, Path(folder), provenance.begin_record(identity, facts), hash_files)
         self._pages.begin(made, tags, axes, kept)
 
     def link(
-        self, run: int, record: str, name: str, source: str, time: float, parent: int | None, folder: str
+        self,
+        run: int,
+        record: str,
+        name: str,
+        source: str,
+        time: float,
+        parent: int | None,
+        folder: str,
+        again: bool = False,
     ) -> dict[str, Any]:
         """Take a finished run over: its files into `folder`, and a record of its own that names it."""
         found, told = self._finished.fetch(source, Path(folder)), self._client.get_run(source).data
         tags = {key: value for key, value in told.tags.items() if key in TAKEN or not key.startswith("mlflow.")}
         tags[LINKED] = tags.get(LINKED, source)
         del tags[IDENTITY]  # set when the new record is whole
-        made = self._create(record, name, told.params, tags, time, parent)
+        made = self._create(record, name, told.params, tags, time, parent, again)
         self._open[run] = OpenRun(made, Path(folder), dict(found), lambda: found["files"])
         self._pages.begin_taken(made, tags, tags[LINKED])
         results = {key: value for key, value in told.metrics.items() if not key.startswith(COSTS)}
@@ -146,6 +157,15 @@ class OpenRuns:
         del self._open[run]
         return {"finished": run, "run_id": ours.run_id, "experiment_id": self._experiment_id, "uri": self._uri}
 
+    def give_up(self, run: int, record: str | None, error: str) -> None:
+        """End a run as FAILED whose record cannot be written; `record` if it is the beginning that failed."""
+        ours = self._open.pop(run, None)
+        found = find_record(self._client, self._experiment_id, record) if record and ours is None else None
+        run_id = ours.run_id if ours else found and found.info.run_id
+        if run_id:
+            self._pages.drop(run_id)
+            end_run(self._client, run_id, "FAILED", error)
+
     def leave(self) -> None:
         """Let go of the runs that are still open, and leave them as they are."""
         self._pages.leave()
@@ -165,20 +185,47 @@ class OpenRuns:
         tags: Mapping[str, str],
         time: float,
         parent: int | None,
+        again: bool,
     ) -> str:
-        from mlflow.entities import Param
+        from mlflow.entities import Param, RunTag
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-        above = {MLFLOW_PARENT_RUN_ID: self._open[parent].run_id} if parent else {}
-        run = self._client.create_run(
-            self._experiment_id,
-            start_time=_milliseconds(time),
-            run_name=name,
-            tags={**tags, RECORD_ID: record, WRITER: name_writer(), **above},
-        )
+        above = {MLFLOW_PARENT_RUN_ID: self._open[parent].run_id} if parent in self._open else {}  # else it is lost
+        tags = {**tags, RECORD_ID: record, WRITER: name_writer(), **above}
+        run_id = self._reopen(record) if again else None
+        if run_id is None:
+            made = self._client.create_run(self._experiment_id, _milliseconds(time), tags, name)
+            run_id, tags = str(made.info.run_id), {}
         entities = [Param(_make_key(key), value[:PARAM_LENGTH]) for key, value in params.items()]
-        self._client.log_batch(run.info.run_id, params=entities)
-        return str(run.info.run_id)
+        self._client.log_batch(run_id, params=entities, tags=[RunTag(key, value) for key, value in tags.items()])
+        return run_id
+
+    def _reopen(self, record: str) -> str | None:
+        """What the store has of a run that another writer began: its id, and it stands RUNNING again."""
+        found = find_record(self._client, self._experiment_id, record)
+        if found is None:
+            return None
+        run_id = str(found.info.run_id)
+        self._client.update_run(run_id, status="RUNNING")
+        if ERROR in found.data.tags:  # that its record was cut off
+            self._client.delete_tag(run_id, ERROR)
+        remove_pictures(self._client, run_id, self._uri)
+        return run_id
+
+
+def find_record(client: Any, experiment_id: str, record: str) -> Any | None:
+    """Return the run of an experiment whose tag RECORD_ID is `record`, None if there is none."""
+    found = client.search_runs([experiment_id], f"tags.{RECORD_ID} = '{record}'", max_results=1)
+    return found[0] if found else None
+
+
+def remove_pictures(client: Any, run_id: str, uri: str) -> None:
+    """Remove what MLflow's comparison of runs shows of a run: a picture that is logged again gets another name."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if IMAGES in {one.path for one in client.list_artifacts(run_id)}:
+        artifacts = client.get_run(run_id).info.artifact_uri
+        get_artifact_repository(artifacts, tracking_uri=uri).delete_artifacts(IMAGES)
 
 
 def read_states(files: Mapping[str, list[Any]]) -> dict[str, FileState]:

@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,7 +25,8 @@ from pipeline.record.file_hashes import FileHashes
 from pipeline.record.writer.finished_runs import FinishedRuns
 from pipeline.record.writer.leftovers import Leftovers
 from pipeline.record.writer.open_runs import OpenRuns, read_states
-from pipeline.record.writer.store import UNSENT, OutOfReach, Store, is_server, open_store
+from pipeline.record.writer.orphans import forget_writer
+from pipeline.record.writer.store import UNSENT, OutOfReach, Store, is_out_of_reach, is_server, open_store
 from pipeline.record.writer.unsent import UnsentRuns
 
 ABOUT_A_RUN = {"start", "link", "log", "file", "finish"}
@@ -41,12 +42,15 @@ class Writer:
         self._say = say
         self._hashes = FileHashes(cache_folder())
         self._told: dict[int, list[tuple[str, dict[str, Any]]]] = {}  # of open runs, in case the server fails
+        self._lost: set[int] = set()  # runs that are not recorded any further
         self._unsent: UnsentRuns | None = None
 
     def handle(self, message: dict[str, Any]) -> dict[str, Any] | None:
         """Carry out one message; returns the answer, if the message wants one."""
         content = dict(message)
         do = content.pop("do")
+        if content.get("run") in self._lost:
+            return None
         if do == "open":
             return self._begin(**content)
         if do == "start" and not self._told:
@@ -54,25 +58,35 @@ class Writer:
         try:
             answer = self._carry_out(do, content)
         except Exception as error:
-            if not is_server(self._store.uri):
-                raise
+            if not (is_server(self._store.uri) and is_out_of_reach(error)):
+                if do not in ABOUT_A_RUN:
+                    raise
+                return self._lose(content, error)
             self._runs.leave()
             self._leave_server(error)
             if do == "link":  # what it takes over is on the server
-                return {"lost": content["run"], "reason": str(error)}
+                return self._lose(content, error)
             answer = self._carry_out(do, content)
         if do == "finish":
-            del self._told[content["run"]]
+            self._told.pop(content["run"], None)
         elif do in TOLD_AGAIN:
             self._told.setdefault(content["run"], []).append((do, content))
         return answer
+
+    def _lose(self, content: Mapping[str, Any], error: Exception) -> dict[str, Any]:
+        """Give up one run, whose messages are passed over from now on. Raises what a store of no use raises."""
+        run, text = content["run"], f"{type(error).__name__}: {error}"
+        self._lost.add(run)
+        self._told.pop(run, None)
+        self._runs.give_up(run, content.get("record"), f"its record could not be written: {text}")
+        return {"lost": run, "reason": text}
 
     def close(self, status: str = "KILLED", error: str = "the process that ran it died without a word") -> None:
         """End the runs that are still open."""
         try:
             self._runs.end_all(status, error)
         except Exception as failure:
-            if not is_server(self._store.uri):
+            if not (is_server(self._store.uri) and is_out_of_reach(failure)):
                 raise
             self._leave_server(failure)
             self._runs.end_all(status, error)
@@ -101,8 +115,7 @@ class Writer:
 
     def do_remove(self, orphans: list[str], broken: list[str]) -> dict[str, Any]:
         """Remove leftovers that were found before."""
-        self._leftovers.remove(orphans, broken)
-        return {"removed": True}
+        return {"removed": self._leftovers.remove(orphans, broken)}
 
     def do_read(self, run_id: str, folder: str) -> dict[str, Any]:
         """All that is recorded of a run, with its files in `folder`; or why it cannot be read."""
@@ -147,8 +160,6 @@ class Writer:
             self._use(open_store(uri, experiment))
         except OutOfReach as error:
             self._leave_server(error)
-        finally:
-            _stand_back(0)
         return {"opened": True}
 
     def _use(self, store: Store) -> None:
@@ -175,12 +186,6 @@ class Writer:
                 self._use(open_store(self._wanted, self._experiment))
 
 
-def _stand_back(level: int) -> None:
-    """Set the nice level of this process's session. Linux schedules sessions as groups, so os.nice has no effect."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(level))
-
-
 def main(messages: TextIO, answers: TextIO) -> None:
     """Carry out messages until they end; after a failure, say so and carry out no more."""
 
@@ -191,10 +196,13 @@ def main(messages: TextIO, answers: TextIO) -> None:
     writer = Writer(say)
     try:
         for line in messages:
+            if not line.endswith("\n"):
+                break  # it was killed while it told this
             answer = writer.handle(json.loads(line))
             if answer is not None:
                 say(answer)
         writer.close()
+        forget_writer()
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         with contextlib.suppress(Exception):  # what failed may well fail again
@@ -206,7 +214,6 @@ def main(messages: TextIO, answers: TextIO) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that runs the nodes decides when to stop
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _stand_back(19)  # until the store is open: importing and migrating takes seconds that the first sample needs more
     answers = sys.stdout
     sys.stdout = sys.stderr  # whatever mlflow prints is no answer
     main(sys.stdin, answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from pipeline.cache_folder import cache_folder
 from pipeline.record.writer.orphans import end_orphans
 
 SQLITE = "sqlite:///"
@@ -28,6 +30,10 @@ PATIENCE = {
 }
 PATIENCE_AT_FIRST = {**PATIENCE, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 CHOSEN = PATIENCE.keys() & os.environ.keys()  # by the user
+
+
+PASSING = (401, 403, 408, 425, 429)  # a password that is no good any more, too late, too early, too many requests
+ARTIFACT_CLIENTS = ("botocore", "boto3", "azure", "google", "urllib3")
 
 
 class OutOfReach(Exception):
@@ -52,12 +58,28 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
+def is_out_of_reach(error: Exception) -> bool:
+    """Return whether an error says that a server, or the way to it or to its files, fails for now: what it refuses for
+    good is a fault of ours. MLflow has the status 500 for no answer at all."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+    elif isinstance(error, RequestException):
+        status = 503 if error.response is None else error.response.status_code
+    else:  # of the client of an artifact store: each has a tree of its own
+        clients = type(error).__module__.partition(".")[0] in ARTIFACT_CLIENTS
+        return clients or isinstance(error, ConnectionError | TimeoutError)
+    return status >= 500 or status in PASSING
+
+
 def open_store(uri: str, experiment: str | None) -> Store:
     """Open a store, making it and the experiment if need be, and end what dead writers have left RUNNING there.
 
     Raises OutOfReach, Refused, and what MLflow raises.
     """
-    with _locked(uri), _opening():
+    with locked(uri) if uri.startswith(SQLITE) else contextlib.nullcontext(), _opening():
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
@@ -68,11 +90,11 @@ def open_store(uri: str, experiment: str | None) -> Store:
             experiment_id = _find_experiment(client, experiment or "Default", _artifact_location(uri))
             end_orphans(client, experiment_id)
         except MlflowException as error:
-            if is_server(uri) and error.get_http_status_code() >= 500:
-                raise OutOfReach(str(error)) from error
             if is_server(uri) and error.get_http_status_code() in (401, 403):
                 hint = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, in the environment or in .env"
                 raise Refused(f"{error}\n{hint}") from error
+            if is_server(uri) and is_out_of_reach(error):
+                raise OutOfReach(str(error)) from error
             raise
         return Store(uri, client, experiment_id)
 
@@ -122,16 +144,17 @@ def _set_patience(settings: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _locked(uri: str) -> Iterator[None]:
-    """Several processes that open a new SQLite store at once would race on its migrations."""
-    if not uri.startswith(SQLITE):
-        yield
-        return
+def locked(uri: str) -> Iterator[None]:
+    """Hold the lock of a store, which keeps apart the processes of this machine: those that open a new SQLite store at
+    once would race on its migrations, and MLflow looks and then writes without a lock of its own."""
     from filelock import FileLock
 
-    database = find_database(uri)
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock"):
+    if uri.startswith(SQLITE):
+        lock = Path(f"{find_database(uri)}.lock")
+    else:
+        lock = cache_folder() / "stores" / f"{hashlib.sha256(uri.encode()).hexdigest()}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
         yield
 
 

@@ -17,13 +17,12 @@ from urllib.parse import unquote, urlsplit
 from pipeline.record.artifacts import RECORD
 from pipeline.record.writer.finished_runs import IDENTITY
 from pipeline.record.writer.mlflow_inputs import RunInputs
-from pipeline.record.writer.open_runs import RECORD_ID
+from pipeline.record.writer.open_runs import RECORD_ID, find_record, remove_pictures
 from pipeline.record.writer.orphans import WRITER, end_orphans, name_writer
 from pipeline.record.writer.store import UNSENT, Store, find_database, open_store, read_all
 
 SENT_AS = "sent_as"  # the tag of a run here: its id on the server
 PARENT = "mlflow.parentRunId"
-IMAGES = "images"  # where MLflow puts the pictures of its comparison, under new names each time
 RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 
@@ -61,7 +60,11 @@ class UnsentRuns:
         and what MLflow raises."""
         run = self._here.get_run(run_id)
         store = self._open_experiment(self._here.get_experiment(run.info.experiment_id).name)
-        there = self._begin(run, store)
+        found = self._begin(run, store)
+        there = str(found.info.run_id)
+        if found.info.status == "FINISHED" and run.info.status != "FINISHED":
+            self._delete(run, there)  # it was begun here, and then told to the server as a whole
+            return there
         self._send_data(run, store, there)
         self._send_artifacts(run, store, there)
         if IDENTITY in run.data.tags:  # by which it is found, so last
@@ -76,15 +79,13 @@ class UnsentRuns:
             self._stores[name] = open_store(self._uri, name)
         return self._stores[name]
 
-    def _begin(self, run: Any, store: Store) -> str:
+    def _begin(self, run: Any, store: Store) -> Any:
         """What the server has of a run, or a new one."""
         record = run.data.tags[RECORD_ID]
-        found = store.client.search_runs([store.experiment_id], f"tags.{RECORD_ID} = '{record}'", max_results=1)
-        if found:
-            return str(found[0].info.run_id)
+        if found := find_record(store.client, store.experiment_id, record):
+            return found
         tags = {RECORD_ID: record, WRITER: name_writer()}
-        made = store.client.create_run(store.experiment_id, run.info.start_time, tags, run.info.run_name)
-        return str(made.info.run_id)
+        return store.client.create_run(store.experiment_id, run.info.start_time, tags, run.info.run_name)
 
     def _send_data(self, run: Any, store: Store, there: str) -> None:
         from mlflow.entities import Param, RunTag
@@ -122,16 +123,12 @@ class UnsentRuns:
         return RUN_ID.sub(find, text)
 
     def _send_artifacts(self, run: Any, store: Store, there: str) -> None:
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         client, folder = store.client, find_artifacts(run)
-        if IMAGES in {one.path for one in client.list_artifacts(there)}:
-            uri = client.get_run(there).info.artifact_uri
-            get_artifact_repository(uri, tracking_uri=self._uri).delete_artifacts(IMAGES)
+        remove_pictures(client, there, self._uri)
         if folder.is_dir():
             client.log_artifacts(there, str(folder))
         if (folder / RECORD).is_file():
-            RunInputs(client, store.experiment_id).log(there, folder, json.loads((folder / RECORD).read_bytes()))
+            RunInputs(store).log(there, folder, json.loads((folder / RECORD).read_bytes()))
 
     def _check(self, run: Any, client: Any, there: str) -> None:
         """Raise OSError unless the server shows what is here."""
