@@ -61,12 +61,9 @@ class LatentgridLoadConditioning:
     def describe_tensors(cls, path: str) -> list[dict[str, Any]]:
         """The shapes of the file's conditionings and of their `reference_latents`; raises TensorFileError."""
         pairs = read_recent(read_conditioning, locate(path))
+        references = [[list(one.shape) for one in metadata.get("reference_latents") or []] for _, metadata in pairs]
         return [
-            {
-                "shape": list(tensor.shape),
-                "references": [list(one.shape) for one in data.get("reference_latents") or []],
-            }
-            for tensor, data in pairs
+            {"shape": list(pair[0].shape), "references": shapes} for pair, shapes in zip(pairs, references, strict=True)
         ]
 
     def load(self, path: str) -> tuple[Conditioning]:

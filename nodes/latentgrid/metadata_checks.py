@@ -160,7 +160,7 @@ def _check_latent(latent: Any, where: str, cond: torch.Tensor) -> tuple[Any, str
 
 def _check_batch(tensor: torch.Tensor, where: str, cond: torch.Tensor) -> None:
     """ComfyUI cuts and repeats both to the batch of the latent (repeat_to_batch_size), so one of them would be lost."""
-    if len(tensor) != 1 and len(cond) != 1 and len(tensor) != len(cond) or not len(tensor):
+    if not len(tensor) or (1 not in (len(tensor), len(cond)) and len(tensor) != len(cond)):
         raise Fault(f"{where} is a batch of {len(tensor)}, but the conditioning is one of {len(cond)}.")
 
 
@@ -202,14 +202,9 @@ def _check_area(area: Any, where: str, tensor: torch.Tensor) -> tuple[Any, str]:
     numbers = list(area) if isinstance(area, (list, tuple)) else []
     if numbers[:1] == ["percentage"]:
         numbers = numbers[1:]
-    if (
-        not numbers
-        or len(numbers) % 2
-        or any(isinstance(one, bool) or not isinstance(one, (int, float)) for one in numbers)
-    ):
-        raise Fault(
-            f'{where} must be (height, width, y, x) or ("percentage", height, width, y, x), got {describe(area)}.'
-        )
+    if not numbers or len(numbers) % 2 or not all(type(one) in (int, float) for one in numbers):
+        right = '(height, width, y, x) or ("percentage", height, width, y, x)'
+        raise Fault(f"{where} must be {right}, got {describe(area)}.")
     return tuple(area), ""
 
 

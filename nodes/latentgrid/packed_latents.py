@@ -56,7 +56,6 @@ def explain_packed(packed: torch.Tensor) -> str:
     side = math.isqrt(packed.shape[1])
     square = f"; a square one has height={side * PIXELS} width={side * PIXELS}" if side**2 == packed.shape[1] else ""
     other = " If it is [channels, height, width], add the batch dimension by tensor.unsqueeze(0)." * (len(packed) > 1)
-    return (
-        f"samples are packed as diffusers packs latents, [batch, tokens, {CHANNELS} channels * 2x2], got "
-        f"{describe(packed)}. Give this node the height and width of the picture, in pixels, to unpack it{square}.{other}"
-    )
+    layout = f"samples are packed as diffusers packs latents, [batch, tokens, {CHANNELS} channels * 2x2]"
+    advice = f"Give this node the height and width of the picture, in pixels, to unpack it{square}.{other}"
+    return f"{layout}, got {describe(packed)}. {advice}"

@@ -5,7 +5,7 @@ tensors. It speaks only of what it knows; other models, formats and node classes
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, TypeAlias
@@ -32,14 +32,7 @@ DescribeTensors: TypeAlias = Callable[[Node], Any]
 # ComfyUI's nodes that give a diffusion model as it is in a file, and those whose model patches name a LoRA.
 MODEL_LOADERS = {"UNETLoader": "unet_name", "CheckpointLoaderSimple": "ckpt_name", "CheckpointLoader": "ckpt_name"}
 LORA_LOADERS = {"LoraLoaderModelOnly": "lora_name", "LoraLoader": "lora_name"}
-OTHER_LOADERS = {
-    "VAELoader",
-    "CLIPLoader",
-    "DualCLIPLoader",
-    "TripleCLIPLoader",
-    "CLIPVisionLoader",
-    "ControlNetLoader",
-}
+OTHER_LOADERS = {"VAELoader", "CLIPLoader", "DualCLIPLoader", "CLIPVisionLoader", "ControlNetLoader"}
 
 # ComfyUI's nodes that sample with a model, and what they sample with it.
 CONDITIONED = {"KSampler", "KSamplerAdvanced", "SamplerCustom", "CFGGuider", "BasicGuider", "DualCFGGuider"}

@@ -166,7 +166,7 @@ def _fits(name: str, shape: Sequence[int], known: Shapes, longest: int) -> bool:
 
 
 def _fits_shape(rest: Sequence[str], shape: Sequence[int], target: Sequence[int]) -> bool:
-    """Whether the halves of a LoRA have the sides of the weight; of other forms (LoKr, LoHa, ...) the name is enough."""
+    """Whether the halves of a LoRA have the sides of the weight; of other forms (LoKr, ...) the name is enough."""
     if len(shape) != 2 or len(target) != 2:
         return True
     kind = "_".join(rest)

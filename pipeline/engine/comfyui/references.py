@@ -1,8 +1,8 @@
 """Latents in the metadata of conditionings, given the dimensions that the model's latents have.
 
-comfy.sample.fix_empty_latent_channels does that for the latent that is sampled: where the model has frames and the latent
-has none, it is one frame. Reference latents go without it, and a 4-D one is broadcast by the latent format's means
-[1, channels, 1, 1, 1] to as many frames as it has channels.
+comfy.sample.fix_empty_latent_channels does that for the latent that is sampled: where the model has frames and the
+latent has none, it is one frame. Reference latents go without it, and a 4-D one is broadcast by the latent format's
+means [1, channels, 1, 1, 1] to as many frames as it has channels.
 """
 
 from __future__ import annotations
