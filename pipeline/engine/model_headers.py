@@ -133,7 +133,7 @@ def _describe_sd(shapes: Shapes) -> ModelFacts | None:
 
 
 def count_fitting(lora: Shapes, weights: Shapes) -> int:
-    """Return how many tensors of a LoRA fit a model with these weights, by name and shape.
+    """Return how many tensors of a LoRA, scales aside, fit a model with these weights by name and shape.
 
     The names are those of comfy/lora.py and lora_convert.py for Qwen-Image and Wan, in any of their spellings: a name
     that fits in one is taken to fit, so that 0 is a sure sign.
@@ -154,14 +154,17 @@ def _spell(name: str) -> str:
 
 
 def _fits(name: str, shape: Sequence[int], known: Shapes, longest: int) -> bool:
-    spelt = _spell(name)
-    while beginning := next((one for one in BEGINNINGS if spelt.startswith(one)), None):
-        spelt = spelt.removeprefix(beginning)
-    words = spelt.split("_")
-    for count in range(min(len(words), longest + 1), 0, -1):
-        target = known.get("_".join(words[:count]))
-        if target is not None:
-            return _fits_shape(words[count:], shape, target)
+    if name.endswith((".alpha", ".dora_scale")):  # of any shape of weight
+        return False
+    spelt: str | None = _spell(name)
+    while spelt is not None:
+        words = spelt.split("_")
+        for count in range(min(len(words), longest + 1), 0, -1):
+            target = known.get("_".join(words[:count]))
+            if target is not None:
+                return _fits_shape(words[count:], shape, target)
+        beginning = next((one for one in BEGINNINGS if spelt.startswith(one)), None)
+        spelt = None if beginning is None else spelt.removeprefix(beginning)
     return False
 
 
