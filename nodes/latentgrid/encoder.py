@@ -37,6 +37,11 @@ class LatentgridEncodeCaption:
             return str(error)
         return True
 
+    @classmethod
+    def describe_tensors(cls, text: str) -> list[dict[str, Any]]:
+        """The shape of the conditioning; raises CaptionError."""
+        return [{"shape": list(encode_caption(read_caption(text)).shape), "references": []}]
+
     def encode(self, text: str) -> tuple[list[tuple[torch.Tensor, dict[str, Any]]]]:
         """The conditioning ``[[tensor, {}]]``, float32 [1, 4, 32]; raises CaptionError."""
         return ([[encode_caption(read_caption(text)), {}]],)

@@ -57,6 +57,15 @@ class LatentgridLoadConditioning:
         """See :func:`fingerprint`."""
         return fingerprint(path)
 
+    @classmethod
+    def describe_tensors(cls, path: str) -> list[dict[str, Any]]:
+        """The shapes of the file's conditionings and of their `reference_latents`; raises TensorFileError."""
+        pairs = read_recent(read_conditioning, locate(path))
+        references = [[list(one.shape) for one in metadata.get("reference_latents") or []] for _, metadata in pairs]
+        return [
+            {"shape": list(pair[0].shape), "references": shapes} for pair, shapes in zip(pairs, references, strict=True)
+        ]
+
     def load(self, path: str) -> tuple[Conditioning]:
         """The conditioning ``[[tensor, metadata], ...]`` of the file; raises TensorFileError."""
         return (read_recent(read_conditioning, locate(path)),)
@@ -78,21 +87,32 @@ class LatentgridLoadLatent:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """ComfyUI's description of the inputs."""
-        return {"required": {"path": _path_input(LATENT_SUFFIXES)}}
+        tooltip = "Of the picture, in pixels: only for a latent that diffusers packed, [batch, tokens, channels]."
+        side = ("INT", {"min": 0, "max": 16384, "tooltip": tooltip})
+        return {"required": {"path": _path_input(LATENT_SUFFIXES)}, "optional": {"height": side, "width": side}}
 
     @classmethod
-    def VALIDATE_INPUTS(cls, path: str | None) -> bool | str:
-        """True, or what is wrong with the file at ``path``; None stands for a path that another node will give."""
-        return _validate(read_latent, path)
+    def VALIDATE_INPUTS(cls, path: str | None, height: int | None = 0, width: int | None = 0) -> bool | str:
+        """True, or what is wrong with the file at ``path``; None stands for a value that another node will give."""
+        for name, side in (("height", height), ("width", width)):
+            if side is not None and (type(side) is not int or side < 0):
+                return f"{name} must be a whole number of pixels, got {side!r}."
+        return True if height is None or width is None else _validate(read_latent, path, height, width)
 
     @classmethod
     def IS_CHANGED(cls, path: str | None) -> str | float:
         """See :func:`fingerprint`."""
         return fingerprint(path)
 
-    def load(self, path: str) -> tuple[Latent]:
+    @classmethod
+    def describe_tensors(cls, path: str, height: int = 0, width: int = 0) -> dict[str, Any]:
+        """The shape of the file's latent, and whether all of it is 0; raises TensorFileError."""
+        samples = read_recent(read_latent, locate(path), height, width)["samples"]
+        return {"shape": list(samples.shape), "empty": not samples.any()}
+
+    def load(self, path: str, height: int = 0, width: int = 0) -> tuple[Latent]:
         """The latent ``{"samples": tensor, ...}`` of the file; raises TensorFileError."""
-        return (read_recent(read_latent, locate(path)),)
+        return (read_recent(read_latent, locate(path), height, width),)
 
 
 def locate(path: str) -> Path:
@@ -131,19 +151,19 @@ def _hash(path: str, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_recent(read: Callable[[Path], T], path: Path) -> T:
-    """``read(path)``, or what it gave lately if the file is still the same.
+def read_recent(read: Callable[..., T], path: Path, *options: int) -> T:
+    """``read(path, *options)``, or what it gave lately if the file is still the same.
 
     Each call returns dicts and lists of its own around the same tensors, which ComfyUI's nodes do not change.
     Raises what ``read`` raises; a failure is not remembered.
     """
     try:
-        key = (read, *_stat(path))
+        key = (read, *_stat(path), *options)
     except OSError:
-        return read(path)  # which says what is wrong
+        return read(path, *options)  # which says what is wrong
     value = _recent.get(key)
     if value is None:
-        value = read(path)
+        value = read(path, *options)
         _remember(key, value)
     return rebuild(value, _keep)
 
@@ -187,11 +207,11 @@ def _path_input(suffixes: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     return ("STRING", {"default": "", "tooltip": tooltip})
 
 
-def _validate(read: Callable[[Path], Any], path: str | None) -> bool | str:
+def _validate(read: Callable[..., Any], path: str | None, *options: int) -> bool | str:
     if path is None:
         return True
     try:
-        read_recent(read, locate(path))
+        read_recent(read, locate(path), *options)
     except TensorFileError as error:
         return str(error)
     return True

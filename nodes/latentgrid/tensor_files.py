@@ -6,6 +6,7 @@ that nothing handed out depends on the file any more. Whatever is wrong is a :cl
 
 import difflib
 import io
+import logging
 import pickle
 import pickletools
 import re
@@ -20,6 +21,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from .metadata_checks import check_entries, check_metadata
+from .packed_latents import is_packed, unpack_samples
 from .tensor_checks import (
     CONDITIONING_SHAPES,
     LATENT_SHAPES,
@@ -30,6 +33,8 @@ from .tensor_checks import (
     describe_names,
     rebuild,
 )
+
+log = logging.getLogger("latentgrid")
 
 Conditioning = list[list[Any]]
 """ComfyUI's CONDITIONING: ``[[tensor, metadata], ...]``."""
@@ -62,7 +67,8 @@ def read_conditioning(path: Path) -> Conditioning:
     named ``conditioning`` or ``cond``, or is the only one; all others become metadata by their names.
 
     Every conditioning tensor is floating point, [batch, tokens, channels], none of them 0. All tensors, those in the
-    metadata too, are finite, on the CPU, contiguous and need no gradient; their dtypes are the file's.
+    metadata too, are finite, on the CPU, contiguous and need no gradient; their dtypes are the file's. Metadata is as
+    ComfyUI's models read it; what was changed for that, and keys that they do not read, are logged.
 
     Raises TensorFileError for anything else.
     """
@@ -74,10 +80,10 @@ def read_conditioning(path: Path) -> Conditioning:
             name, tensors = _read_safetensors(path, ("conditioning", "cond"))
             pairs = [(tensors.pop(name), tensors)]
         several = len(pairs) > 1
-        return [_check_pair(pair, f"pair {i}: " if several else "") for i, pair in enumerate(pairs)]
+        return [_check_pair(path, pair, f"pair {i}: " if several else "") for i, pair in enumerate(pairs)]
 
 
-def read_latent(path: Path) -> Latent:
+def read_latent(path: Path, height: int = 0, width: int = 0) -> Latent:
     """Read ``{"samples": tensor, ...}`` from a ``.pt``, ``.pth``, ``.safetensors``, ``.sft`` or ``.latent`` file.
 
     Pickled files hold the tensor or that dict. In the others the tensor is ``latent_tensor`` (then read as ComfyUI's
@@ -85,7 +91,8 @@ def read_latent(path: Path) -> Latent:
     such as ``noise_mask``, are kept.
 
     The samples are floating point, [batch, channels, height, width] or [batch, channels, frames, height, width], none
-    of them 0. All tensors are finite, on the CPU, contiguous and need no gradient.
+    of them 0. All tensors are finite, on the CPU, contiguous and need no gradient. A packed latent of diffusers is
+    unpacked if `height` and `width` of its picture, in pixels, are given; its values stay as they are.
 
     Raises TensorFileError for anything else.
     """
@@ -96,8 +103,11 @@ def read_latent(path: Path) -> Latent:
         else:
             name, tensors = _read_safetensors(path, ("latent_tensor", "samples"))
             latent = {"samples": _unscale(name, tensors), **tensors}
-        check_shape(latent["samples"], "samples", LATENT_SHAPES)
-        return rebuild(latent, check_and_own, "latent")
+        samples, unpacked = unpack_samples(latent["samples"], height, width)
+        check_shape(samples, "samples", LATENT_SHAPES)
+        checked, notes = check_entries(rebuild({**latent, "samples": samples}, check_and_own, "latent"))
+        _report(path, [*unpacked, *notes])
+        return checked
 
 
 def find_nearby(path: Path) -> str | None:
@@ -277,14 +287,23 @@ def _unscale(name: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     if name != "latent_tensor":
         return samples
     marked = tensors.pop(VERSION_MARK, None) is not None
-    check_shape(samples, name, LATENT_SHAPES)
+    if not is_packed(samples):
+        check_shape(samples, name, LATENT_SHAPES)
     return samples.float() * (1.0 if marked else UNMARKED_SCALE)
 
 
-def _check_pair(pair: tuple[torch.Tensor, dict[str, Any]], prefix: str) -> list[Any]:
+def _report(path: Path, notes: Sequence[str]) -> None:
+    for note in notes:
+        log.warning("%s: %s", path, note)
+
+
+def _check_pair(path: Path, pair: tuple[torch.Tensor, dict[str, Any]], prefix: str) -> list[Any]:
     tensor, metadata = pair
     where = f"{prefix}the conditioning"
     check_shape(tensor, where, CONDITIONING_SHAPES)
     if not all(isinstance(key, str) for key in metadata):
         raise Fault(f"{prefix}metadata must have names as keys, got {describe(metadata)}.")
-    return [check_and_own(tensor, where), rebuild(metadata, check_and_own, f"{prefix}metadata")]
+    owned = rebuild(metadata, check_and_own, f"{prefix}metadata")
+    checked, notes = check_metadata(tensor, owned, f"{prefix}metadata")
+    _report(path, notes)
+    return [check_and_own(tensor, where), checked]

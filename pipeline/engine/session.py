@@ -29,6 +29,7 @@ from pipeline.engine.comfyui.start import ComfyUI, add_model_folder
 from pipeline.engine.comfyui.surroundings import MemoryKeeper, expansions_named, progress_heard
 from pipeline.engine.executor import Execution, Executor, IsReadLater
 from pipeline.engine.identity import Identity, make_cell
+from pipeline.engine.input_check import find_input_problems
 from pipeline.errors import ConfigError, NodeError, Problem
 from pipeline.events import Listener
 from pipeline.file_state import FileState
@@ -81,8 +82,13 @@ class Session:
         """
         found = list(problems)
         signatures = self._wait_for(self._catalog.read_signatures(graph, found))
-        judge = self._judge if needs_files else _accept
-        return check_graph(graph, signatures, wanted, found, judge, needs_files)
+        if not needs_files:
+            return check_graph(graph, signatures, wanted, found, needs_files=False)
+
+        def inspect(graph: Graph) -> list[Problem]:
+            return find_input_problems(graph, signatures, self._find_models, self._describe_tensors)
+
+        return check_graph(graph, signatures, wanted, found, self._judge, inspect=inspect)
 
     def read_definitions(self, class_types: Collection[str]) -> dict[str, NodeDefinition]:
         """What the GUI would know of these class_types; a class_type that nothing defines is missing."""
@@ -130,6 +136,16 @@ class Session:
     def _judge(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
         caller = NodeCaller(self.comfyui, write_api_prompt(Graph({node.name: node})), NodeObjects())
         return self._wait_for(caller.find_problems(node, received_types))
+
+    def _describe_tensors(self, node: Node) -> Any:
+        """What the class says of the tensors that this node will give; None if it says nothing or its file is wrong."""
+        describe = getattr(self._catalog.classes.get(node.class_type), "describe_tensors", None)
+        if describe is None:
+            return None
+        try:
+            return describe(**node.inputs)
+        except (TypeError, ValueError, OSError):  # which the class's own validation reports
+            return None
 
     def make_keys(self, checked: CheckedGraph) -> dict[str, str]:
         """The content key of each node: nodes of one key give the same outputs, in whichever graph they are."""
@@ -182,6 +198,9 @@ class Session:
             **{f"env.{name}": describe_variable(name) for name in sorted(variables) if name in os.environ},
             "process.order": str(self._begun),
         }
+
+    def _find_models(self, node: Node, signature: Signature) -> dict[str, str]:
+        return {key: str(path) for key, path in self._files.find(node, signature).models.items()}
 
     def _identify_files(self, node: Node, signature: Signature) -> list[Any]:
         named = self._files.find(node, signature)
@@ -288,11 +307,6 @@ class Session:
             except KeyboardInterrupt:
                 self.comfyui.nodes.interrupt_processing()  # the nodes stop at their next progress call
                 raise
-
-
-def _accept(node: Node, received_types: Mapping[str, str]) -> list[Problem]:
-    """The judgement of whoever finds nothing wrong."""
-    return []
 
 
 def _add_nothing(node: Node, signature: Signature) -> None:

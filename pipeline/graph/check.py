@@ -20,6 +20,9 @@ from pipeline.graph.values import check_value
 # Asks a node's class for what it finds wrong itself, given the types of what is linked to its inputs.
 Judge: TypeAlias = Callable[[Node, Mapping[str, str]], list[Problem]]
 
+# Looks at the nodes that will run, bypass resolved, as a whole.
+Inspect: TypeAlias = Callable[[Graph], list[Problem]]
+
 
 @dataclass(frozen=True)
 class CheckedGraph:
@@ -56,12 +59,13 @@ def check_graph(
     problems: Sequence[Problem] = (),
     judge: Judge = lambda node, received_types: [],
     needs_files: bool = True,
+    inspect: Inspect = lambda graph: [],
 ) -> CheckedGraph:
     """Resolve and check `graph`.
 
     `signatures` has an entry for each node (by node name) whose class_type is known. `wanted` names nodes whose
     outputs are kept, besides ComfyUI's output nodes. `problems` is what was found before. `judge` is given the
-    nodes that have no other problem. Without `needs_files`, model files may be missing.
+    nodes that have no other problem, `inspect` all that will run. Without `needs_files`, model files may be missing.
     Raises ConfigError with all problems, old and new; CycleError if a cycle is the only one.
     """
     check = _Check(signatures, judge, list(problems), needs_files)
@@ -70,6 +74,7 @@ def check_graph(
     flat = resolve_bypass(linked, signatures)
     needed = cull(flat, targets)
     checked = Graph({name: check.check_node(node, linked) for name, node in needed.items()})
+    check.problems.extend(inspect(checked))
     order = check.sort(needed)
     if check.matters(needed, linked):
         # A wrong link may be why a node looks unneeded, so now the others are checked as well.

@@ -597,6 +597,21 @@ def test_what_a_class_says_is_a_problem_like_others_and_it_is_not_asked_about_a_
     assert [problem.where for problem in caught.value.problems] == ["unet.unet_name", "positive.path", "sampler.model"]
 
 
+def test_what_is_seen_in_the_whole_graph_is_a_problem_like_others() -> None:
+    seen: list[Graph] = []
+
+    def inspect(graph: Graph) -> list[Problem]:
+        seen.append(graph)
+        return [Problem("input_does_not_fit", "positive.path", "does not fit")]
+
+    with pytest.raises(ConfigError) as caught:
+        check_config({"unet.unet_name": "xyz", "lora._bypass_": True}, inspect=inspect)
+    assert [problem.where for problem in caught.value.problems] == ["unet.unet_name", "positive.path"]
+    (graph,) = seen
+    assert "lora" not in graph
+    assert all(isinstance(link.output, int) for node in graph.values() for _, link in node.links)
+
+
 # Any graph
 
 KINDS = ["UNETLoader", "LoraLoaderModelOnly", "CFGNorm", "Any", "Twins", "EmptyLatent", "Nonsense"]

@@ -69,7 +69,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
 
 
 def save_cond(path: Path, value: float = 0.5) -> str:
-    torch.save([torch.full((1, 4, 8), value), {"reference_latents": [torch.zeros(1, 2)]}], path)
+    torch.save([torch.full((1, 4, 8), value), {"reference_latents": [torch.zeros(1, 16, 1, 2, 2)]}], path)
     return str(path)
 
 

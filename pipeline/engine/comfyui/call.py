@@ -19,6 +19,7 @@ from typing import Any
 from pipeline.engine.comfyui.catalog import find_lazy_check, find_validator
 from pipeline.engine.comfyui.lora_keys import LoraKeys
 from pipeline.engine.comfyui.objects import NodeObjects
+from pipeline.engine.comfyui.references import add_missing_frames
 from pipeline.engine.comfyui.returns import Answer, is_blocked, read_answer
 from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.engine.comfyui.start import ComfyUI
@@ -141,6 +142,7 @@ class NodeCaller:
         """Call the node's function; `sources` are the outputs of the nodes it is linked to, `key` says its content."""
         cls = self._classes[node.class_type]
         values, _, v3_data = self._read_inputs(node, cls, _Sources(sources))
+        values = add_missing_frames(node.name, values)
         batch = self._find_batch(node, values, key)
         if batch:
             values["latent_image"] = batch.repeat(values["latent_image"])

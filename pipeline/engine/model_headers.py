@@ -1,0 +1,180 @@
+"""What the headers of safetensors files tell of models, without reading a tensor.
+
+A header is the length of a JSON text, 8 bytes, and the text: dtype, shape and place of each tensor by its name.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.file_state import FileState
+
+SUFFIXES = (".safetensors", ".sft")
+MOST = 100_000_000  # bytes of a header, as the safetensors library has it
+PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
+"""Before the names of a diffusion model's tensors in checkpoints, and in files of the model alone."""
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+class ModelFileDamage(ValueError):
+    """A model file is not what it should be; the message says what it is."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a diffusion model takes; None where it is not known.
+
+    latent_channels, text_channels: of its latents and its conditionings. weights: the shapes of its weights by name,
+    without prefix; empty where ComfyUI names them otherwise for LoRAs than by one rule.
+    """
+
+    latent_channels: int | None = None
+    text_channels: int | None = None
+    weights: Shapes | None = None
+
+
+def read_shapes(path: str) -> Shapes:
+    """Return the shapes of the floating-point tensors of a safetensors file by name. Raises ModelFileDamage, OSError.
+
+    Tensors of other dtypes are left out: a quantized one (nvfp4, int8) has the shape of its packed form.
+    """
+    return _read_shapes(FileState.of(path))
+
+
+def find_page(path: str) -> str | None:
+    """Return what a file of any format is if a download left something else than a model; None if nothing is seen."""
+    with Path(path).open("rb") as file:
+        head = file.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "is an HTML page, not a model: the download gave a page to read or to log in. Fetch the file again"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the model itself. Run `git lfs pull`"
+    return "is empty (0 bytes). Fetch the file again" if not head and not Path(path).stat().st_size else None
+
+
+@functools.lru_cache(maxsize=256)
+def _read_shapes(state: FileState) -> Shapes:
+    again = "It is damaged, cut short or of another format. Fetch the file again"
+    with Path(state.path).open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MOST + 1
+        if length > MOST or length + 8 > state.size:
+            raise ModelFileDamage(f"is not a safetensors file, its header of {length} bytes cannot be. {again}")
+        text = file.read(length)
+    try:
+        entries = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
+        end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items() if _is_float(entry["dtype"])}
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        raise ModelFileDamage(f"is not a safetensors file, its header cannot be read. {again}") from None
+    if end > state.size:
+        raise ModelFileDamage(f"is cut short: it has {state.size} of {end} bytes. Fetch the file again")
+    return shapes
+
+
+def _is_float(dtype: str) -> bool:
+    return dtype in ("F64", "F32", "F16", "BF16") or dtype.startswith("F8_")
+
+
+def describe_model(shapes: Shapes) -> ModelFacts:
+    """Return what a diffusion model of these tensors takes; nothing is known of an unknown architecture.
+
+    The tensors that tell are those of ComfyUI's comfy/model_detection.py.
+    """
+    for prefix in PREFIXES:
+        own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+        for describe in (_describe_qwen_image, _describe_wan, _describe_flux, _describe_sd):
+            if facts := describe(own):
+                return facts
+    return ModelFacts()
+
+
+def _describe_qwen_image(shapes: Shapes) -> ModelFacts | None:
+    if not {"txt_norm.weight", "txt_in.weight", "img_in.weight", "proj_out.weight"} <= shapes.keys():
+        return None
+    if shapes["proj_out.weight"][0] != 64 or len(shapes["txt_norm.weight"]) != 1:  # Mage-Flow has 128
+        return None
+    if "transformer_blocks.0.attn.add_q_proj.weight" not in shapes:
+        return None
+    return ModelFacts(shapes["proj_out.weight"][0] // 4, shapes["txt_norm.weight"][0], shapes)
+
+
+def _describe_wan(shapes: Shapes) -> ModelFacts | None:
+    if (
+        not {"head.modulation", "head.head.weight", "patch_embedding.weight", "text_embedding.0.weight"}
+        <= shapes.keys()
+    ):
+        return None
+    # What it gives, since models for pictures to video take more channels than those of the latent.
+    patch = math.prod(shapes["patch_embedding.weight"][2:])
+    return ModelFacts(shapes["head.head.weight"][0] // patch, shapes["text_embedding.0.weight"][1], shapes)
+
+
+def _describe_flux(shapes: Shapes) -> ModelFacts | None:
+    blocks = {"double_blocks.0.img_attn.norm.key_norm.scale", "double_blocks.0.img_attn.norm.key_norm.weight"}
+    if not {"img_in.weight", "txt_in.weight"} <= shapes.keys() or not blocks & shapes.keys():
+        return None
+    gives = shapes.get("final_layer.linear.weight", (0,))[0]
+    return ModelFacts(16 if gives == 64 else None, shapes["txt_in.weight"][1])
+
+
+def _describe_sd(shapes: Shapes) -> ModelFacts | None:
+    if not {"input_blocks.0.0.weight", "out.2.weight"} <= shapes.keys():
+        return None
+    widths = {shape[1] for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")}
+    return ModelFacts(shapes["out.2.weight"][0], widths.pop() if len(widths) == 1 else None)
+
+
+def count_fitting(lora: Shapes, weights: Shapes) -> int:
+    """Return how many tensors of a LoRA, scales aside, fit a model with these weights by name and shape.
+
+    The names are those of comfy/lora.py and lora_convert.py for Qwen-Image and Wan, in any of their spellings: a name
+    that fits in one is taken to fit, so that 0 is a sure sign.
+    """
+    known = {_spell(name.removesuffix(".weight")): shape for name, shape in weights.items()}
+    longest = max((name.count("_") for name in known), default=0)
+    return sum(_fits(name, shape, known, longest) for name, shape in lora.items())
+
+
+BEGINNINGS = (
+    *("base_model_model_", "unet_", "lora_unet_", "lora_transformer_", "lycoris_", "transformer_", "diffusion_model_"),
+    *("model_diffusion_model_", "_"),
+)
+
+
+def _spell(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _fits(name: str, shape: Sequence[int], known: Shapes, longest: int) -> bool:
+    if name.endswith((".alpha", ".dora_scale")):  # of any shape of weight
+        return False
+    spelt: str | None = _spell(name)
+    while spelt is not None:
+        words = spelt.split("_")
+        for count in range(min(len(words), longest + 1), 0, -1):
+            target = known.get("_".join(words[:count]))
+            if target is not None:
+                return _fits_shape(words[count:], shape, target)
+        beginning = next((one for one in BEGINNINGS if spelt.startswith(one)), None)
+        spelt = None if beginning is None else spelt.removeprefix(beginning)
+    return False
+
+
+def _fits_shape(rest: Sequence[str], shape: Sequence[int], target: Sequence[int]) -> bool:
+    """Whether the halves of a LoRA have the sides of the weight; of other forms (LoKr, ...) the name is enough."""
+    if len(shape) != 2 or len(target) != 2:
+        return True
+    kind = "_".join(rest)
+    if kind in ("lora_down_weight", "lora_A_weight", "lora_A_default_weight", "lora_A"):
+        return shape[1] == target[1]
+    if kind in ("lora_up_weight", "lora_B_weight", "lora_B_default_weight", "lora_B"):
+        return shape[0] == target[0]
+    return True
