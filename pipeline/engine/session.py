@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pipeline.engine.cache_policy import CachePolicy
 from pipeline.engine.comfyui.call import NodeCaller
 from pipeline.engine.comfyui.catalog import Catalog
-from pipeline.engine.comfyui.facts import describe_code, describe_comfyui, describe_variable
+from pipeline.engine.comfyui.facts import describe_codes, describe_comfyui
 from pipeline.engine.comfyui.lora_keys import lora_keys_counted
 from pipeline.engine.comfyui.named_files import MOST_FILES, FileFinder
 from pipeline.engine.comfyui.node_code import read_code
@@ -179,25 +179,9 @@ class Session:
     def describe(self, checked: CheckedGraph) -> dict[str, str]:
         """Return what is known of this ComfyUI, of its packs and of the code of the graph's nodes, as facts of a record
         by dotted path."""
-        root = self.comfyui.installation.path
         sources = {node.class_type: self._catalog.find_code(node.class_type) for node in checked.graph.values()}
-        packs = {f"pack.{path.stem}": path for path in self._catalog.list_foreign_packs()}
-        codes = {f"code.{name}": read_code(path, root) for name, path in sources.items() if path}
-        codes |= {f"{name}.code": read_code(path, root) for name, path in packs.items()}
-        facts = {name: code.sha256 for name, code in codes.items()}
-        # Nobody can say whether it is the same another time, so it is never equal.
-        facts |= {f"code.{name}": f"unknown {uuid.uuid4().hex}" for name, path in sources.items() if path is None}
-        facts |= {name: describe_code(path) for name, path in packs.items()}
-        imported = dict(package for code in codes.values() for package in code.packages.items())
-        if imported:
-            facts["pack.all.packages"] = ", ".join(f"{name} {version}" for name, version in sorted(imported.items()))
-        variables = {name for code in codes.values() for name in code.variables}
-        return {
-            **describe_comfyui(self.comfyui),
-            **facts,
-            **{f"env.{name}": describe_variable(name) for name in sorted(variables) if name in os.environ},
-            "process.order": str(self._begun),
-        }
+        codes = describe_codes(sources, self._catalog.list_foreign_packs(), self.comfyui.installation.path)
+        return {**describe_comfyui(self.comfyui), **codes, "process.order": str(self._begun)}
 
     def _find_models(self, node: Node, signature: Signature) -> dict[str, str]:
         return {key: str(path) for key, path in self._files.find(node, signature).models.items()}

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import sys
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.engine.comfyui.node_code import find_variables, list_core_files
+from pipeline.engine.comfyui.node_code import find_variables, list_core_files, read_code
 from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.git import is_checkout, read_checkout
 
@@ -35,6 +37,25 @@ def describe_comfyui(comfyui: ComfyUI) -> dict[str, str]:
         "device.type": comfyui.device.partition(":")[0],
         **{f"env.{name}": describe_variable(name) for name in variables if name in os.environ},
     }
+
+
+def describe_codes(sources: Mapping[str, Path | None], packs: Sequence[Path], root: Path) -> dict[str, str]:
+    """Return facts on the code of node classes and of packs, by dotted path, and on what that code reads.
+
+    `sources` has the file or folder of each class_type, None where nothing tells it; `root` is ComfyUI's folder.
+    """
+    named = {f"pack.{path.stem}": path for path in packs}
+    codes = {f"code.{name}": read_code(path, root) for name, path in sources.items() if path}
+    codes |= {f"{name}.code": read_code(path, root) for name, path in named.items()}
+    facts = {name: code.sha256 for name, code in codes.items()}
+    # Nobody can say whether it is the same another time, so it is never equal.
+    facts |= {f"code.{name}": f"unknown {uuid.uuid4().hex}" for name, path in sources.items() if path is None}
+    facts |= {name: describe_code(path) for name, path in named.items()}
+    imported = dict(package for code in codes.values() for package in code.packages.items())
+    if imported:
+        facts["pack.all.packages"] = ", ".join(f"{name} {version}" for name, version in sorted(imported.items()))
+    variables = sorted({name for code in codes.values() for name in code.variables})
+    return facts | {f"env.{name}": describe_variable(name) for name in variables if name in os.environ}
 
 
 def describe_code(path: Path) -> str:
