@@ -294,3 +294,28 @@ def test_an_error_that_is_kept_until_the_end_of_the_sweep_holds_no_models():
     assert models[0]() is not None
     _let_go(caught.value)
     assert models[0]() is None
+
+
+def test_what_is_wrong_with_results_stands_in_the_record_and_on_the_sheet_also_of_jobs_that_are_reused(
+    run_sweep, tmp_path
+):
+    """shift=0 makes the sampler divide by zero: the latent of that job is NaN."""
+    sweep = ["lora._bypass_=true,false", "auraflow.shift=0.0,3.0", "sampler.steps=1"]
+    for _ in range(2):
+        done, folder = run_sweep(*sweep)
+        assert done.returncode == 0, done.stderr
+        page = (folder / "contact_sheet.html").read_text()
+        assert page.count('class="mark">not finite<') == 2
+        assert "<h1>lora=off,on shift=0.0,3.0</h1>" in page
+        shutil.rmtree(folder)
+    assert "recorded already" in done.stderr
+    client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("latentgrid").experiment_id])
+    tags = {run.info.run_name: run.data.tags.get("not_finite", "") for run in runs}
+    assert {name for name, tag in tags.items() if tag} == {"lora=off shift=0.0", "lora=on shift=0.0"}
+    assert tags.keys() == {
+        "lora=off,on shift=0.0,3.0",
+        *(f"lora={lora} shift={shift}" for lora in ("off", "on") for shift in (0.0, 3.0)),
+    }
+    failed, _ = run_sweep(*sweep, "run.objective=latent/sampler/std")
+    assert "'latent/sampler/std' says nothing, because values are NaN or infinite: sampler (" in failed.stderr

@@ -105,6 +105,36 @@ def read_page(folder: Path) -> PageReader:
     return PageReader((folder / "contact_sheet.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("has_picture", [True, False])
+def test_a_mark_stands_on_the_cell_and_the_rest_of_it_shows_as_before(tmp_path, paint, has_picture):
+    jobs = make_grid()
+    sheet = make_sheet(jobs)
+    for job in jobs:
+        mark = "not finite" if job.number == 1 else ""
+        picture = paint(RED) if has_picture or job.number != 1 else None
+        sheet.place(job.number, picture, "finished", {"not finite": "sampler 12.5 %"} if mark else {}, mark)
+    path, _ = sheet.write(tmp_path / "out")
+    cells = read_cells(path, jobs, "steps=2,4 seed=1,2,3", (80, 80))
+    assert all(is_plain(cells[number], RED) for number in (0, 2, 3, 4, 5))
+    colours = {colour for _, colour in cells[1].getcolors()}
+    assert (0xC0, 0x36, 0x2C) in colours  # the text of a failure
+    assert not has_picture or is_plain(cells[1].crop((0, 0, 80, 40)), RED)
+    page = read_page(tmp_path / "out")
+    marked = [place for place, text in page.places.items() if "not finite" in text]
+    assert marked == ["0,1"]
+    assert "sampler 12.5 %" in page.places["0,1"]
+
+
+def test_a_mark_outlasts_a_sheet_that_is_drawn_anew(tmp_path, paint):
+    jobs = make_grid()
+    sheet = make_sheet(jobs)
+    sheet.place(1, paint(RED), "reused", {}, "not finite")
+    sheet.extend(find_axes([job.overrides for job in jobs]), jobs)
+    path, _ = sheet.write(tmp_path / "out")
+    cell = read_cells(path, jobs, "steps=2,4 seed=1,2,3", (80, 80))[1]
+    assert not is_plain(cell, RED)
+
+
 def test_pictures_stand_where_the_layout_says(tmp_path, paint):
     jobs = make_grid()
     sheet = make_sheet(jobs)
