@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,3 +27,31 @@ class FileState:
         """Return the state of a file now. Raises OSError."""
         status = Path(path).stat()
         return cls(str(Path(path).resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def walk_files(folder: str | Path, skipped: frozenset[str] = frozenset(), hidden: bool = True) -> Iterator[str]:
+    """Yield the files below a folder by their places in it, sorted within each folder; links to folders are followed.
+
+    Folders named in `skipped` are left out, and without `hidden` those whose names begin with a dot. A link that leads
+    back to a folder above it ends there. What cannot be listed has no files.
+    """
+    yield from _walk(os.path.realpath(folder), "", skipped, hidden, ())
+
+
+def _walk(
+    folder: str, inner: str, skipped: frozenset[str], hidden: bool, above: tuple[tuple[int, int], ...]
+) -> Iterator[str]:
+    try:
+        status = Path(folder).stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if not entry.is_dir():
+            if entry.is_file():
+                yield inner + entry.name
+        elif entry.name not in skipped and (hidden or not entry.name.startswith(".")):
+            yield from _walk(entry.path, f"{inner}{entry.name}/", skipped, hidden, (*above, here))

@@ -11,6 +11,7 @@ the graph by the content keys of its nodes, files by the sha256 in the record.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ TELLS_NOTHING = re.compile(r"process\.command|identity|cell|writer|error|linked_
 """Facts and tags that differ between runs anyway."""
 
 
+@functools.lru_cache(4096)
 def find_kind(fact: str) -> FactKind | None:
     """Return the first row that a fact matches; None if it changes no result (host name, order, cache)."""
     return next((kind for kind in KINDS if re.fullmatch(kind.pattern, fact)), None)

@@ -21,7 +21,7 @@ MEMORY = "file_states.sqlite"
 AT_HAND = 1000
 """Files whose hashes need not be looked up: a service sees new ones without end."""
 TABLE = """CREATE TABLE IF NOT EXISTS states (
-    path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, sha256 TEXT)"""
+    path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode TEXT, sha256 TEXT)"""
 SETTLED_NS = 1_000_000_000
 """How old a change must be for a hash to be remembered: file systems count time in steps of up to some milliseconds,
 so two changes within one step leave the same state."""
@@ -59,7 +59,7 @@ class FileHashes:
     def _recall(self, state: FileState) -> str | None:
         found = self._ask(
             "SELECT sha256 FROM states WHERE path = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?",
-            astuple(state),
+            _write(state),
         )
         return str(found[0][0]) if found else None
 
@@ -70,8 +70,8 @@ class FileHashes:
                 return None
         except OSError:
             return None
-        if time.time_ns() - max(state.mtime_ns, state.ctime_ns) > SETTLED_NS:
-            self._ask("REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?)", (*astuple(state), found))
+        if _is_settled(state):
+            self._ask("REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?)", (*_write(state), found))
         return found
 
     def _ask(self, statement: str, values: Sequence[Any]) -> list[Any]:
@@ -81,7 +81,7 @@ class FileHashes:
             with contextlib.closing(sqlite3.connect(self._memory, timeout=WAIT_S)) as memory, memory:
                 memory.execute(TABLE)
                 return memory.execute(statement, values).fetchall()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, OverflowError, ValueError) as error:  # a path that is no Unicode, say
             self._give_up(error)
             return []
 
@@ -92,6 +92,17 @@ class FileHashes:
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             with contextlib.suppress(OSError):  # "file is not a database", "database disk image is malformed"
                 self._memory.unlink()
+
+
+def _write(state: FileState) -> tuple[Any, ...]:
+    path, *numbers, inode = astuple(state)
+    return (path, *numbers, str(inode))  # some network file systems use all 64 bits
+
+
+def _is_settled(state: FileState) -> bool:
+    """Whether a change now would show in the state. A modification time in the future was set by somebody."""
+    now = time.time_ns()
+    return now - state.ctime_ns > SETTLED_NS and not 0 <= now - state.mtime_ns <= SETTLED_NS
 
 
 def hash_file(path: Path) -> str:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
 import re
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.engine.comfyui.node_code import find_variables, list_core_files, read_code
+from pipeline.engine.comfyui.node_code import read_code, read_core
 from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.git import is_checkout, read_checkout
-
-CORE = ("comfy", "comfy_api", "comfy_config", "comfy_execution", "utils")
-"""ComfyUI's folders of code that nodes share; the modules of nodes are told one by one."""
 
 SECRET = re.compile(r"key|token|secret|passw|auth|credential", re.IGNORECASE)
 """Names of environment variables whose values are not to be recorded."""
@@ -26,16 +23,16 @@ SECRET = re.compile(r"key|token|secret|passw|auth|credential", re.IGNORECASE)
 def describe_comfyui(comfyui: ComfyUI) -> dict[str, str]:
     """Where the code is from and what it is, and what was chosen when it started, by dotted path."""
     attention = sys.modules.get("comfy.ldm.modules.attention")
-    code, variables = _read_core(comfyui.installation.path)
+    core = read_core(comfyui.installation.path)
     return {
         "comfyui.source": comfyui.installation.source,
         "comfyui.commit": describe_code(comfyui.installation.path),
-        "comfyui.code": code,
+        "comfyui.code": core.sha256,
         "comfyui.args": json.dumps(comfyui.settings.args, sort_keys=True, default=str),
         "comfyui.attention": getattr(getattr(attention, "optimized_attention", None), "__name__", "unknown"),
         "comfyui.vram_state": comfyui.model_management.vram_state.name,
         "device.type": comfyui.device.partition(":")[0],
-        **{f"env.{name}": describe_variable(name) for name in variables if name in os.environ},
+        **{f"env.{name}": describe_variable(name) for name in sorted(core.variables) if name in os.environ},
     }
 
 
@@ -44,7 +41,7 @@ def describe_codes(sources: Mapping[str, Path | None], packs: Sequence[Path], ro
 
     `sources` has the file or folder of each class_type, None where nothing tells it; `root` is ComfyUI's folder.
     """
-    named = {f"pack.{path.stem}": path for path in packs}
+    named = {f"pack.{name}": path for name, path in _name_apart(packs)}
     codes = {f"code.{name}": read_code(path, root) for name, path in sources.items() if path}
     codes |= {f"{name}.code": read_code(path, root) for name, path in named.items()}
     facts = {name: code.sha256 for name, code in codes.items()}
@@ -58,6 +55,14 @@ def describe_codes(sources: Mapping[str, Path | None], packs: Sequence[Path], ro
     return facts | {f"env.{name}": describe_variable(name) for name in variables if name in os.environ}
 
 
+def _name_apart(packs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """Name packs after their folders or files; of several that have one name each gets a number."""
+    counts = Counter[str]()
+    for path in packs:
+        counts[path.stem] += 1
+        yield (path.stem if counts[path.stem] == 1 else f"{path.stem}~{counts[path.stem]}"), path
+
+
 def describe_code(path: Path) -> str:
     """The git commit of a folder of code that is a checkout of its own; else `none`."""
     found = read_checkout(path) if path.is_dir() and is_checkout(path) else {}
@@ -69,16 +74,3 @@ def describe_variable(name: str) -> str:
     """Return the value of an environment variable; of one that may be a secret only a part of its sha256."""
     value = os.environ[name]
     return f"sha256 {hashlib.sha256(value.encode()).hexdigest()[:12]}" if SECRET.search(name) else value
-
-
-@functools.cache
-def _read_core(root: Path) -> tuple[str, tuple[str, ...]]:
-    """The sha256 of ComfyUI's core, and the environment variables that it reads."""
-    digest = hashlib.sha256()
-    variables: set[str] = set()
-    for file in list_core_files(root, CORE):
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
-        if file.suffix == ".py":
-            variables |= find_variables(content)
-    return digest.hexdigest(), tuple(sorted(variables))

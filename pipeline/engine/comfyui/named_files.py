@@ -7,24 +7,29 @@ result be reused although what it was made from has changed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from pipeline.file_state import walk_files
 from pipeline.graph.model import Link, Node
 from pipeline.graph.signature import Signature
 
 MOST_FILES = 1000
 """Files of one folder that are looked at; of a larger one nobody can say cheaply whether it is still the same."""
 
-IN_TEXT = {"embeddings": re.compile(r"embedding:\s*([^\s,()\[\]<>:]+)"), "loras": re.compile(r"<lora:([^:>]+)")}
+IN_TEXT = {
+    "embeddings": re.compile(r"embedding:\s*((?:\\[()]|[^\s,()\[\]<>:])+)"),
+    "loras": re.compile(r"<lora:([^:>]+)"),
+}
 """How texts name model files, by model folder: as in ComfyUI's `SDTokenizer.tokenize_with_weights` (comfy/sd1_clip.py),
 and as prompt nodes of many packs do."""
 
 MODEL_SUFFIXES = frozenset((".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".pkl", ".bin", ".gguf", ".onnx"))
-FOLDER_INPUT = re.compile(r"dir|folder|path", re.IGNORECASE)
+FOLDER_INPUT = re.compile(r"dir|folder|path|file", re.IGNORECASE)
 OUTPUT_INPUT = re.compile(r"prefix", re.IGNORECASE)
 
 
@@ -58,16 +63,15 @@ class FileFinder:
             is_choice = bool(signature.folders and spec and spec.choices)
             for text in _list_texts(value):
                 found = dict(self._find_choice(text, signature.folders)) if is_choice else {}
-                found |= self._find_in_text(text)
-                if not is_choice and not found and PurePath(text).suffix.lower() in MODEL_SUFFIXES:
-                    found |= self._find_anywhere(text)
-                models |= {_join(name, label): path for label, path in found.items()}
-                if not is_choice:
-                    others = self._find_input(name, text)
-                    if len(others) > MOST_FILES:
-                        countless.append(name)
-                    else:
-                        inputs |= {_join(name, label): path for label, path in others.items()}
+                if not found and PurePath(text).suffix.lower() in MODEL_SUFFIXES:
+                    found = self._find_anywhere(text)
+                # A class that lists model folders may have other lists of files as well.
+                others = {} if found else self._find_input(name, text)
+                if max(len(found), len(others)) > MOST_FILES:
+                    countless.append(name)
+                    found, others = {}, {}
+                models |= {_join(name, label): path for label, path in {**found, **self._find_in_text(text)}.items()}
+                inputs |= {_join(name, label): path for label, path in others.items()}
         return NamedFiles(models, inputs, tuple(countless))
 
     def _find_choice(self, text: str, folders: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
@@ -80,20 +84,23 @@ class FileFinder:
                 continue
             for root in map(Path, self._folder_paths.get_folder_paths(folder)):
                 if text and (root / text).is_dir():
-                    yield from _list_folder(root / text).items()
-            for file in self._folder_paths.get_filename_list(folder):
-                if text and file.startswith((f"{text}_", f"{text}.")):
-                    yield file, Path(self._folder_paths.get_full_path(folder, file))
+                    yield from ((f"{folder}/{place}", path) for place, path in _list_folder(root / text).items())
+            named = [file for file in self._folder_paths.get_filename_list(folder) if file.startswith(_continue(text))]
+            yield from self._locate(folder, named).items()
 
     def _find_in_text(self, text: str) -> dict[str, Path]:
-        found = {}
+        found: dict[str, Path] = {}
         for folder, pattern in IN_TEXT.items():
             for named in pattern.findall(text):
-                for file in self._folder_paths.get_filename_list(folder):
-                    path = PurePath(file)
-                    if named in (file, path.with_suffix("").as_posix(), path.name, path.stem):
-                        found[f"{folder}/{file}"] = Path(self._folder_paths.get_full_path(folder, file))
+                names = {named, named.replace("\\(", "(").replace("\\)", ")")}
+                listed = self._folder_paths.get_filename_list(folder)
+                found |= self._locate(folder, [file for file in listed if names & _list_names(file)])
         return found
+
+    def _locate(self, folder: str, files: list[str]) -> dict[str, Path]:
+        """Files of a model folder by name; a link that leads nowhere is left out, as ComfyUI does."""
+        paths = {file: self._folder_paths.get_full_path(folder, file) for file in files}
+        return {f"{folder}/{file}": Path(path) for file, path in paths.items() if path}
 
     def _find_anywhere(self, text: str) -> dict[str, Path]:
         """A model file that a text names without being a choice of its class."""
@@ -102,21 +109,46 @@ class FileFinder:
         return {f"{folder}/{text}": Path(path) for folder, path in paths.items() if path}
 
     def _find_input(self, name: str, text: str) -> dict[str, Path]:
-        """The file or folder that a text names: absolute, or in the working directory, or in ComfyUI's input directory.
+        """The files and folders that the lines of a text name: absolute, in the working directory, and in ComfyUI's
+        input directory; in both, because nobody knows where the class looks first.
 
         A plain word is taken for what it says: a prompt may happen to be the name of something.
         """
-        is_path = "/" in text or "\\" in text or text.startswith("~")
-        if "\n" in text or not text.strip() or not (PurePath(text).suffix or is_path or FOLDER_INPUT.search(name)):
-            return {}
-        for locate in (lambda text: Path(text).expanduser(), self._folder_paths.get_annotated_filepath):
+        found: dict[str, Path] = {}
+        for number, line in enumerate(map(str.strip, text.splitlines())):
+            # A separator by itself is no path: nodes that join texts take it.
+            is_path = bool(line.strip("/\\~.")) and ("/" in line or "\\" in line or line.startswith("~"))
+            if line and (is_path or PurePath(line).suffix or FOLDER_INPUT.search(name)):
+                for label, path in self._find_path(line, not OUTPUT_INPUT.search(name)).items():
+                    found[_join(str(number), label) if number else label] = path
+        return found
+
+    def _find_path(self, text: str, may_be_folder: bool) -> dict[str, Path]:
+        paths: dict[Path, str] = {}
+        for label, locate in (("", _expand), ("input", self._folder_paths.get_annotated_filepath)):
             with contextlib.suppress(OSError, ValueError, RuntimeError):  # no path at all, or none of that directory
                 path = Path(locate(text)).resolve()
-                if path.is_file():
-                    return {"": path}
-                if path.is_dir() and not OUTPUT_INPUT.search(name):
-                    return _list_folder(path)
-        return {}
+                if path.is_file() or (path.is_dir() and may_be_folder):
+                    paths.setdefault(path, label if paths else "")
+        found: dict[str, Path] = {}
+        for path, label in paths.items():
+            places = {"": path} if path.is_file() else _list_folder(path)
+            found |= {_join(label, place) if label and place else label or place: one for place, one in places.items()}
+        return found
+
+
+def _expand(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _continue(text: str) -> tuple[str, ...]:
+    return (f"{text}_", f"{text}.") if text else ()
+
+
+def _list_names(file: str) -> set[str]:
+    """How a text may name a file of a model folder."""
+    path = PurePath(file)
+    return {file, path.with_suffix("").as_posix(), path.name, path.stem}
 
 
 def _list_texts(value: Any) -> Iterator[str]:
@@ -133,13 +165,7 @@ def _list_texts(value: Any) -> Iterator[str]:
 
 def _list_folder(folder: Path) -> dict[str, Path]:
     """The files below a folder by their place in it; one more than `MOST_FILES` if there are more."""
-    found: dict[str, Path] = {}
-    for path in folder.rglob("*"):
-        if len(found) > MOST_FILES:
-            break
-        if path.is_file():
-            found[path.relative_to(folder).as_posix()] = path
-    return found
+    return {place: folder / place for place in itertools.islice(walk_files(folder), MOST_FILES + 1)}
 
 
 def _join(name: str, label: str) -> str:

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from pipeline.engine.comfyui.locate import Installation, find_comfyui
+from pipeline.engine.comfyui.node_code import read_core
 from pipeline.engine.comfyui.server_stand_in import install_server_stand_in
 from pipeline.engine.comfyui.settings import ComfyUISettings
 from pipeline.errors import ComfyUIError, ConfigError, Problem, did_you_mean
@@ -97,6 +99,8 @@ def _start(settings: ComfyUISettings) -> ComfyUI:
     log.info("ComfyUI %s (%s): %s", installation.version, installation.source, installation.path)
     _check_module_names(installation.path)
     sys.path.insert(0, str(installation.path))
+    # Beside the imports, which take seconds; all records need it.
+    threading.Thread(target=read_core, args=(installation.path,), name="latentgrid-core", daemon=True).start()
     with _root_logger_kept():
         try:
             return _import_comfyui(installation, settings)
