@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import psutil
 
 from pipeline.engine.cache_policy import CachePolicy
 from pipeline.engine.comfyui.call import NodeOutputs
+from pipeline.engine.seal import list_storages, make_seal
 
 GB = 1024**3
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Held:
+    """Outputs, the folder that an output node wrote into, and the memory of their tensors.
+
+    seal: what they were when they were sealed, None if they are not; readers: the class_types that have read them since
+    they were last found intact.
+    """
+
     outputs: NodeOutputs
     folder: str | None
+    storages: frozenset[int]
+    seal: object = None
+    readers: set[str] = field(default_factory=set)
 
 
 class OutputCache:
@@ -25,6 +36,8 @@ class OutputCache:
     def __init__(self) -> None:
         self.policy = CachePolicy()
         self._held: dict[str, _Held] = {}
+        self._storages: Counter[int] = Counter()  # how many of the held outputs have a memory
+        self._readers: dict[int, set[str]] = {}  # the class_types that were given a memory
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._held)
@@ -36,8 +49,46 @@ class OutputCache:
 
     def put(self, key: str, outputs: NodeOutputs, folder: str | None = None) -> None:
         """Hold outputs; `folder` is where an output node wrote."""
-        self._held.pop(key, None)
-        self._held[key] = _Held(outputs, folder)
+        self.drop(key)
+        self._held[key] = _Held(outputs, folder, frozenset(list_storages(outputs.outputs)))
+        self._storages.update(self._held[key].storages)
+
+    def is_shared(self, key: str) -> bool:
+        """Whether tensors of the outputs of `key` have their memory in common with other held outputs."""
+        return any(self._storages[one] > 1 for one in self._held[key].storages)
+
+    def seal(self, key: str) -> None:
+        """Note what the outputs of `key` are, so that `is_intact` can tell whether they were changed since."""
+        held = self._held[key]
+        if held.seal is None:
+            held.seal = make_seal(held.outputs.outputs)
+
+    def find_changers(self, key: str, reader: str | None = None) -> set[str] | None:
+        """Return the class_types of which one has changed the outputs of `key` since they were sealed.
+
+        None if they are intact, or were not sealed. `reader` is the class_type that reads them next.
+        """
+        held = self._held[key]
+        if held.seal is not None and held.seal != make_seal(held.outputs.outputs):
+            return held.readers.union(*(self._readers.get(one, ()) for one in held.storages))
+        held.readers = {reader} if reader else set()
+        for one in held.storages:
+            # What is handed on as it is has the memory of other outputs, whose readers may change it too.
+            before = self._readers.get(one, set()) if self._storages[one] > 1 else set()
+            self._readers[one] = before | held.readers
+        return None
+
+    def drop_changed(self, key: str) -> None:
+        """Release the outputs of `key`, and all others whose tensors have their memory in common with them."""
+        changed = self._held[key].storages
+        self.drop(key)
+        for other in [other for other, held in self._held.items() if held.storages & changed]:
+            self.drop(other)
+
+    def drop_written(self) -> None:
+        """Release the outputs of output nodes, so that they write again."""
+        for key in [key for key, held in self._held.items() if held.folder is not None]:
+            self.drop(key)
 
     def touch(self, key: str) -> None:
         """Note that outputs are used."""
@@ -46,31 +97,42 @@ class OutputCache:
 
     def drop(self, key: str) -> None:
         """Let go of the outputs of `key`, if they are held."""
-        self._held.pop(key, None)
+        if held := self._held.pop(key, None):
+            self._storages.subtract(held.storages)
+            self._forget_storages(held.storages)
 
     def retain(self, wanted: Callable[[str], bool]) -> None:
         """Let go of all outputs but the wanted."""
-        self._held = {key: held for key, held in self._held.items() if wanted(key)}
+        for key in [key for key in self._held if not wanted(key)]:
+            self.drop(key)
 
     def trim(self, used: Container[str]) -> None:
         """Of `lru`, let go of outputs beyond its size, but of none that is `used`; those not used for longest first."""
         if self.policy.name == "lru":
             spare = [key for key in self._held if key not in used]
             for key in spare[: max(0, len(self._held) - self.policy.size)]:
-                del self._held[key]
+                self.drop(key)
 
     def relieve(self, readers: Mapping[str, int]) -> None:
         """Of `all`, let go of outputs that nothing waits to read while memory is short; the longest unused first."""
         if self.policy.name != "all" or _has_memory():
             return
         for key in [key for key in self._held if not readers.get(key)]:
-            del self._held[key]
+            self.drop(key)
             if _has_memory():
                 break
 
     def clear(self) -> None:
         """Let go of everything."""
         self._held.clear()
+        self._storages.clear()
+        self._readers.clear()
+
+    def _forget_storages(self, storages: Iterable[int]) -> None:
+        for one in storages:
+            if self._storages[one] <= 0:
+                del self._storages[one]
+                self._readers.pop(one, None)
 
 
 def _has_memory() -> bool:

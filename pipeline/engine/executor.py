@@ -5,6 +5,7 @@ The executor knows order, cache, release and events. What a node is and how it i
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,7 +19,7 @@ from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.engine.expansion import Offspring
 from pipeline.engine.graph_run import Door, GraphRun
 from pipeline.engine.keys import Identify, make_key
-from pipeline.engine.run_outputs import RunOutputs
+from pipeline.engine.run_outputs import OutputsChanged, RunOutputs
 from pipeline.engine.source_facts import SourceFacts
 from pipeline.errors import CycleError, NodeError
 from pipeline.events import Listener, RunStarted
@@ -26,6 +27,10 @@ from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Node
 from pipeline.graph.order import sort_nodes
 from pipeline.graph.signature import Signature
+
+log = logging.getLogger(__name__)
+
+MOST_RESTARTS = 20  # of a run whose nodes change their inputs, one for each class_type; then it fails
 
 IsReadLater: TypeAlias = Callable[[str], bool]
 
@@ -69,6 +74,7 @@ class Executor:
         self._read_signatures = read_signatures
         self._offspring = Offspring()
         self._source_facts = SourceFacts()
+        self._changers: set[str] = set()  # class_types that change their inputs in place
         self.cache = OutputCache()
 
     async def run(
@@ -84,7 +90,42 @@ class Executor:
         `is_read_later` tells which keys later runs will read: just their outputs stay, all others are released as
         soon as nothing in this run reads them; but policy `none` keeps nothing, and `all` everything. An output node
         need not run again only if it wrote into `output_folder` before.
+
+        A node that changes its input in place is given copies from then on, and the run begins again with what it has
+        not touched: each node reads outputs as their node made them.
         """
+        caller.changers = self._changers
+        for _ in range(MOST_RESTARTS):
+            try:
+                return await self._run_once(checked, caller, listen, is_read_later, output_folder)
+            except OutputsChanged as found:
+                changed = found
+                self._note_change(checked, changed)
+        node = checked.graph.get(changed.name)
+        message = "its outputs are changed after they were made, each time anew. Leave out the node that does it"
+        raise NodeError(changed.name, node.class_type if node else "", {}, message)
+
+    def _note_change(self, checked: CheckedGraph, changed: OutputsChanged) -> None:
+        new = changed.changers - self._changers
+        for class_type in sorted(new):
+            named = [name for name, node in checked.graph.items() if node.class_type == class_type]
+            said = f"{' or '.join(named)} ({class_type})" if named else class_type
+            log.warning("%s changes the outputs of %s in place. It gets copies from now on", said, changed.name)
+        if not new:
+            log.warning("the outputs of %s were changed after they were made, so it runs again", changed.name)
+        self._changers |= new
+        self.cache.drop_changed(changed.key)
+        self.cache.drop_written()  # the record of a run that begins again is without the files of before
+
+    async def _run_once(
+        self,
+        checked: CheckedGraph,
+        caller: NodeCaller,
+        listen: Listener,
+        is_read_later: IsReadLater | None,
+        output_folder: str,
+    ) -> Execution:
+        """Run the graph; raises OutputsChanged when a node is found to have changed the outputs of another one."""
         began = time.perf_counter()
         graph = [(name, node.class_type) for name, node in checked.graph.items()]
         children = self._offspring.keep(graph)
@@ -108,7 +149,10 @@ class Executor:
 
         try:
             await run.run()
-            outputs = {name: found for name in checked.targets if (found := held.find(name))}
+            outputs = {name: held.get(name) for name in checked.targets if held.find(name)}
+        except OutputsChanged:
+            await run.cancel()
+            raise
         except NodeError as error:
             error.executed, error.cached = tuple(run.executed), list_cached()
             raise

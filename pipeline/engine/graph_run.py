@@ -15,7 +15,7 @@ from pipeline.engine.comfyui.call import Call, NodeCaller, NodeOutputs
 from pipeline.engine.comfyui.returns import Answer
 from pipeline.engine.describe import describe_inputs
 from pipeline.engine.expansion import Offspring, find_result_links, merge_results
-from pipeline.engine.run_outputs import RunOutputs, list_sources
+from pipeline.engine.run_outputs import OutputsChanged, RunOutputs, list_sources
 from pipeline.engine.schedule import Schedule
 from pipeline.engine.source_facts import SourceFacts
 from pipeline.errors import CycleError, NodeError, PipelineError, RunInterrupted
@@ -109,6 +109,12 @@ class GraphRun:
             if signature.shows_when_cached and name in self._outputs.keys and name not in self.ui:
                 self._show(name)
 
+    async def cancel(self) -> None:
+        """End the async nodes that are still under way."""
+        for task in self._pending:
+            task.cancel()
+        await asyncio.gather(*self._pending, return_exceptions=True)
+
     def _forget_blocked(self) -> None:
         """Let nothing that came of a blocker with a message be taken for known by a later run, which must fail too."""
         self._outputs.forget(find_dependents(self._nodes, self._blockers))
@@ -116,7 +122,7 @@ class GraphRun:
     async def _try(self, name: str, work: Awaitable[None]) -> None:
         try:
             await work
-        except NodeError:
+        except (NodeError, OutputsChanged):
             raise
         except Exception as error:
             raise self._explain(name, error) from error
@@ -147,10 +153,10 @@ class GraphRun:
         if name not in self.executed:
             self.executed[name] = None
             self._listen(NodeStarted(name, node.class_type))
-        if self._ask(name, await self._caller.find_wanted(node, self._sources(name))):
+        sources = self._sources(name)
+        if self._ask(name, await self._caller.find_wanted(node, sources)):
             self._add_seconds(name, began)
             return None
-        sources = self._sources(name)
         self._door.source_facts.see(self._nodes, self._signatures, sources, self._outputs.keys)
         call = await self._caller.call(node, sources, self._outputs.keys[name])
         if call.blocked:
@@ -229,7 +235,9 @@ class GraphRun:
         given: list[NodeOutputs] = []
 
         def fetch(link: Link) -> list[Any]:
-            given.append(self._outputs.get(link.node))
+            given.append(self._outputs.get(link.node, self._nodes[name].class_type))
+            if int(link.output) >= len(given[-1].outputs):
+                self._refuse_missing(link, name)
             return given[-1].outputs[int(link.output)]
 
         outputs = merge_results(answer.parts, [output.is_list for output in self._signatures[name].outputs], fetch)
@@ -279,7 +287,18 @@ class GraphRun:
                 raise ValueError(f"is linked to {link}, but there is no node {link.node!r}")
 
     def _sources(self, name: str) -> dict[str, NodeOutputs]:
-        return {source: self._outputs.get(source) for source in self._joined[name]}
+        node = self._nodes[name]
+        sources = {source: self._outputs.get(source, node.class_type) for source in self._joined[name]}
+        for _, link in node.links:
+            if link.node in sources and int(link.output) >= len(sources[link.node].outputs):
+                self._refuse_missing(link, name)
+        return sources
+
+    def _refuse_missing(self, link: Link, reader: str) -> None:
+        """Raise the error of a node that gave fewer outputs than it declares; ComfyUI would give None to what reads."""
+        given, declared = len(self._outputs.get(link.node).outputs), self._signatures[link.node].outputs
+        message = f"returned {given} of its {len(declared)} outputs, but {reader} reads {link}"
+        raise self._explain(link.node, ValueError(message))
 
     def _leave(self, name: str) -> None:
         """A node is done with what it read."""

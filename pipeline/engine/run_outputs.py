@@ -11,6 +11,14 @@ from pipeline.graph.model import Node
 from pipeline.graph.signature import Signature
 
 
+class OutputsChanged(Exception):
+    """The outputs of the node `name` were changed in place, by a node of one of the class_types `changers`."""
+
+    def __init__(self, name: str, key: str, changers: set[str]):
+        super().__init__(name)
+        self.name, self.key, self.changers = name, key, changers
+
+
 class RunOutputs:
     """The outputs of a run's nodes, by name. `keys` has the content keys, `readers` counts who will read each key.
 
@@ -39,23 +47,32 @@ class RunOutputs:
         """The outputs of a node, if they are held and good for this run."""
         return self._cache.find(self.keys[name], self._folder_of(name))
 
-    def get(self, name: str) -> NodeOutputs:
-        """The outputs of a node that are held for a reader."""
+    def get(self, name: str, reader: str | None = None) -> NodeOutputs:
+        """Return the outputs of a node that are held for a reader, a node of that class_type.
+
+        Raises OutputsChanged if another reader has changed them since they were made.
+        """
         key = self.keys[name]
         self._cache.touch(key)
+        if (changers := self._cache.find_changers(key, reader)) is not None:
+            raise OutputsChanged(name, key, changers)
         outputs = self._cache.find(key)
         assert outputs is not None, name  # its readers are counted
         return outputs
 
     def put(self, name: str, outputs: NodeOutputs) -> None:
         """Hold what a node gave, as long as somebody reads it or it stays."""
-        self._cache.put(self.keys[name], outputs, self._folder_of(name))
+        key = self.keys[name]
+        self._cache.put(key, outputs, self._folder_of(name))
+        if self.readers[key] > 1 or self._stays(key) or self._cache.is_shared(key):
+            self._cache.seal(key)
         self._cache.relieve(self.readers)
 
     def hold(self, key: str, outputs: NodeOutputs) -> None:
         """Hold outputs that belong to another run, if that is still to come."""
         if self._stays(key):
             self._cache.put(key, outputs)
+            self._cache.seal(key)
 
     def forget(self, names: Iterable[str]) -> None:
         """Let the outputs of nodes go, whoever reads them."""

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.engine.keys import find_input_files, find_known, find_model_files, make_key, settle
+from pipeline.engine.keys import find_known, make_key, settle
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Link, Node
-from pipeline.graph.signature import InputSpec, OutputSpec, Signature
+from pipeline.graph.signature import OutputSpec, Signature
 
 PLAIN = Signature("K", {}, (OutputSpec("LATENT", "LATENT"),))
 NAMED = Signature("K", {}, (), depends_on_name=True)
@@ -92,22 +92,3 @@ def test_an_output_node_is_never_known():
     signatures = {"a": PLAIN, "b": Signature("K", {}, (), is_output_node=True), "c": PLAIN}
     checked = CheckedGraph(Graph(nodes), signatures, ("a", "b", "c"), ("b",))
     assert find_known(checked, {"a": "1", "b": "2", "c": "3"}, {"1", "2"}) == {"a"}
-
-
-def test_files_are_those_that_constants_name():
-    spec = InputSpec("name", "COMBO", choices=("m.safetensors", "None"))
-    signature = Signature("K", {"name": spec}, (), folders=("loras", "vae"))
-    found = {("vae", "m.safetensors"): "/vae/m.safetensors"}
-
-    def models(value: Any) -> dict[str, str]:
-        return find_model_files(Node("n", "K", {"name": value}), signature, lambda *one: found.get(one))
-
-    assert models("m.safetensors") == {"name": "/vae/m.safetensors"}
-    assert models("None") == models(Link("a", 0)) == models(3) == {}
-
-    def inputs(node: Node, signature: Signature) -> dict[str, str]:
-        return find_input_files(node, signature, lambda text: f"/{text}")
-
-    node = Node("n", "K", {"name": "m.safetensors", "path": "x.pt", "text": "a star", "link": Link("a", 0), "n": 1})
-    assert inputs(node, signature) == {"path": "/x.pt"}
-    assert inputs(node, PLAIN) == {"name": "/m.safetensors", "path": "/x.pt"}

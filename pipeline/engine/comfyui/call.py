@@ -23,6 +23,7 @@ from pipeline.engine.comfyui.references import add_missing_frames
 from pipeline.engine.comfyui.returns import Answer, is_blocked, read_answer
 from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.engine.comfyui.start import ComfyUI
+from pipeline.engine.seal import copy_value
 from pipeline.errors import Problem
 from pipeline.graph.api_format import is_link
 from pipeline.graph.model import Link, Node
@@ -106,6 +107,7 @@ class NodeCaller:
         self.mark_in_use: Callable[[Any], None] = lambda outputs: None
         self.batch: SeedBatch | None = None
         self.lora_keys: dict[str, LoraKeys] = {}  # by node of the prompt
+        self.changers: set[str] = set()  # class_types that change their inputs, and get copies
         self._graphs: dict[tuple[str, int], int] = {}
         self._changes = self.execution.IsChangedCache(PROMPT_ID, self.prompt, None)
 
@@ -144,6 +146,8 @@ class NodeCaller:
         values, _, v3_data = self._read_inputs(node, cls, _Sources(sources))
         values = add_missing_frames(node.name, values)
         batch = self._find_batch(node, values, key)
+        if node.class_type in self.changers:
+            values = {name: copy_value(many) for name, many in values.items()}
         if batch:
             values["latent_image"] = batch.repeat(values["latent_image"])
         target = self.objects.get(node.name, node.class_type, cls)

@@ -8,6 +8,8 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from server import PromptServer
 
+from ._changing import CHANGING
+
 CALLS: list[str] = []
 
 
@@ -327,6 +329,6 @@ V1 = (
     ProbeState,
     ProbeKeywords,
 )
-NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (*V1, ProbeV3, ProbeV3Async)}
+NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (*V1, *CHANGING, ProbeV3, ProbeV3Async)}
 ProbeV3.GET_SCHEMA()
 ProbeV3Async.GET_SCHEMA()
