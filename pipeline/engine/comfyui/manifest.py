@@ -1,7 +1,7 @@
 """What an installed ComfyUI consists of, so that a file that was changed or deleted since is noticed at the next start.
 
-The manifest is a JSON file beside the tree: of each file the sha256, and size, times and inode as in a `FileState`. Where
-these are equal, no file is read: a start looks at a thousand files in some ten milliseconds.
+The manifest is a JSON file beside the tree: of each file the sha256, and size, times and inode as in a `FileState`.
+Where these are equal, no file is read: a start looks at a thousand files in some ten milliseconds.
 """
 
 from __future__ import annotations
