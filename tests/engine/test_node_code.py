@@ -206,7 +206,7 @@ def test_comfyuis_core_ends_the_search_and_its_node_modules_do_not(pack, hash_co
 def test_a_class_of_a_module_that_is_not_registered_has_a_source(tmp_path):
     write(
         tmp_path,
-        hidden_py="from base_of_hidden import Base\nclass Node(Base):\n    FUNCTION = 'run'\n    def other(self): pass\n",
+        hidden_py="from base_of_hidden import Base\nclass Node(Base):\n    def other(self): pass\n",
     )
     write(tmp_path, base_of_hidden_py="class Base:\n    def run(self): pass\n")
     sys.path.insert(0, str(tmp_path))
