@@ -15,7 +15,7 @@ from pipeline.console import format_value
 from pipeline.graph.api_format import write_api_format
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Link, Node
-from pipeline.record.fact_table import CELL, select_key_facts
+from pipeline.record.fact_table import CELL, VERSION, select_key_facts
 from pipeline.record.facts import collect_facts
 from pipeline.record.machine import collect_machine
 from pipeline.record.note import NOTE, begin_note
@@ -33,6 +33,7 @@ def collect_tags(read: RunConfig, session: Session) -> dict[str, str]:
     comfyui = session.comfyui
     return {
         **collect_facts(comfyui.device),
+        "version.identity": str(VERSION),
         "version.comfyui": comfyui.installation.version,
         "device": f"{comfyui.device} ({read.comfyui.device})",
         "reproducible": json.dumps(read.comfyui.reproducible),

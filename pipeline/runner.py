@@ -23,7 +23,6 @@ from pipeline.graph_export import export_workflow, find_original
 from pipeline.keeping import Keeper
 from pipeline.origins import find_origins
 from pipeline.record.artifacts import list_files, open_folder
-from pipeline.record.fact_table import VERSION
 from pipeline.record.recorder import Recorder
 from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker, TrackingSettings
 from pipeline.reference import Reference, open_reference
@@ -119,7 +118,7 @@ def identify(
 ) -> Identity:
     """What the results of a run follow from. A seed that is sampled in a batch differs in its last digits, and the
     distances to a reference are results too."""
-    settings: dict[str, Any] = {"version": VERSION, "save_pt": read.run.save_pt}
+    settings: dict[str, Any] = {"save_pt": read.run.save_pt}
     if batched:
         settings["batched"] = True
     if reference:

@@ -50,7 +50,7 @@ KINDS = (
     FactKind(r"device", in_key=False),  # also has the index, and what was asked for
     FactKind(r"git\..+", in_key=False),  # latentgrid's own code; see VERSION
     FactKind(
-        r"package\.(torch.*|comfy.*|triton.*|xformers|flash-attn.*|sage.*|spas-sage.*|numpy|scipy|einops|kornia.*"
+        r"package\.(torch.*|comfy(?!ui-(frontend|workflow|embedded)|-cli).*|triton.*|xformers|flash-attn.*|sage.*|spas-sage.*|numpy|scipy|einops|kornia.*"
         r"|transformers|tokenizers|sentencepiece|safetensors|pillow|av|spandrel|diffusers|accelerate|peft|gguf"
         r"|bitsandbytes|opencv.*|onnx.*|nvidia-.*)",
         in_key=True,

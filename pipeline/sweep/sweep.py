@@ -213,7 +213,7 @@ def _explain_missing(runs: Mapping[int, CheckedRun], tracker: Tracker) -> None:
     if reasons:
         shown = list(reasons)[:NAMED]
         more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
-        log.info("not taken over from earlier runs, because it differs: %s%s", "; ".join(shown), more)
+        log.info("earlier runs of these settings are not taken over: %s%s", "; ".join(shown), more)
     if older:
         log.info("run again: earlier runs of these settings have records of an older latentgrid, %s", OLDER)
 

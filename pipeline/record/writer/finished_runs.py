@@ -73,14 +73,17 @@ class FinishedRuns:
     def count_older(self, name: str) -> int:
         """Return how many of the latest finished runs of a name have a record from before `CELL`, which does not say
         all that a result follows from."""
-        quoted = name.replace("'", "''")
+        # MLflow knows no way to write a quote within quotes; in LIKE, _ stands for any character.
+        pattern = name.replace("'", "_")
         found = self._client.search_runs(
             [self._experiment_id],
-            f"attributes.run_name = '{quoted}' and attributes.status = 'FINISHED'",
+            f"attributes.run_name LIKE '{pattern}' and attributes.status = 'FINISHED'",
             max_results=TRIED,
             order_by=[LATEST],
         )
-        return sum(IDENTITY in run.data.tags and CELL not in run.data.tags for run in found)
+        return sum(
+            run.info.run_name == name and IDENTITY in run.data.tags and CELL not in run.data.tags for run in found
+        )
 
     def fetch(self, run_id: str, folder: Path) -> dict[str, Any]:
         """Copy what a run kept into `folder`; its record. Raises OSError if it is not as it was written."""
