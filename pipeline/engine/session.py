@@ -192,7 +192,8 @@ class Session:
         source = self._catalog.find_code(node.class_type)
         code = read_code(source, self.comfyui.installation.path) if source else None
         variables = [[name, os.environ.get(name)] for name in sorted(code.variables)] if code else []
-        return [*states, *variables, *(uuid.uuid4().hex for _ in named.countless)]
+        data = [code.sha256] if code and code.data else []
+        return [*states, *data, *variables, *(uuid.uuid4().hex for _ in named.countless)]
 
     def run(
         self,

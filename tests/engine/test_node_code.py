@@ -26,6 +26,12 @@ def write(folder: Path, **files: str) -> Path:
     return folder
 
 
+CACHES = (
+    *(node_code._read_code, node_code._read_python, node_code._map_modules, node_code.locate_module),
+    read_core,
+)
+
+
 @pytest.fixture
 def pack(tmp_path):
     folder = tmp_path / "packs" / "pack"
@@ -47,7 +53,7 @@ def hash_code():
 
 
 def forget() -> None:
-    for cached in (read_code, read_core, node_code.locate_module, node_code._map_modules):
+    for cached in CACHES:
         cached.cache_clear()
 
 
@@ -201,6 +207,22 @@ def test_comfyuis_core_ends_the_search_and_its_node_modules_do_not(pack, hash_co
     assert read_core(comfyui).sha256 != before[1]
     write(comfyui, comfy_extras__nodes_a_py="2")
     assert hash_code(pack, comfyui) != before[0]
+
+
+def test_in_one_process_data_counts_as_it_is_and_python_as_it_was_imported(pack, tmp_path):
+    forget()
+    write(pack, helper_py="TERM = 1", data_txt="1")
+    before = read_code(pack, NOWHERE).sha256
+    write(pack, helper_py="TERM = 2")
+    assert read_code(pack, NOWHERE).sha256 == before
+    write(pack, data_txt="2")
+    changed = read_code(pack, NOWHERE).sha256
+    assert changed != before
+    write(pack, tables__new_txt="3")
+    assert read_code(pack, NOWHERE).sha256 not in (before, changed)
+    (pack / "tables" / "new.txt").unlink()
+    write(pack, data_txt="1")
+    assert read_code(pack, NOWHERE).sha256 == before
 
 
 def test_a_class_of_a_module_that_is_not_registered_has_a_source(tmp_path):

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import ModuleType
 
@@ -48,16 +48,30 @@ class Code:
     sha256: over every file of it, data files included, and over the files outside of it that it imports.
     packages: name and version of the installed packages that it imports.
     variables: the environment variables whose names stand in it.
+    data: the states of its data files and of its folders, by path: data is read while nodes run, and may change.
     """
 
     sha256: str
     packages: Mapping[str, str]
     variables: frozenset[str]
+    data: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)
+
+
+def read_code(root: Path, comfyui: Path) -> Code:
+    """Return the code of a pack (a folder or a file) or of one of ComfyUI's node modules.
+
+    Python files count as this process first saw them, as it has imported them by then; data files as they are now.
+    """
+    code = _read_code(root, comfyui)
+    if any(_read_state(path) != state for path, state in code.data.items()):
+        _read_code.cache_clear()
+        code = _read_code(root, comfyui)
+    return code
 
 
 @functools.cache
-def read_code(root: Path, comfyui: Path) -> Code:
-    """Return the code of a pack (a folder or a file) or of one of ComfyUI's node modules, as this process first saw it.
+def _read_code(root: Path, comfyui: Path) -> Code:
+    """Read what `read_code` returns.
 
     `comfyui` is ComfyUI's folder. Imports are followed by what the files say and by what their modules hold. They end
     at installed packages, and at ComfyUI's core, which `comfyui.code` covers.
@@ -66,14 +80,21 @@ def read_code(root: Path, comfyui: Path) -> Code:
     packages: dict[str, str] = {}
     variables: set[str] = set()
     seen: set[Path] = set()
+    data: dict[Path, tuple[int, ...]] = {}
     waiting = [root]
     while waiting:
         part = waiting.pop(0)
         if part in seen:
             continue
         seen.add(part)
+        if part.is_dir():
+            data[part] = _read_state(part)  # before it is listed
         for file in list_files(part):
-            content = read_content(file)
+            if file.suffix != ".py":
+                data[file] = _read_state(file)  # before it is read
+            if part.is_dir():
+                data.setdefault(file.parent, _read_state(file.parent))
+            content = _read_python(file) if file.suffix == ".py" else read_content(file)
             name = file.relative_to(part if part.is_dir() else part.parent).as_posix()
             digest.update(f"{name}\0{len(content)}\0".encode())
             digest.update(content)
@@ -87,7 +108,20 @@ def read_code(root: Path, comfyui: Path) -> Code:
                     waiting.append(path)
             if part == file and not _is_core(file, comfyui):
                 waiting += _find_neighbours(content, file)
-    return Code(digest.hexdigest(), packages, frozenset(variables))
+    return Code(digest.hexdigest(), packages, frozenset(variables), data)
+
+
+def _read_state(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@functools.cache
+def _read_python(file: Path) -> bytes:
+    return read_content(file)
 
 
 def find_variables(content: bytes) -> set[str]:
