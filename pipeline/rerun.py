@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph
 from pipeline.record.artifacts import CONFIG, GRAPH, PROMPT, WORKFLOW
 from pipeline.record.differences import Difference, find_differences, join_facts, list_facts
+from pipeline.record.fact_table import KINDS, rank_fact
 from pipeline.record.file_hashes import FileHashes, hash_file
 from pipeline.record.provenance import RecordedRun
 from pipeline.record.tracker import NewRun, TrackingSettings
@@ -59,12 +61,16 @@ class RebuiltRun:
 
 @dataclass(frozen=True)
 class Rerun:
-    """What came of running a run again: its results, each held against the recorded one, and what differs."""
+    """What came of running a run again: its results, each held against the recorded one, and what differs.
+
+    random: what is known of a node that draws without a seed, if nothing else explains other results.
+    """
 
     source: RecordedRun
     result: RunResult
     comparisons: Sequence[Comparison]
     differences: Sequence[Difference]
+    random: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -114,8 +120,30 @@ def rerun(run: RebuiltRun, folder: Path, tolerance: Tolerance, sweep: InSweep | 
     comparisons += _compare_files(run.source, folder, nodes)
     if not comparisons:
         comparisons = [Comparison("results", "different", "nothing was kept that could be compared")]
-    after = _list_facts_now(run.job, result.facts)
-    return Rerun(run.source, result, comparisons, find_differences(list_facts(run.source), after))
+    before, after = list_facts(run.source), _list_facts_now(run.job, result.facts)
+    differences = find_differences(before, after)
+    is_explained = find_worst(one.verdict for one in comparisons) == "equal" or any(
+        rank_fact(one.fact) < len(KINDS) and not one.fact.startswith("tensor.") for one in differences
+    )
+    random = "" if is_explained else _find_random_node(run)
+    return Rerun(run.source, result, comparisons, differences, random)
+
+
+def _find_random_node(run: RebuiltRun) -> str:
+    """Run the graph twice more, and say which node gives other outputs although its inputs are equal."""
+    log.info("nothing that is recorded explains the difference, so the graph runs twice to find a node that is random")
+    session, checked = open_session(run.job.read), run.job.checked
+    with tempfile.TemporaryDirectory(prefix="latentgrid-") as folder:
+        first, second = (session.digest_outputs(checked, Path(folder), seed) for seed in (1, 2))
+    differing = {name for name in checked.order if first.get(name) != second.get(name)}
+    for name in checked.order:
+        node = checked.graph[name]
+        if name in differing and not any(link.node in differing for _, link in node.links):
+            said = f"{name} ({node.class_type}) gives other outputs for equal inputs"
+            if session.remember_random(node.class_type):
+                return f"{said}. From now on they are never shared by jobs nor taken over from a record"
+            return f"{said}, in the last digits of the arithmetic. comfyui.reproducible=true makes it repeat"
+    return ""
 
 
 def rerun_sweep(

@@ -80,6 +80,23 @@ def test_a_changed_input_file_is_named_before_it_runs_and_its_tensor_after(recor
     assert "file.negative.path" not in said
 
 
+def test_a_node_that_draws_without_a_seed_is_named_and_never_equal_again(uri, rerun, session, tmp_path, monkeypatch):
+    from pipeline.engine.random_nodes import RandomNodes
+
+    monkeypatch.setattr(session._nodes, "_random", RandomNodes(tmp_path / "cache"))
+    settings = [*PROBES, "+draw._node_=ProbeDraw", "+draw.size=8", "run.outputs=[draw]", f"tracking.uri={uri}"]
+    drawn = run(overrides=settings, folder=tmp_path / "out")
+    again = run(overrides=settings, folder=tmp_path / "again")
+    assert again.cached == ("draw",)
+    torch.manual_seed(4711)
+    status, said = rerun(drawn.mlflow.run_id)
+    assert (status, "draw (ProbeDraw) gives other outputs for equal inputs" in said) == (4, True), said
+    results = [run(overrides=settings, folder=tmp_path / f"after{number}") for number in range(2)]
+    assert [result.executed for result in results] == [("draw",), ("draw",)]
+    assert not torch.equal(results[0].latents["draw"], results[1].latents["draw"])
+    assert list(json.loads((tmp_path / "cache" / "random_nodes.json").read_text()).values()) == ["ProbeDraw"]
+
+
 def test_a_tolerance_makes_a_small_difference_close(recorded, rerun, tmp_path):
     tensor = torch.load(tmp_path / "positive.pt", weights_only=True)
     torch.save(tensor * (1 + 1e-5), tmp_path / "positive.pt")

@@ -81,3 +81,5 @@ def _show(one: Rerun) -> None:
         print(f"  {compared.name}: {compared.verdict}: {compared.said}")
     if one.verdict != "equal":
         show_differences(one.source.name, "differs from the record", one.differences)
+    if one.random:
+        print(f"  {one.random}")

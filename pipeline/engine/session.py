@@ -7,11 +7,9 @@ import atexit
 import copy
 import gc
 import logging
-import os
 import uuid
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,19 +18,23 @@ from pipeline.engine.comfyui.call import NodeCaller
 from pipeline.engine.comfyui.catalog import Catalog
 from pipeline.engine.comfyui.facts import describe_codes, describe_comfyui
 from pipeline.engine.comfyui.lora_keys import lora_keys_counted
-from pipeline.engine.comfyui.named_files import MOST_FILES, FileFinder
-from pipeline.engine.comfyui.node_code import read_code
+from pipeline.engine.comfyui.named_files import MOST_FILES
 from pipeline.engine.comfyui.objects import NodeObjects
 from pipeline.engine.comfyui.prompt_check import check_prompt
 from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.engine.comfyui.start import ComfyUI, add_model_folder
-from pipeline.engine.comfyui.surroundings import MemoryKeeper, expansions_named, progress_heard
+from pipeline.engine.comfyui.surroundings import (
+    MemoryKeeper,
+    expansions_named,
+    progress_heard,
+    shared_generators_seeded,
+)
 from pipeline.engine.executor import Execution, Executor, IsReadLater
 from pipeline.engine.identity import Identity, make_cell
 from pipeline.engine.input_check import find_input_problems
+from pipeline.engine.node_facts import NodeFacts
 from pipeline.errors import ConfigError, NodeError, Problem
-from pipeline.events import Listener
-from pipeline.file_state import FileState
+from pipeline.events import Listener, NodeStarted
 from pipeline.graph.api_format import find_literals, read_api_format, write_api_prompt
 from pipeline.graph.check import CheckedGraph, check_graph
 from pipeline.graph.model import Graph, Node
@@ -60,10 +62,10 @@ class Session:
         atexit.register(self.close)
         comfyui.server.loop = self._loop
         self._catalog = self._wait_for(Catalog.open(comfyui))
-        self._executor = Executor(self._identify_files, self._read_signatures)
+        self._nodes = NodeFacts(comfyui, self._catalog)
+        self._executor = Executor(self._nodes.identify, self._read_signatures)
         self._memory = MemoryKeeper(comfyui)
         self._objects = NodeObjects()
-        self._files = FileFinder(comfyui.folder_paths)
         self._model_folders: set[Path] = set()
         self._begun = 0  # how many runs have begun
         # What the imports made stays for ever. Without looking through it, a collection takes a tenth of the time.
@@ -86,7 +88,7 @@ class Session:
             return check_graph(graph, signatures, wanted, found, needs_files=False)
 
         def inspect(graph: Graph) -> list[Problem]:
-            return find_input_problems(graph, signatures, self._find_models, self._describe_tensors)
+            return find_input_problems(graph, signatures, self._nodes.find_models, self._describe_tensors)
 
         return check_graph(graph, signatures, wanted, found, self._judge, inspect=inspect)
 
@@ -164,17 +166,14 @@ class Session:
 
         `settings` are those that shape what is kept of them, `facts` those that may change them.
         """
-        keys = self._wait_for(self._executor.make_keys(checked, self._make_caller(checked), _add_nothing))
-        models: dict[str, FileState] = {}
-        inputs: dict[str, FileState] = {}
-        for name, node in checked.graph.items():
-            named = self._files.find(node, checked.signatures[name])
-            models |= {f"{name}.{key}": FileState.of(path) for key, path in named.models.items()}
-            inputs |= {f"{name}.{key}": FileState.of(path) for key, path in named.inputs.items()}
-            for key in named.countless:
-                log.warning("%s.%s: %s, so this is not taken over from an earlier run", name, key, TOO_MANY)
-                settings = {**settings, f"{name}.{key}": uuid.uuid4().hex}
-        return Identity(make_cell(checked, keys, settings), dict(facts), models, inputs)
+        keys = self._wait_for(
+            self._executor.make_keys(checked, self._make_caller(checked), self._nodes.identify_random)
+        )
+        files = self._nodes.list_files(checked)
+        for where in files.countless:
+            log.warning("%s: %s, so this is not taken over from an earlier run", where, TOO_MANY)
+            settings = {**settings, where: uuid.uuid4().hex}
+        return Identity(make_cell(checked, keys, settings), dict(facts), files.models, files.inputs)
 
     def describe(self, checked: CheckedGraph) -> dict[str, str]:
         """Return what is known of this ComfyUI, of its packs and of the code of the graph's nodes, as facts of a record
@@ -183,17 +182,24 @@ class Session:
         codes = describe_codes(sources, self._catalog.list_foreign_packs(), self.comfyui.installation.path)
         return {**describe_comfyui(self.comfyui), **codes, "process.order": str(self._begun)}
 
-    def _find_models(self, node: Node, signature: Signature) -> dict[str, str]:
-        return {key: str(path) for key, path in self._files.find(node, signature).models.items()}
+    def digest_outputs(self, checked: CheckedGraph, folder: Path, seed: int) -> dict[str, list[str | None]]:
+        """Run a graph anew, its savers into `folder`; return by node what `digest_tensors` says of each output.
 
-    def _identify_files(self, node: Node, signature: Signature) -> list[Any]:
-        named = self._files.find(node, signature)
-        states = [astuple(FileState.of(path)) for path in (*named.models.values(), *named.inputs.values())]
-        source = self._catalog.find_code(node.class_type)
-        code = read_code(source, self.comfyui.installation.path) if source else None
-        variables = [[name, os.environ.get(name)] for name in sorted(code.variables)] if code else []
-        data = [code.sha256] if code and code.data else []
-        return [*states, *data, *variables, *(uuid.uuid4().hex for _ in named.countless)]
+        Everything that was loaded is released before. The generators that all nodes share are seeded from `seed` before
+        each node, so that one which draws from them without a seed of its own shows it. Raises NodeError.
+        """
+        self.clear()
+        self.use_cache("all")
+        self.set_output_folder(folder)
+        with shared_generators_seeded(seed) as seed_again:
+            self.run(checked, lambda event: seed_again() if isinstance(event, NodeStarted) else None)
+        keys = self.make_keys(checked)
+        held = {name: outputs for name, key in keys.items() if (outputs := self._executor.cache.find(key))}
+        return {name: [one.digest(slot) for slot in range(len(one.outputs))] for name, one in held.items()}
+
+    def remember_random(self, class_type: str) -> bool:
+        """Let nothing equal the outputs of a class from now on; whether it could be remembered, see `RandomNodes`."""
+        return self._nodes.remember_random(class_type)
 
     def run(
         self,
@@ -292,10 +298,6 @@ class Session:
             except KeyboardInterrupt:
                 self.comfyui.nodes.interrupt_processing()  # the nodes stop at their next progress call
                 raise
-
-
-def _add_nothing(node: Node, signature: Signature) -> None:
-    """Tell nodes apart by their inputs alone; files and code count beside them."""
 
 
 async def _cancel_tasks() -> None:

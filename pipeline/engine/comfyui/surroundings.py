@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -113,3 +114,26 @@ class MemoryKeeper:
         if hasattr(self._management, "is_oom"):
             return bool(self._management.is_oom(cause))
         return isinstance(cause, self._management.OOM_EXCEPTION)  # ComfyUI before 0.18
+
+
+@contextmanager
+def shared_generators_seeded(seed: int) -> Iterator[Callable[[], None]]:
+    """Give a function that seeds the generators of torch, numpy and Python anew; put them back in the end."""
+    import numpy as np
+    import torch
+
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    numbers = random.Random(seed)
+
+    def seed_again() -> None:
+        number = numbers.getrandbits(32)
+        torch.manual_seed(number)
+        np.random.seed(number)
+        random.seed(number)
+
+    try:
+        yield seed_again
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])

@@ -84,6 +84,21 @@ class ProbeStrengthen:
         return (conditioning[0][1]["strength"],)
 
 
+class ProbeDraw:
+    """A latent that is drawn without a seed."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "draw"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"size": ("INT", {"default": 8})}}
+
+    def draw(self, size):
+        return ({"samples": torch.rand(1, 4, size, size)},)
+
+
 class ProbeFewer(ProbeImage):
     """Declares two outputs and gives one."""
 
@@ -99,4 +114,5 @@ CHANGING = (
     ProbeCondition,
     ProbeStrengthen,
     ProbeFewer,
+    ProbeDraw,
 )

@@ -1,0 +1,86 @@
+"""What a node's outputs follow from besides its inputs: files that its constants name, its code, the environment."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from pipeline.cache_folder import cache_folder
+from pipeline.engine.comfyui.catalog import Catalog
+from pipeline.engine.comfyui.named_files import FileFinder
+from pipeline.engine.comfyui.node_code import Code, read_code
+from pipeline.engine.comfyui.start import ComfyUI
+from pipeline.engine.random_nodes import RandomNodes
+from pipeline.file_state import FileState
+from pipeline.graph.check import CheckedGraph
+from pipeline.graph.model import Node
+from pipeline.graph.signature import Signature
+
+
+@dataclass(frozen=True)
+class GraphFiles:
+    """The files that the constants of a graph name, by dotted path; `countless` has those that name too many."""
+
+    models: Mapping[str, FileState]
+    inputs: Mapping[str, FileState]
+    countless: tuple[str, ...]
+
+
+class NodeFacts:
+    """Finds them for the nodes of one ComfyUI."""
+
+    def __init__(self, comfyui: ComfyUI, catalog: Catalog):
+        self._root = comfyui.installation.path
+        self._catalog = catalog
+        self._files = FileFinder(comfyui.folder_paths)
+        self._random = RandomNodes(cache_folder())
+
+    def find_models(self, node: Node, signature: Signature) -> dict[str, str]:
+        """Return the paths of the model files that the constants of a node name, by input."""
+        return {key: str(path) for key, path in self._files.find(node, signature).models.items()}
+
+    def list_files(self, checked: CheckedGraph) -> GraphFiles:
+        """Return the files of all nodes as they are now. Raises OSError."""
+        models: dict[str, FileState] = {}
+        inputs: dict[str, FileState] = {}
+        countless: list[str] = []
+        for name, node in checked.graph.items():
+            named = self._files.find(node, checked.signatures[name])
+            models |= {f"{name}.{key}": FileState.of(path) for key, path in named.models.items()}
+            inputs |= {f"{name}.{key}": FileState.of(path) for key, path in named.inputs.items()}
+            countless += [f"{name}.{key}" for key in named.countless]
+        return GraphFiles(models, inputs, tuple(countless))
+
+    def identify(self, node: Node, signature: Signature) -> list[Any]:
+        """Return what tells a node apart from others of the same inputs as long as this process lasts."""
+        named = self._files.find(node, signature)
+        states = [astuple(FileState.of(path)) for path in (*named.models.values(), *named.inputs.values())]
+        code = self._read_code(node.class_type)
+        variables = [[name, os.environ.get(name)] for name in sorted(code.variables)] if code else []
+        data = [code.sha256] if code and code.data else []
+        random = self.identify_random(node, signature)
+        return [*states, *variables, *data, random, *(uuid.uuid4().hex for _ in named.countless)]
+
+    def identify_random(self, node: Node, signature: Signature) -> str | None:
+        """Return what nothing equals for a class that is known to draw without a seed, else None."""
+        code = self._read_code(node.class_type)
+        return uuid.uuid4().hex if code and self._random.knows(node.class_type, code.sha256) else None
+
+    def remember_random(self, class_type: str) -> bool:
+        """Remember that a class draws without a seed; whether that could be.
+
+        A class of ComfyUI's own cannot: what differs there are last digits of the device's arithmetic, which
+        `comfyui.reproducible` settles.
+        """
+        source, code = self._catalog.find_code(class_type), self._read_code(class_type)
+        if source is None or code is None or (source.is_relative_to(self._root) and "custom_nodes" not in source.parts):
+            return False
+        self._random.add(class_type, code.sha256)
+        return True
+
+    def _read_code(self, class_type: str) -> Code | None:
+        source = self._catalog.find_code(class_type)
+        return read_code(source, self._root) if source else None

@@ -1,0 +1,52 @@
+"""The node classes that are known to give other outputs for equal inputs, because they draw without a seed.
+
+ComfyUI expects such a class to say so by IS_CHANGED. One that does not is found when a run is run again and differs;
+from then on nothing equals its outputs, so the cells of a sweep do not share them and none is taken
+over from a record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import uuid
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+MEMORY = "random_nodes.json"
+
+
+class RandomNodes:
+    """Remembers classes by the sha256 of their code, for all processes of this user."""
+
+    def __init__(self, folder: Path):
+        """`folder` holds the memory; one that cannot be read is as good as none."""
+        self._path = folder / MEMORY
+        self._known = self._read()
+
+    def knows(self, class_type: str, sha256: str) -> bool:
+        """Whether a class of this code is known to be random."""
+        return self._known.get(sha256) == class_type
+
+    def add(self, class_type: str, sha256: str) -> None:
+        """Remember a class."""
+        self._known = {**self._read(), **self._known, sha256: class_type}
+        beside = self._path.with_name(f"{MEMORY}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(json.dumps(self._known, indent=1), encoding="utf-8")
+            beside.replace(self._path)
+        except OSError as error:
+            log.warning("%s cannot be written (%s), so only this process knows of %s", self._path, error, class_type)
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, str]:
+        try:
+            found = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
