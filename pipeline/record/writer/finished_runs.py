@@ -58,6 +58,8 @@ class FinishedRuns:
         if not found:
             return []
         run_id = found[0].info.run_id
+        if "not_kept" in found[0].data.tags:
+            return [f"run {run_id}: it could not keep all of its outputs ({found[0].data.tags['not_kept']})"]
         with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
             try:
                 record = read_record(json.dumps(self._read_record(run_id, Path(name))))
