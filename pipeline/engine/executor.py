@@ -16,8 +16,9 @@ from pipeline.engine.cache import OutputCache
 from pipeline.engine.comfyui.call import NodeCaller, NodeOutputs
 from pipeline.engine.comfyui.objects import NodeObjects
 from pipeline.engine.comfyui.seed_batch import SeedBatch
+from pipeline.engine.door import Door
 from pipeline.engine.expansion import Offspring
-from pipeline.engine.graph_run import Door, GraphRun
+from pipeline.engine.graph_run import GraphRun
 from pipeline.engine.keys import Identify, make_key
 from pipeline.engine.run_outputs import OutputsChanged, RunOutputs
 from pipeline.engine.source_facts import SourceFacts

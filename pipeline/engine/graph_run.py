@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.engine.comfyui.call import Call, NodeCaller, NodeOutputs
+from pipeline.engine.comfyui.call import Call, NodeOutputs
 from pipeline.engine.comfyui.returns import Answer
 from pipeline.engine.describe import describe_inputs
-from pipeline.engine.expansion import Offspring, find_result_links, merge_results
+from pipeline.engine.door import Door
+from pipeline.engine.expansion import find_result_links, merge_results
 from pipeline.engine.run_outputs import OutputsChanged, RunOutputs, list_sources
 from pipeline.engine.schedule import Schedule
-from pipeline.engine.source_facts import SourceFacts
 from pipeline.errors import CycleError, NodeError, PipelineError, RunInterrupted
 from pipeline.events import Listener, NodeFinished, NodeStarted
 from pipeline.graph.api_format import read_api_node
@@ -27,22 +26,6 @@ from pipeline.graph.order import find_dependents, find_needed, sort_nodes
 from pipeline.graph.signature import Signature
 
 POLL_SECONDS = 0.1  # how often a run that waits for async nodes looks whether it was interrupted
-
-
-@dataclass(frozen=True)
-class Door:
-    """What a run asks of ComfyUI.
-
-    read_signatures: those of nodes that an expansion brings; raises ConfigError for an unknown class_type.
-    make_key: the content key of a node, given those of the nodes that it reads.
-    offspring: where it is noted which node expanded to which; source_facts: what the sources of graphs gave.
-    """
-
-    caller: NodeCaller
-    read_signatures: Callable[[Graph], Awaitable[Mapping[str, Signature]]]
-    make_key: Callable[[Node, Mapping[str, str]], Awaitable[str]]
-    offspring: Offspring
-    source_facts: SourceFacts
 
 
 class GraphRun:

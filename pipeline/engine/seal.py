@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 CHUNK = 1 << 20
 """Words that are weighted at once: what a seal needs beyond the tensor is 8 MB."""
@@ -22,6 +23,8 @@ def make_seal(value: Any) -> object:
 
     Anything else (a model, a hook) counts by which object it is; its own state is not looked at.
     """
+    import torch
+
     if isinstance(value, torch.Tensor):
         return ("tensor", value.dtype, tuple(value.shape), _seal_bytes(value))
     if isinstance(value, Mapping):
@@ -45,6 +48,8 @@ def list_storages(value: Any) -> Iterator[int]:
 
 def copy_value(value: Any) -> Any:
     """Return containers and tensors of their own; any other object stays the same one."""
+    import torch
+
     if isinstance(value, torch.Tensor):
         return value.clone()
     if isinstance(value, dict):
@@ -55,6 +60,8 @@ def copy_value(value: Any) -> Any:
 
 
 def _list_tensors(value: Any) -> Iterator[torch.Tensor]:
+    import torch
+
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -69,6 +76,8 @@ def _list_tensors(value: Any) -> Iterator[torch.Tensor]:
 
 def _seal_bytes(tensor: torch.Tensor) -> object:
     """The sha256 of a tensor's bytes, or on another device `sum_words`; None if it has no bytes in order (sparse)."""
+    import torch
+
     try:
         flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     except (RuntimeError, NotImplementedError):
@@ -82,6 +91,8 @@ def sum_words(flat: torch.Tensor) -> int:
     It is found on the tensor's device. A change of one word always shows, because an odd weight has an inverse; any
     other change is missed with a chance of about 2^-63.
     """
+    import torch
+
     words = flat.view(torch.int32) if flat.numel() % 4 == 0 and flat.data_ptr() % 4 == 0 else flat
     total = torch.zeros((), dtype=torch.int64, device=flat.device)
     for place, chunk in enumerate(words.split(CHUNK)):
@@ -93,6 +104,8 @@ def sum_words(flat: torch.Tensor) -> int:
 @functools.cache
 def _make_weights(device: torch.device) -> torch.Tensor:
     """Odd numbers of 64 bits, the same for every seal of this process."""
+    import torch
+
     generator = torch.Generator().manual_seed(0x5EA1)
     numbers = torch.randint(-(2**63), 2**63 - 1, (CHUNK,), generator=generator, dtype=torch.int64)
     return (numbers | 1).to(device)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from latentgrid import NODE_CLASS_MAPPINGS
 from latentgrid.captions import COLOURS, SHAPES, SIZES, TEXT_DIM, Caption, CaptionError, encode_caption, read_caption
@@ -20,6 +20,7 @@ CAPTIONS = st.builds(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(CAPTIONS)
 def test_a_caption_reads_back_as_it_was_written(caption: Caption):
     assert read_caption(str(caption)) == caption
