@@ -121,8 +121,8 @@ def test_a_job_that_fails_is_recorded_and_the_others_go_on(run_sweep, tmp_path):
     done, folder = run_sweep(*broken, "run.outputs=[broken],[sampler]", "sampler.steps=1", "seed=1,2")
     assert done.returncode == 1
     assert "2 of 4 jobs ran, 0 were recorded already, 2 failed" in done.stderr
-    assert "failed: #0 run=[broken] seed=1: broken: ProbeFail failed: RuntimeError: this probe" in done.stderr
-    assert "\nfailed: #0 run=[broken] seed=1\n" in done.stderr
+    assert "failed: #0 outputs=[broken] seed=1: broken: ProbeFail failed: RuntimeError: this probe" in done.stderr
+    assert "\nfailed: #0 outputs=[broken] seed=1\n" in done.stderr
     assert sorted(path.parent.name for path in folder.glob("*/sampler.latent")) == ["2", "3"]
     assert "RuntimeError: this probe always fails" in (folder / "0/run.log").read_text()
     client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
