@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import OutputError, PipelineError
+from pipeline.errors import OutputError, PipelineError, TrackingError
 from pipeline.graph.check import CheckedGraph
 from pipeline.record.recorder import Recorder
 from pipeline.reference import Reference
@@ -63,7 +63,7 @@ class Keeper:
         for name, text in execution.facts.items():
             if name.startswith("lora_unfit."):
                 self._see_loras(name.partition(".")[2], text)
-        with self._warned("run", "files that nodes wrote cannot be kept"):
+        with self._kept("files that nodes wrote"):
             self.recorder.keep_others()
         self._settle()
 
@@ -92,7 +92,10 @@ class Keeper:
         with self._kept(name):
             # A copy made outside inference mode is an ordinary tensor, free to be used and changed.
             samples = part.detach().cpu().clone()
-            recorder.keep_latent(name, samples)
+            try:
+                recorder.keep_latent(name, samples)
+            except TrackingError as error:  # the file is written by then
+                self._errors.append(error)
             self.latents[name] = samples
         if name not in self.latents:
             return

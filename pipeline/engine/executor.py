@@ -31,7 +31,7 @@ from pipeline.graph.signature import Signature
 
 log = logging.getLogger(__name__)
 
-MOST_RESTARTS = 20  # of a run whose nodes change their inputs, one for each class_type; then it fails
+MOST_RESTARTS = 2  # of a run whose outputs are changed, besides one for each class_type that is found to do it
 
 IsReadLater: TypeAlias = Callable[[str], bool]
 
@@ -96,12 +96,15 @@ class Executor:
         not touched: each node reads outputs as their node made them.
         """
         caller.changers = self._changers
-        for _ in range(MOST_RESTARTS):
+        restarts = 0
+        while restarts < MOST_RESTARTS:
+            known = len(self._changers)
             try:
                 return await self._run_once(checked, caller, listen, is_read_later, output_folder)
             except OutputsChanged as found:
                 changed = found
                 self._note_change(checked, changed)
+                restarts += len(self._changers) == known
         node = checked.graph.get(changed.name)
         message = "its outputs are changed after they were made, each time anew. Leave out the node that does it"
         raise NodeError(changed.name, node.class_type if node else "", {}, message)

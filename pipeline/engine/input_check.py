@@ -129,7 +129,7 @@ class _Check:
 
     def _check_batch(self, where: str, name: str, count: int, batch: int | None) -> None:
         """ComfyUI repeats to the batch of the latent and cuts off what is too much (repeat_to_batch_size)."""
-        if batch is not None and batch % count:
+        if batch is not None and (not count or batch % count):
             self.add(where, f"{name} is a batch of {count}, but the latent is one of {batch}. Give 1 or {batch}")
 
     def _check_lora(self, node: Node, facts: ModelFacts, model: str) -> None:

@@ -13,6 +13,8 @@ import logging
 import uuid
 from pathlib import Path
 
+from pipeline.file_lock import alone
+
 log = logging.getLogger(__name__)
 
 MEMORY = "random_nodes.json"
@@ -24,25 +26,36 @@ class RandomNodes:
     def __init__(self, folder: Path):
         """`folder` holds the memory; one that cannot be read is as good as none."""
         self._path = folder / MEMORY
-        self._known = self._read()
+        self._state: tuple[int, ...] = ()
+        self._known: dict[str, str] = {}
 
     def knows(self, class_type: str, sha256: str) -> bool:
         """Whether a class of this code is known to be random."""
-        return self._known.get(sha256) == class_type
+        state = self._read_state()
+        if state != self._state:  # another process has found one
+            self._state, self._known = state, {**self._known, **self._read()}
+        return _join(class_type, sha256) in self._known
 
     def add(self, class_type: str, sha256: str) -> None:
         """Remember a class."""
-        self._known = {**self._read(), **self._known, sha256: class_type}
+        self._known[_join(class_type, sha256)] = class_type
         beside = self._path.with_name(f"{MEMORY}.{uuid.uuid4().hex[:8]}.part")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(self._known, indent=1), encoding="utf-8")
-            beside.replace(self._path)
+            with alone(self._path.with_name(f".{MEMORY}.lock"), "remembering a node"):
+                beside.write_text(json.dumps({**self._read(), **self._known}, indent=1), encoding="utf-8")
+                beside.replace(self._path)
         except OSError as error:
             log.warning("%s cannot be written (%s), so only this process knows of %s", self._path, error, class_type)
         finally:
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
+
+    def _read_state(self) -> tuple[int, ...]:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return ()
+        return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     def _read(self) -> dict[str, str]:
         try:
@@ -50,3 +63,8 @@ class RandomNodes:
         except (OSError, ValueError):
             return {}
         return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _join(class_type: str, sha256: str) -> str:
+    """All classes of a pack have the code of the pack."""
+    return f"{sha256} {class_type}"

@@ -82,7 +82,11 @@ class RunOutputs:
 
     def count(self, names: Iterable[str]) -> None:
         """Count one reader more of each name that has a key."""
-        self.readers.update(self.keys[name] for name in names if name in self.keys)
+        keys = [self.keys[name] for name in names if name in self.keys]
+        self.readers.update(keys)
+        for key in keys:
+            if self.readers[key] > 1 and self._cache.find(key) is not None:
+                self._cache.seal(key)  # an expansion brings readers of what has been made
 
     def release(self, names: Iterable[str]) -> None:
         """Count one reader less of each."""

@@ -6,6 +6,7 @@ run, is compared with its seal before, so that no result depends on who read its
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -54,8 +55,13 @@ def copy_value(value: Any) -> Any:
         return value.clone()
     if isinstance(value, dict):
         return {key: copy_value(one) for key, one in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(copy_value(one) for one in value)
+    if isinstance(value, list | tuple):
+        parts = [copy_value(one) for one in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(getattr(value, "tensors", None), list):  # comfy.nested_tensor.NestedTensor
+        copied = copy.copy(value)
+        copied.tensors = copy_value(value.tensors)
+        return copied
     return value
 
 

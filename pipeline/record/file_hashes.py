@@ -43,7 +43,8 @@ class FileHashes:
 
     def begin(self, state: FileState) -> None:
         """Begin to hash a file."""
-        if state not in self._pending:
+        known = self._pending.get(state)
+        if known is None or (known.done() and known.result() is None):  # a file may have been out of reach for a moment
             if len(self._pending) >= AT_HAND and next(iter(self._pending.values())).done():
                 del self._pending[next(iter(self._pending))]
             self._pending[state] = self._worker.submit(self._find, state)
@@ -51,7 +52,11 @@ class FileHashes:
     def get(self, state: FileState) -> str | None:
         """Wait for the hash of a file; None if the file is no longer as `state` says."""
         self.begin(state)
-        return self._pending[state].result()
+        found = self._pending[state].result()
+        try:  # what was found before says nothing of a file that has been replaced since
+            return found if FileState.of(state.path) == state else None
+        except OSError:
+            return None
 
     def _find(self, state: FileState) -> str | None:
         return self._recall(state) or self._hash(state)

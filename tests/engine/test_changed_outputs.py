@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+
 import pytest
 import torch
 
@@ -149,5 +151,7 @@ def test_structure_counts_and_a_copy_has_memory_of_its_own():
     copied = copy_value(value)
     assert make_seal(copied) == make_seal(value) != make_seal({**value, "b": (1, "y", None)})
     assert not {*list_storages(value)} & {*list_storages(copied)}
+    pair = namedtuple("pair", "a b")(torch.ones(2), 1)
+    assert type(copy_value(pair)) is type(pair) and copy_value(pair).a is not pair.a
     model = object()
     assert copy_value([model])[0] is model

@@ -222,7 +222,9 @@ def test_in_one_process_data_counts_as_it_is_and_python_as_it_was_imported(pack,
     assert read_code(pack, NOWHERE).sha256 not in (before, changed)
     (pack / "tables" / "new.txt").unlink()
     write(pack, data_txt="1")
-    assert read_code(pack, NOWHERE).sha256 == before
+    assert read_code(pack, NOWHERE).sha256 == before  # `tables` is empty now
+    write(pack, tables__new_txt="4")
+    assert read_code(pack, NOWHERE).sha256 != before
 
 
 def test_a_class_of_a_module_that_is_not_registered_has_a_source(tmp_path):

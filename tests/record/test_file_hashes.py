@@ -29,11 +29,19 @@ def test_a_hash_is_that_of_the_bytes(model, tmp_path):
     assert FileHashes(tmp_path).get(FileState.of(model)) == hashlib.sha256(b"weights").hexdigest()
 
 
-def test_another_process_need_not_read_the_file_again(model, tmp_path, settled):
+def test_another_process_need_not_read_the_file_again(model, tmp_path, settled, monkeypatch):
     state = FileState.of(model)
     found = FileHashes(tmp_path).get(state)
-    model.unlink()
+    monkeypatch.delattr(file_hashes, "hash_file")
     assert FileHashes(tmp_path).get(state) == found
+
+
+def test_a_hash_that_was_found_before_says_nothing_of_a_file_that_was_replaced_since(model, tmp_path, settled):
+    state, hashes = FileState.of(model), FileHashes(tmp_path)
+    assert hashes.get(state)
+    model.write_bytes(b"WEIGHTS")
+    assert hashes.get(state) is None
+    assert FileHashes(tmp_path).get(state) is None
 
 
 def test_a_file_that_changed_is_hashed_anew(model, tmp_path, settled):

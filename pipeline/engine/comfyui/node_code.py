@@ -87,13 +87,11 @@ def _read_code(root: Path, comfyui: Path) -> Code:
         if part in seen:
             continue
         seen.add(part)
-        if part.is_dir():
-            data[part] = _read_state(part)  # before it is listed
+        # Before they are listed, also those without files; for a single module there are none.
+        data |= {folder: _read_state(folder) for folder in _list_folders(part)}
         for file in list_files(part):
             if file.suffix != ".py":
                 data[file] = _read_state(file)  # before it is read
-            if part.is_dir():
-                data.setdefault(file.parent, _read_state(file.parent))
             content = _read_python(file) if file.suffix == ".py" else read_content(file)
             name = file.relative_to(part if part.is_dir() else part.parent).as_posix()
             digest.update(f"{name}\0{len(content)}\0".encode())
@@ -109,6 +107,12 @@ def _read_code(root: Path, comfyui: Path) -> Code:
             if part == file and not _is_core(file, comfyui):
                 waiting += _find_neighbours(content, file)
     return Code(digest.hexdigest(), packages, frozenset(variables), data)
+
+
+def _list_folders(part: Path) -> Iterator[Path]:
+    for folder, inner, _ in os.walk(part, followlinks=False):
+        inner[:] = [name for name in inner if name not in IGNORED_FOLDERS and not name.startswith(".")]
+        yield Path(folder)
 
 
 def _read_state(path: Path) -> tuple[int, ...]:
