@@ -88,7 +88,8 @@ class LatentgridLoadLatent:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """ComfyUI's description of the inputs."""
         tooltip = "Of the picture, in pixels: only for a latent that diffusers packed, [batch, tokens, channels]."
-        side = ("INT", {"min": 0, "max": 16384, "tooltip": tooltip})
+        # An input without a widget: a widget would give 0 to every prompt of the GUI.
+        side = ("INT", {"min": 0, "max": 16384, "tooltip": tooltip, "forceInput": True})
         return {"required": {"path": _path_input(LATENT_SUFFIXES)}, "optional": {"height": side, "width": side}}
 
     @classmethod
@@ -100,7 +101,7 @@ class LatentgridLoadLatent:
         return True if height is None or width is None else _validate(read_latent, path, height, width)
 
     @classmethod
-    def IS_CHANGED(cls, path: str | None) -> str | float:
+    def IS_CHANGED(cls, path: str | None, height: int | None = 0, width: int | None = 0) -> str | float:
         """See :func:`fingerprint`."""
         return fingerprint(path)
 
