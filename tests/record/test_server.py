@@ -157,7 +157,7 @@ def test_a_server_that_fails_in_mid_run_gets_each_run_once(server, experiment, t
     server.close()
     lost = tracker.link("lost", source.run_id, tmp_path / "lost", time.time(), sweep)
     assert finish(cut).uri == UNSENT
-    with pytest.raises(TrackingError, match="did not take the record: .*Connection refused"):
+    with pytest.raises(TrackingError, match=r"did not take the record: .*Connection refused"):
         lost.wait()
     finish(begin(tracker, tmp_path / "after", "after", sweep))
     with pytest.raises(TrackingError, match="did not take the records of lost"):  # which the sweep lacks now
