@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import json
 import logging
+import secrets
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -110,7 +111,8 @@ def rerun(run: RebuiltRun, folder: Path, tolerance: Tolerance, sweep: InSweep | 
     """Run a run again, into `folder`, and compare. Raises what `run_checked` raises."""
     if run.batch:
         sweep = dataclasses.replace(sweep or InSweep(), batch=run.batch)
-    result = run_checked(run.job, folder, sweep)
+    with open_session(run.job.read).generators.changed(secrets.randbits(32)):
+        result = run_checked(run.job, folder, sweep)
     reference = run.job.reference
     assert reference
     nodes = dict.fromkeys([*reference.latents, *result.latents])

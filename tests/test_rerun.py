@@ -97,6 +97,18 @@ def test_a_node_that_draws_without_a_seed_is_named_and_never_equal_again(uri, re
     assert list(json.loads((tmp_path / "cache" / "random_nodes.json").read_text()).values()) == ["ProbeDraw"]
 
 
+def test_what_a_node_draws_after_a_sampler_is_found_although_the_sampler_seeds_what_it_draws_from(
+    uri, rerun, session, tmp_path, monkeypatch
+):
+    from pipeline.engine.random_nodes import RandomNodes
+
+    monkeypatch.setattr(session._nodes, "_random", RandomNodes(tmp_path / "cache"))
+    settings = [*PROBES, "+noise._node_=ProbeNoise", "+noise.samples=[sampler,0]", "run.outputs=[noise]"]
+    recorded = run(overrides=[*settings, "sampler.steps=1", f"tracking.uri={uri}"], folder=tmp_path / "out")
+    status, said = rerun(recorded.mlflow.run_id)
+    assert (status, "noise (ProbeNoise) gives other outputs for equal inputs" in said) == (4, True), said
+
+
 def test_a_tolerance_makes_a_small_difference_close(recorded, rerun, tmp_path):
     tensor = torch.load(tmp_path / "positive.pt", weights_only=True)
     torch.save(tensor * (1 + 1e-5), tmp_path / "positive.pt")

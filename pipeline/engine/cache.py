@@ -17,7 +17,7 @@ GB = 1024**3
 
 @dataclass
 class _Held:
-    """Outputs, the folder that an output node wrote into, and the memory of their tensors.
+    """Outputs, the folder that an output node wrote into, and the memory of their tensors, arrays and containers.
 
     seal: what they were when they were sealed, None if they are not; readers: the class_types that have read them since
     they were last found intact.
@@ -56,6 +56,10 @@ class OutputCache:
     def is_shared(self, key: str) -> bool:
         """Whether tensors of the outputs of `key` have their memory in common with other held outputs."""
         return any(self._storages[one] > 1 for one in self._held[key].storages)
+
+    def is_sealed(self, key: str) -> bool:
+        """Whether the outputs of `key` are sealed: others may read them besides."""
+        return self._held[key].seal is not None
 
     def seal(self, key: str) -> None:
         """Note what the outputs of `key` are, so that `is_intact` can tell whether they were changed since."""

@@ -111,14 +111,18 @@ class Executor:
 
     def _note_change(self, checked: CheckedGraph, changed: OutputsChanged) -> None:
         new = changed.changers - self._changers
+        suspects = []
         for class_type in sorted(new):
             named = [name for name, node in checked.graph.items() if node.class_type == class_type]
-            said = f"{' or '.join(named)} ({class_type})" if named else class_type
-            log.warning("%s changes the outputs of %s in place. It gets copies from now on", said, changed.name)
-        if not new:
+            suspects.append(f"{' or '.join(named)} ({class_type})" if named else class_type)
+        if len(suspects) == 1:
+            log.warning("%s changes the outputs of %s in place. It gets copies from now on", suspects[0], changed.name)
+        elif suspects:
+            said = ", ".join(suspects)
+            log.warning("one of %s changes the outputs of %s in place. They get copies from now on", said, changed.name)
+        else:
             log.warning("the outputs of %s were changed after they were made, so it runs again", changed.name)
         self._changers |= new
-        self.cache.drop_changed(changed.key)
         self.cache.drop_written()  # the record of a run that begins again is without the files of before
 
     async def _run_once(
@@ -154,7 +158,8 @@ class Executor:
         try:
             await run.run()
             outputs = {name: held.get(name) for name in checked.targets if held.find(name)}
-        except OutputsChanged:
+        except OutputsChanged as changed:
+            self.cache.drop_changed(changed.key)
             await run.cancel()
             raise
         except NodeError as error:

@@ -159,6 +159,7 @@ class GraphRun:
         wrong = [one for one, link in links.items() if not isinstance(link, Link)]
         if wrong:
             raise ValueError(f"asks for the input {wrong[0]!r}, which is not linked to a node")
+        self._check_given([one for one in links.values() if isinstance(one, Link) and one.node in joined], name)
         new = {link.node for link in links.values() if isinstance(link, Link)} - joined
         if new:
             joined |= new
@@ -219,8 +220,7 @@ class GraphRun:
 
         def fetch(link: Link) -> list[Any]:
             given.append(self._outputs.get(link.node, self._nodes[name].class_type))
-            if int(link.output) >= len(given[-1].outputs):
-                self._refuse_missing(link, name)
+            self._check_given([link], name)
             return given[-1].outputs[int(link.output)]
 
         outputs = merge_results(answer.parts, [output.is_list for output in self._signatures[name].outputs], fetch)
@@ -270,18 +270,19 @@ class GraphRun:
                 raise ValueError(f"is linked to {link}, but there is no node {link.node!r}")
 
     def _sources(self, name: str) -> dict[str, NodeOutputs]:
-        node = self._nodes[name]
-        sources = {source: self._outputs.get(source, node.class_type) for source in self._joined[name]}
-        for _, link in node.links:
-            if link.node in sources and int(link.output) >= len(sources[link.node].outputs):
-                self._refuse_missing(link, name)
+        node, signature = self._nodes[name], self._signatures[name]
+        get = self._outputs.get_own if signature.is_async else self._outputs.get
+        sources = {source: get(source, node.class_type) for source in self._joined[name]}
+        self._check_given([one for key, one in node.links if one.node in sources and key not in signature.lazy], name)
         return sources
 
-    def _refuse_missing(self, link: Link, reader: str) -> None:
+    def _check_given(self, links: Iterable[Link], reader: str) -> None:
         """Raise the error of a node that gave fewer outputs than it declares; ComfyUI would give None to what reads."""
-        given, declared = len(self._outputs.get(link.node).outputs), self._signatures[link.node].outputs
-        message = f"returned {given} of its {len(declared)} outputs, but {reader} reads {link}"
-        raise self._explain(link.node, ValueError(message))
+        for link in links:
+            found, declared = self._outputs.find(link.node), len(self._signatures[link.node].outputs)
+            if found is not None and int(link.output) >= len(found.outputs):
+                message = f"returned {len(found.outputs)} of its {declared} outputs, but {reader} reads {link}"
+                raise self._explain(link.node, ValueError(message))
 
     def _leave(self, name: str) -> None:
         """A node is done with what it read."""

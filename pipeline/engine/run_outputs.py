@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from pipeline.engine.cache import OutputCache
 from pipeline.engine.comfyui.call import NodeOutputs
+from pipeline.engine.seal import copy_value
 from pipeline.graph.model import Node
 from pipeline.graph.signature import Signature
 
@@ -46,6 +48,13 @@ class RunOutputs:
     def find(self, name: str) -> NodeOutputs | None:
         """The outputs of a node, if they are held and good for this run."""
         return self._cache.find(self.keys[name], self._folder_of(name))
+
+    def get_own(self, name: str, reader: str) -> NodeOutputs:
+        """Return the same for a reader that goes on while others run: a copy, if others may read and change them."""
+        outputs = self.get(name, reader)
+        if not self._cache.is_sealed(self.keys[name]):
+            return outputs
+        return dataclasses.replace(outputs, outputs=copy_value(outputs.outputs))
 
     def get(self, name: str, reader: str | None = None) -> NodeOutputs:
         """Return the outputs of a node that are held for a reader, a node of that class_type.

@@ -6,6 +6,7 @@ run, is compared with its seal before, so that no result depends on who read its
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -22,62 +23,102 @@ CHUNK = 1 << 20
 def make_seal(value: Any) -> object:
     """Return what changes with any change of a value: with every bit of tensors, and the structure of containers.
 
-    Anything else (a model, a hook) counts by which object it is; its own state is not looked at.
+    Anything else (a model, a hook) counts by which object it is; its own state is not looked at, and neither is a
+    container that contains itself.
     """
+    try:
+        return _seal(value)
+    except RecursionError:
+        return ("object", id(value))
+
+
+def _seal(value: Any) -> object:
+    import numpy as np
     import torch
 
     if isinstance(value, torch.Tensor):
         return ("tensor", value.dtype, tuple(value.shape), _seal_bytes(value))
+    if isinstance(value, np.ndarray):
+        content = _seal(value.tolist()) if value.dtype.hasobject else hashlib.sha256(value.tobytes()).digest()
+        return ("array", str(value.dtype), value.shape, content)
     if isinstance(value, Mapping):
-        return ("mapping", *((repr(key), make_seal(one)) for key, one in value.items()))
+        return ("mapping", *((repr(key), _seal(one)) for key, one in value.items()))
     if isinstance(value, list | tuple):
-        return ("list", *(make_seal(one) for one in value))
+        return ("list", *(_seal(one) for one in value))
     if isinstance(value, str | bytes | int | float | None):
         return repr(value)
-    parts = getattr(value, "tensors", None)  # comfy.nested_tensor.NestedTensor
-    return ("object", id(value), *(make_seal(one) for one in (parts if isinstance(parts, list) else ())))
+    return ("object", id(value), *(_seal(one) for one in _list_parts(value)))
 
 
 def list_storages(value: Any) -> Iterator[int]:
-    """Yield where the memory of the tensors in a value begins: tensors of one memory change together."""
-    for tensor in _list_tensors(value):
-        try:
-            yield tensor.untyped_storage().data_ptr()
-        except (RuntimeError, NotImplementedError):  # a sparse tensor has no storage
-            continue
+    """Yield what changes together wherever it is held: where the memory of tensors and arrays begins, and the ids of
+    lists and mappings."""
+    yield from _list_storages(value, set())
+
+
+def _list_storages(value: Any, seen: set[int]) -> Iterator[int]:
+    import numpy as np
+    import torch
+
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, torch.Tensor):
+        with contextlib.suppress(RuntimeError, NotImplementedError):  # a sparse tensor has no storage
+            yield value.untyped_storage().data_ptr()
+    elif isinstance(value, np.ndarray):
+        yield (value.base if isinstance(value.base, np.ndarray) else value).ctypes.data
+    elif isinstance(value, Mapping):
+        yield id(value)
+        for one in value.values():
+            yield from _list_storages(one, seen)
+    elif isinstance(value, list | tuple):
+        if isinstance(value, list):
+            yield id(value)
+        for one in value:
+            yield from _list_storages(one, seen)
+    else:
+        for one in _list_parts(value):
+            yield from _list_storages(one, seen)
 
 
 def copy_value(value: Any) -> Any:
-    """Return containers and tensors of their own; any other object stays the same one."""
+    """Return containers, tensors and arrays of their own; any other object stays the same one.
+
+    What is one object in several places of the value is one in the copy. A subclass of list or dict stays one.
+    """
+    return _copy(value, {})
+
+
+def _copy(value: Any, made: dict[int, Any]) -> Any:
+    import numpy as np
     import torch
 
+    if id(value) in made:
+        return made[id(value)]
+    result = value
     if isinstance(value, torch.Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: copy_value(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        parts = [copy_value(one) for one in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if isinstance(getattr(value, "tensors", None), list):  # comfy.nested_tensor.NestedTensor
-        copied = copy.copy(value)
-        copied.tensors = copy_value(value.tensors)
-        return copied
-    return value
+        result = value.clone()
+    elif isinstance(value, np.ndarray):
+        result = value.copy()
+    elif isinstance(value, list | dict):
+        result = made[id(value)] = copy.copy(value)
+        for key, one in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            result[key] = _copy(one, made)
+    elif isinstance(value, tuple):
+        parts = [_copy(one, made) for one in value]
+        result = type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)  # SEGS have named tuples
+    elif parts := _list_parts(value):
+        result = copy.copy(value)
+        result.tensors = [_copy(one, made) for one in parts]
+    made[id(value)] = result
+    return result
 
 
-def _list_tensors(value: Any) -> Iterator[torch.Tensor]:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _list_tensors(one)
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _list_tensors(one)
-    elif isinstance(parts := getattr(value, "tensors", None), list):
-        yield from _list_tensors(parts)
+def _list_parts(value: Any) -> list[Any]:
+    """The tensors of a comfy.nested_tensor.NestedTensor, which a LATENT of picture and sound has."""
+    parts = getattr(value, "tensors", None)
+    return parts if isinstance(parts, list) else []
 
 
 def _seal_bytes(tensor: torch.Tensor) -> object:

@@ -25,16 +25,16 @@ from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.engine.comfyui.start import ComfyUI, add_model_folder
 from pipeline.engine.comfyui.surroundings import (
     MemoryKeeper,
+    SharedGenerators,
     expansions_named,
     progress_heard,
-    shared_generators_seeded,
 )
 from pipeline.engine.executor import Execution, Executor, IsReadLater
 from pipeline.engine.identity import Identity, make_cell
 from pipeline.engine.input_check import find_input_problems
 from pipeline.engine.node_facts import NodeFacts
 from pipeline.errors import ConfigError, NodeError, Problem
-from pipeline.events import Listener, NodeStarted
+from pipeline.events import Event, Listener
 from pipeline.graph.api_format import find_literals, read_api_format, write_api_prompt
 from pipeline.graph.check import CheckedGraph, check_graph
 from pipeline.graph.model import Graph, Node
@@ -65,6 +65,7 @@ class Session:
         self._nodes = NodeFacts(comfyui, self._catalog)
         self._executor = Executor(self._nodes.identify, self._read_signatures)
         self._memory = MemoryKeeper(comfyui)
+        self.generators = SharedGenerators()
         self._objects = NodeObjects()
         self._model_folders: set[Path] = set()
         self._begun = 0  # how many runs have begun
@@ -191,8 +192,8 @@ class Session:
         self.clear()
         self.use_cache("all")
         self.set_output_folder(folder)
-        with shared_generators_seeded(seed) as seed_again:
-            self.run(checked, lambda event: seed_again() if isinstance(event, NodeStarted) else None)
+        with self.generators.changed(seed):
+            self.run(checked)
         keys = self.make_keys(checked)
         held = {name: outputs for name, key in keys.items() if (outputs := self._executor.cache.find(key))}
         return {name: [one.digest(slot) for slot in range(len(one.outputs))] for name, one in held.items()}
@@ -244,6 +245,10 @@ class Session:
     ) -> Execution:
         import torch
 
+        def hear(event: Event) -> None:
+            listen(event)
+            self.generators.hear(event)
+
         with (
             torch.inference_mode(),
             progress_heard(self.comfyui, caller, listen),
@@ -252,7 +257,7 @@ class Session:
             self._memory.around_run(caller),
         ):
             folder = self.comfyui.folder_paths.get_output_directory()
-            return await self._executor.run(checked, caller, listen, is_read_later, folder)
+            return await self._executor.run(checked, caller, hear, is_read_later, folder)
 
     def add_models(self, folder: Path) -> None:
         """Also search `folder`, laid out like ComfyUI's models/, after all others. Idempotent."""

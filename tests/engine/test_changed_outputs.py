@@ -102,6 +102,53 @@ def test_nothing_is_sealed_that_has_one_reader_and_does_not_stay(fresh, monkeypa
     assert sealed == []
 
 
+def test_an_async_node_reads_what_was_made_although_others_run_before_it_goes_on(fresh):
+    nodes = {"image": IMAGE, "slow": multiply("image", 1.0, "ProbeSlowMean"), "mut": multiply("image", 0.5)}
+    assert run(fresh, "slow", "mut", **nodes) == [1.0, 0.5]
+
+
+def change_kind(kind: str, factor: float) -> dict:
+    source = {"value": ["one", 0], "factor": factor}
+    return {
+        "one": ("ProbeKind", {"kind": kind}),
+        "mut": ("ProbeMultiplyKind", source),
+        "x": ("ProbeEcho", {"value": ["mut", 1]}),
+    }
+
+
+@pytest.mark.parametrize("kind", ["array", "parts", "nested", "list"])
+def test_outputs_in_any_form_are_read_as_they_were_made(fresh, kind, caplog):
+    assert [run(fresh, "x", **change_kind(kind, factor)) for factor in (0.5, 0.25)] == [[0.5], [0.25]]
+    caplog.clear()  # it is known by now, and gets copies
+    kept = fresh.run(fresh.check(make_graph(**change_kind(kind, 0.125)), ["one", "x"]))
+    assert kept.outputs["x"].outputs == [[0.125]]
+    assert kept.cached == ("one",)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", ["array", "list"])
+def test_what_is_handed_on_without_a_tensor_changes_with_it_too(fresh, kind):
+    nodes = {
+        "one": ("ProbeKind", {"kind": kind}),
+        "kept": ("ProbeReadKind", {"value": ["one", 0], "factor": 1.0}),
+        "mut": ("ProbeMultiplyKind", {"value": ["one", 0], "factor": 0.5, "after": ["kept", 1]}),
+        "late": ("ProbeReadKind", {"value": ["kept", 0], "factor": 1.0, "after": ["mut", 1]}),
+        "x": ("ProbeEcho", {"value": ["late", 1]}),
+    }
+    assert run(fresh, "x", is_read_later=lambda key: False, **nodes) == [1.0]
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_missing_output_that_is_linked_to_a_lazy_input_is_missed_when_it_is_asked_for(fresh, asks):
+    inputs = {"a": ["few", 0], "asks": asks, "b": ["few", 1]}
+    nodes = {"few": ("ProbeFewer", {"size": 8}), "lazy": ("ProbeLazy", inputs)}
+    if not asks:
+        assert run(fresh, "lazy", **nodes) == [1.0]
+        return
+    with pytest.raises(NodeError, match=r"few: ProbeFewer .*returned 1 of its 2 outputs, but lazy reads \[few, 1\]"):
+        run(fresh, "lazy", **nodes)
+
+
 def test_a_missing_output_is_the_error_of_the_node_that_owes_it(fresh):
     nodes = {"few": ("ProbeFewer", {"size": 8}), "add": ("ProbeMultiply", {"image": ["few", 0], "factor": ["few", 1]})}
     with pytest.raises(NodeError, match=r"few: ProbeFewer .*returned 1 of its 2 outputs, but add reads \[few, 1\]"):
@@ -155,3 +202,18 @@ def test_structure_counts_and_a_copy_has_memory_of_its_own():
     assert type(copy_value(pair)) is type(pair) and copy_value(pair).a is not pair.a
     model = object()
     assert copy_value([model])[0] is model
+
+
+def test_a_copy_keeps_its_kind_and_what_is_one_object_in_several_places():
+    class Named(dict):
+        pass
+
+    one = torch.ones(2)
+    first, second = copy_value([one, one])
+    assert first is second is not one
+    assert type(copy_value(Named(a=1))) is Named
+    itself = [1]
+    itself.append(itself)
+    copied = copy_value(itself)
+    assert copied[1] is copied is not itself
+    assert make_seal(itself) == make_seal(itself)

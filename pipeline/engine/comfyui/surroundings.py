@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pipeline.engine.comfyui.call import PROMPT_ID, NodeCaller
 from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import NodeError
-from pipeline.events import Listener, NodeProgress
+from pipeline.events import Event, Listener, NodeProgress, NodeStarted
 
 COLLECT_EVERY = 10.0  # seconds between garbage collections, as in ComfyUI's own worker
 
@@ -116,24 +116,39 @@ class MemoryKeeper:
         return isinstance(cause, self._management.OOM_EXCEPTION)  # ComfyUI before 0.18
 
 
-@contextmanager
-def shared_generators_seeded(seed: int) -> Iterator[Callable[[], None]]:
-    """Give a function that seeds the generators of torch, numpy and Python anew; put them back in the end."""
-    import numpy as np
-    import torch
+class SharedGenerators:
+    """The generators of torch, numpy and Python, from which nodes without a seed of their own draw."""
 
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    numbers = random.Random(seed)
+    def __init__(self) -> None:
+        self._numbers: random.Random | None = None
 
-    def seed_again() -> None:
-        number = numbers.getrandbits(32)
-        torch.manual_seed(number)
-        np.random.seed(number)
-        random.seed(number)
+    @contextmanager
+    def changed(self, seed: int) -> Iterator[None]:
+        """As long as this lasts, seed them anew before each node, from `seed`; put them back in the end.
 
-    try:
-        yield seed_again
-    finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])
-        random.setstate(before[2])
+        A node that seeds what it draws from gives what it always gives. One that does not would seem to as well after a
+        KSampler, which leaves the generator of torch where its own seed brought it.
+        """
+        import numpy as np
+        import torch
+
+        before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        self._numbers = random.Random(seed)
+        try:
+            yield
+        finally:
+            self._numbers = None
+            torch.set_rng_state(before[0])
+            np.random.set_state(before[1])
+            random.setstate(before[2])
+
+    def hear(self, event: Event) -> None:
+        """Note an event of the executor: before each node they are seeded, if they are to be."""
+        import numpy as np
+        import torch
+
+        if self._numbers and isinstance(event, NodeStarted):
+            number = self._numbers.getrandbits(32)
+            torch.manual_seed(number)
+            np.random.seed(number)
+            random.seed(number)

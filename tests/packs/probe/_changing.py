@@ -1,6 +1,11 @@
 """Nodes that change what they read, hand it on as it is, or give less than they declare."""
 
+import asyncio
+import collections
+
+import numpy as np
 import torch
+from comfy.nested_tensor import NestedTensor
 
 
 class ProbeImage:
@@ -99,6 +104,98 @@ class ProbeDraw:
         return ({"samples": torch.rand(1, 4, size, size)},)
 
 
+class ProbeNoise(ProbeDraw):
+    """Adds to a latent what it draws without a seed."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"samples": ("LATENT",)}}
+
+    def draw(self, samples):
+        return ({**samples, "samples": samples["samples"] + torch.rand_like(samples["samples"])},)
+
+
+class ProbeSlowMean(ProbeMultiply):
+    """The mean of the image, which it reads after others had time to run."""
+
+    RETURN_TYPES = ("FLOAT",)
+
+    async def multiply(self, image, factor):
+        await asyncio.sleep(0.05)
+        return (float(image.mean()),)
+
+
+Part = collections.namedtuple("Part", "mask label")
+
+
+class ProbeKind:
+    """Ones in a form that packs hand from node to node."""
+
+    RETURN_TYPES = ("*",)
+    FUNCTION = "make"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"kind": (["array", "parts", "nested", "list"],)}}
+
+    def make(self, kind):
+        if kind == "array":
+            return (np.ones(2),)
+        if kind == "parts":
+            return ((2, [Part(torch.ones(2), "a")]),)
+        if kind == "nested":
+            return ({"samples": NestedTensor([torch.ones(1, 2), torch.ones(1, 3)])},)
+        return ([1.0],)
+
+
+class ProbeMultiplyKind:
+    """Multiplies them in place; gives them and their first number."""
+
+    RETURN_TYPES = ("*", "FLOAT")
+    FUNCTION = "multiply"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": ("*",), "factor": ("FLOAT", {"default": 1.0})}, "optional": {"after": ("*",)}}
+
+    def multiply(self, value, factor, after=None):
+        ones = self.find(value)
+        ones[0] *= factor
+        return (value, float(ones[0]))
+
+    def find(self, value):
+        if isinstance(value, dict):
+            return value["samples"].tensors[0][0]
+        return value[1][0].mask if isinstance(value, tuple) else value
+
+
+class ProbeReadKind(ProbeMultiplyKind):
+    """Gives the same without changing them."""
+
+    def multiply(self, value, factor, after=None):
+        return (value, float(self.find(value)[0]))
+
+
+class ProbeLazy:
+    """Gives `a` and asks for `b` only if `asks`."""
+
+    RETURN_TYPES = ("*",)
+    FUNCTION = "give"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"a": ("*",), "asks": ("BOOLEAN",), "b": ("*", {"lazy": True})}}
+
+    def check_lazy_status(self, a, asks, b=None):
+        return ["b"] if asks else []
+
+    def give(self, a, asks, b=None):
+        return (a,)
+
+
 class ProbeFewer(ProbeImage):
     """Declares two outputs and gives one."""
 
@@ -115,4 +212,10 @@ CHANGING = (
     ProbeStrengthen,
     ProbeFewer,
     ProbeDraw,
+    ProbeNoise,
+    ProbeSlowMean,
+    ProbeKind,
+    ProbeMultiplyKind,
+    ProbeReadKind,
+    ProbeLazy,
 )
