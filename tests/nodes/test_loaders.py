@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import importlib.util
 import json
 import math
 import os
@@ -10,26 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from latentgrid_pack import PACK, import_pack
 from safetensors.torch import save_file
-
-PACK = Path(__file__).parents[2] / "nodes" / "latentgrid"
-
-
-def import_pack(name: str) -> ModuleType:
-    """Import the pack as ComfyUI does: from its path, under a name of no package that could be imported."""
-    spec = importlib.util.spec_from_file_location(name, PACK / "__init__.py", submodule_search_locations=[str(PACK)])
-    assert spec is not None
-    assert spec.loader is not None
-    pack = importlib.util.module_from_spec(spec)
-    sys.modules[name] = pack
-    spec.loader.exec_module(pack)
-    return pack
-
 
 pack = import_pack("/packs/latentgrid_nodes")
 loaders = pack.loaders

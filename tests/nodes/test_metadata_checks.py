@@ -1,30 +1,15 @@
 """The metadata of conditionings and the entries of latents, as ComfyUI's models read them."""
 
-import importlib.util
 import logging
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from latentgrid_pack import import_pack
 from safetensors.torch import save_file
-
-PACK = Path(__file__).parents[2] / "nodes" / "latentgrid"
-
-
-def import_pack(name: str) -> ModuleType:
-    """Import the pack as ComfyUI does: from its path, under a name of no package that could be imported."""
-    spec = importlib.util.spec_from_file_location(name, PACK / "__init__.py", submodule_search_locations=[str(PACK)])
-    assert spec is not None
-    assert spec.loader is not None
-    pack = importlib.util.module_from_spec(spec)
-    sys.modules[name] = pack
-    spec.loader.exec_module(pack)
-    return pack
-
 
 pack = import_pack("/packs/latentgrid_metadata")
 files = pack.tensor_files

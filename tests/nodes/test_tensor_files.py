@@ -1,36 +1,20 @@
 """Reading and checking conditioning and latent files."""
 
-import importlib.util
 import math
 import os
 import pickle
-import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from latentgrid_pack import import_pack
 from safetensors.torch import save_file
-
-PACK = Path(__file__).parents[2] / "nodes" / "latentgrid"
-
-
-def import_pack(name: str) -> ModuleType:
-    """Import the pack as ComfyUI does: from its path, under a name of no package that could be imported."""
-    spec = importlib.util.spec_from_file_location(name, PACK / "__init__.py", submodule_search_locations=[str(PACK)])
-    assert spec is not None
-    assert spec.loader is not None
-    pack = importlib.util.module_from_spec(spec)
-    sys.modules[name] = pack
-    spec.loader.exec_module(pack)
-    return pack
-
 
 tensor_files = import_pack("/packs/latentgrid_files").tensor_files
 read_conditioning: Callable[[Path], Any] = tensor_files.read_conditioning
