@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass
 
 import psutil
 
@@ -19,15 +19,13 @@ GB = 1024**3
 class _Held:
     """Outputs, the folder that an output node wrote into, and the memory of their tensors, arrays and containers.
 
-    seal: what they were when they were sealed, None if they are not; readers: the class_types that have read them since
-    they were last found intact.
+    seal: what they were when they were sealed, None if they are not.
     """
 
     outputs: NodeOutputs
     folder: str | None
     storages: frozenset[int]
     seal: object = None
-    readers: set[str] = field(default_factory=set)
 
 
 class OutputCache:
@@ -37,7 +35,7 @@ class OutputCache:
         self.policy = CachePolicy()
         self._held: dict[str, _Held] = {}
         self._storages: Counter[int] = Counter()  # how many of the held outputs have a memory
-        self._readers: dict[int, set[str]] = {}  # the class_types that were given a memory
+        self._readers: dict[int, set[str]] = {}  # the class_types that were given a memory since it was found intact
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._held)
@@ -62,7 +60,7 @@ class OutputCache:
         return self._held[key].seal is not None
 
     def seal(self, key: str) -> None:
-        """Note what the outputs of `key` are, so that `is_intact` can tell whether they were changed since."""
+        """Note what the outputs of `key` are, so that `find_changers` can tell whether they were changed since."""
         held = self._held[key]
         if held.seal is None:
             held.seal = make_seal(held.outputs.outputs)
@@ -74,12 +72,11 @@ class OutputCache:
         """
         held = self._held[key]
         if held.seal is not None and held.seal != make_seal(held.outputs.outputs):
-            return held.readers.union(*(self._readers.get(one, ()) for one in held.storages))
-        held.readers = {reader} if reader else set()
+            return set[str]().union(*(self._readers.get(one, ()) for one in held.storages))
         for one in held.storages:
             # What is handed on as it is has the memory of other outputs, whose readers may change it too.
             before = self._readers.get(one, set()) if self._storages[one] > 1 else set()
-            self._readers[one] = before | held.readers
+            self._readers[one] = before | ({reader} if reader else set())
         return None
 
     def drop_changed(self, key: str) -> None:
@@ -103,7 +100,10 @@ class OutputCache:
         """Let go of the outputs of `key`, if they are held."""
         if held := self._held.pop(key, None):
             self._storages.subtract(held.storages)
-            self._forget_storages(held.storages)
+            for one in held.storages:
+                if self._storages[one] <= 0:
+                    del self._storages[one]
+                    self._readers.pop(one, None)
 
     def retain(self, wanted: Callable[[str], bool]) -> None:
         """Let go of all outputs but the wanted."""
@@ -131,12 +131,6 @@ class OutputCache:
         self._held.clear()
         self._storages.clear()
         self._readers.clear()
-
-    def _forget_storages(self, storages: Iterable[int]) -> None:
-        for one in storages:
-            if self._storages[one] <= 0:
-                del self._storages[one]
-                self._readers.pop(one, None)
 
 
 def _has_memory() -> bool:
