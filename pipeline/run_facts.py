@@ -43,8 +43,11 @@ def collect_tags(read: RunConfig, session: Session) -> dict[str, str]:
 
 def collect_key_facts(read: RunConfig, checked: CheckedGraph, session: Session) -> dict[str, str]:
     """Return the facts that are part of the identity of a run; see `record/fact_table.py`."""
-    machine = collect_machine(session.comfyui.device)
-    return select_key_facts({**collect_tags(read, session), **session.describe(checked), **machine})
+    return select_key_facts({**collect_tags(read, session), **_collect_others(checked, session)})
+
+
+def _collect_others(checked: CheckedGraph, session: Session) -> dict[str, str]:
+    return {**session.describe(checked), **collect_machine(session.comfyui.device)}
 
 
 def collect_run_facts(
@@ -61,7 +64,7 @@ def collect_run_facts(
 
     `workflow` is its graph in the format of ComfyUI's GUI.
     """
-    facts = {**session.describe(checked), **collect_machine(session.comfyui.device)}
+    facts = _collect_others(checked, session)
     tags = collect_tags(read, session)
     identity = identity.update(select_key_facts({**tags, **facts}))
     tags |= {

@@ -61,13 +61,12 @@ class NodeFacts:
         code = self._read_code(node.class_type)
         variables = [[name, os.environ.get(name)] for name in sorted(code.variables)] if code else []
         data = [code.sha256] if code and code.data else []
-        random = self.identify_random(node, signature)
-        return [*states, *variables, *data, random, *(uuid.uuid4().hex for _ in named.countless)]
+        unequal = len(named.countless) + self._is_random(node.class_type, code)
+        return [*states, *variables, *data, *(uuid.uuid4().hex for _ in range(unequal))]
 
     def identify_random(self, node: Node, signature: Signature) -> str | None:
         """Return what nothing equals for a class that is known to draw without a seed, else None."""
-        code = self._read_code(node.class_type)
-        return uuid.uuid4().hex if code and self._random.knows(node.class_type, code.sha256) else None
+        return uuid.uuid4().hex if self._is_random(node.class_type, self._read_code(node.class_type)) else None
 
     def remember_random(self, class_type: str) -> bool:
         """Remember that a class draws without a seed; whether that could be.
@@ -80,6 +79,9 @@ class NodeFacts:
             return False
         self._random.add(class_type, code.sha256)
         return True
+
+    def _is_random(self, class_type: str, code: Code | None) -> bool:
+        return code is not None and self._random.knows(class_type, code.sha256)
 
     def _read_code(self, class_type: str) -> Code | None:
         source = self._catalog.find_code(class_type)

@@ -105,8 +105,7 @@ class FileFinder:
     def _find_anywhere(self, text: str) -> dict[str, Path]:
         """A model file that a text names without being a choice of its class."""
         folders = [name for name in self._folder_paths.folder_names_and_paths if name != "custom_nodes"]
-        paths = {folder: self._folder_paths.get_full_path(folder, text) for folder in folders}
-        return {f"{folder}/{text}": Path(path) for folder, path in paths.items() if path}
+        return {label: path for folder in folders for label, path in self._locate(folder, [text]).items()}
 
     def _find_input(self, name: str, text: str) -> dict[str, Path]:
         """The files and folders that the lines of a text name: absolute, in the working directory, and in ComfyUI's
