@@ -19,7 +19,7 @@ This module imports nothing of the project and nothing heavy.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,3 +145,9 @@ def did_you_mean(word: object, choices: Iterable[object]) -> str:
         name for name in names if len(wanted) > 2 and len(name) > 2 and (wanted in name or name in wanted)
     ]
     return f"; did you mean {names[near[0]]!r}?" if near else ""
+
+
+def shorten_list(names: Sequence[str], shown: int = 3, separator: str = ", ") -> str:
+    """Return the first names of a list, and how many more there are: `a, b, c and 4 more`."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return separator.join(names[:shown]) + more

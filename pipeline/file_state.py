@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,8 +26,25 @@ class FileState:
     @classmethod
     def of(cls, path: str | Path) -> FileState:
         """Return the state of a file now. Raises OSError."""
-        status = Path(path).stat()
-        return cls(str(Path(path).resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        return cls(str(Path(path).resolve()), *_list_numbers(Path(path).stat()))
+
+
+def read_state(path: str | Path) -> tuple[int, ...]:
+    """Return the numbers of a `FileState`; empty if there is no such file. The path is not resolved."""
+    try:
+        return _list_numbers(os.stat(path))  # noqa: PTH116 (a thousand times at each start)
+    except OSError:
+        return ()
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _list_numbers(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def walk_files(folder: str | Path, skipped: frozenset[str] = frozenset(), hidden: bool = True) -> Iterator[str]:

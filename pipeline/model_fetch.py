@@ -19,9 +19,9 @@ from pathlib import Path
 from pipeline.cache_folder import cache_folder
 from pipeline.errors import ModelFileError, did_you_mean
 from pipeline.file_lock import alone
-from pipeline.file_state import FileState
+from pipeline.file_state import FileState, hash_file
 from pipeline.model_sets import ModelFile, list_model_sets
-from pipeline.record.file_hashes import FileHashes, hash_file
+from pipeline.record.file_hashes import FileHashes
 
 log = logging.getLogger(__name__)
 

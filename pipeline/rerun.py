@@ -24,13 +24,14 @@ from pipeline.cache_folder import cache_folder
 from pipeline.compare import Comparison, Tolerance, Verdict, compare_latents, find_worst
 from pipeline.config import RunConfig, read_config
 from pipeline.errors import ConfigError, PipelineError, Problem, RecordError
+from pipeline.file_state import hash_file
 from pipeline.graph.api_format import find_literals, read_api_format, unwrap_literals, write_api_format
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph
 from pipeline.record.artifacts import CONFIG, GRAPH, PROMPT, WORKFLOW
 from pipeline.record.differences import Difference, find_differences, join_facts, list_facts
 from pipeline.record.fact_table import KINDS, rank_fact
-from pipeline.record.file_hashes import FileHashes, hash_file
+from pipeline.record.file_hashes import FileHashes
 from pipeline.record.provenance import RecordedRun
 from pipeline.record.tracker import NewRun, TrackingSettings
 from pipeline.reference import Reference, read_latents

@@ -1,19 +1,19 @@
 """The node classes that are known to give other outputs for equal inputs, because they draw without a seed.
 
 ComfyUI expects such a class to say so by IS_CHANGED. One that does not is found when a run is run again and differs;
-from then on nothing equals its outputs, so the cells of a sweep do not share them and none is taken
-over from a record.
+from then on nothing equals its outputs, so the cells of a sweep do not share them and none is taken over from
+a record.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import uuid
 from pathlib import Path
 
 from pipeline.file_lock import alone
+from pipeline.file_state import read_state
+from pipeline.whole_file import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class RandomNodes:
 
     def knows(self, class_type: str, sha256: str) -> bool:
         """Whether a class of this code is known to be random."""
-        state = self._read_state()
+        state = read_state(self._path)
         if state != self._state:  # another process has found one
             self._state, self._known = state, {**self._known, **self._read()}
         return _join(class_type, sha256) in self._known
@@ -39,23 +39,14 @@ class RandomNodes:
     def add(self, class_type: str, sha256: str) -> None:
         """Remember a class."""
         self._known[_join(class_type, sha256)] = class_type
-        beside = self._path.with_name(f"{MEMORY}.{uuid.uuid4().hex[:8]}.part")
         try:
-            with alone(self._path.with_name(f".{MEMORY}.lock"), "remembering a node"):
-                beside.write_text(json.dumps({**self._read(), **self._known}, indent=1), encoding="utf-8")
-                beside.replace(self._path)
+            with (
+                alone(self._path.with_name(f".{MEMORY}.lock"), "remembering a node"),
+                written_whole(self._path) as path,
+            ):
+                path.write_text(json.dumps({**self._read(), **self._known}, indent=1), encoding="utf-8")
         except OSError as error:
             log.warning("%s cannot be written (%s), so only this process knows of %s", self._path, error, class_type)
-        finally:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-
-    def _read_state(self) -> tuple[int, ...]:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return ()
-        return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     def _read(self) -> dict[str, str]:
         try:

@@ -21,12 +21,12 @@ import hashlib
 import io
 import json
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.errors import OutputError
+from pipeline.whole_file import written_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,16 +160,9 @@ def write_image(folder: Path, name: str, image: Image.Image) -> Path:
 
 @contextlib.contextmanager
 def _written_whole(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to; it is renamed to `target` at the end, or removed after a failure.
-
-    Raises OutputError for what the system refuses, a full disk for instance.
-    """
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    """The same as `written_whole`, but raises OutputError."""
     try:
-        yield beside
-        beside.replace(target)
+        with written_whole(target) as beside:
+            yield beside
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)

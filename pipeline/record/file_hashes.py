@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import sqlite3
 import time
@@ -13,7 +12,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from pipeline.file_state import FileState
+from pipeline.file_state import FileState, hash_file
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +107,3 @@ def _is_settled(state: FileState) -> bool:
     """Whether a change now would show in the state. A modification time in the future was set by somebody."""
     now = time.time_ns()
     return now - state.ctime_ns > SETTLED_NS and not 0 <= now - state.mtime_ns <= SETTLED_NS
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file, computed now and not remembered. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

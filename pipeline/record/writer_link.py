@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import TrackingError
+from pipeline.errors import TrackingError, shorten_list
 from pipeline.record.writer.store import UNSENT, is_server
 from pipeline.record.writer_process import WriterProcess
 from pipeline.waiting import Waiting
@@ -200,5 +200,4 @@ def describe_failure(uri: str, reason: str, unwritten: str) -> str:
 
 def name_runs(names: list[str]) -> str:
     """Return the names of a few runs, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(name or "a run without a name" for name in names[:NAMED]) + more
+    return shorten_list([name or "a run without a name" for name in names], NAMED)

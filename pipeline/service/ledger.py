@@ -16,8 +16,8 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from pipeline.errors import OutputError
+from pipeline.file_state import hash_file
 from pipeline.record.artifacts import open_folder, write_text
-from pipeline.record.file_hashes import hash_file
 from pipeline.service.messages import KafkaSamplingRequest, KafkaSamplingResponse, RefusedRequest, TensorFile
 
 log = logging.getLogger(__name__)

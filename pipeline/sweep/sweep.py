@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError, Problem, shorten_list
 from pipeline.graph.check import CheckedGraph
 from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker
 from pipeline.reference import Reference
@@ -211,9 +211,8 @@ def _explain_missing(runs: Mapping[int, CheckedRun], tracker: Tracker) -> None:
         reasons |= dict.fromkeys(reason.partition(": ")[2] for reason in found)
         older += count > 0
     if reasons:
-        shown = list(reasons)[:NAMED]
-        more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
-        log.info("earlier runs of these settings are not taken over: %s%s", "; ".join(shown), more)
+        said = shorten_list(list(reasons), NAMED, "; ")
+        log.info("earlier runs of these settings are not taken over: %s", said)
     if older:
         log.info("run again: earlier runs of these settings have records of an older latentgrid, %s", OLDER)
 
@@ -241,6 +240,5 @@ def _raise_if_any(found: dict[Problem, list[SweepJob]], count: int) -> None:
 def _name_jobs(jobs: Sequence[SweepJob], count: int) -> str:
     if len(jobs) == count:
         return f" (all {count} jobs)" if count > 1 else ""
-    names = ", ".join(f"#{job.number} {job.name}" for job in jobs[:NAMED])
-    more = f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else ""
-    return f" ({len(jobs)} of {count} jobs: {names}{more})"
+    names = shorten_list([f"#{job.number} {job.name}" for job in jobs], NAMED)
+    return f" ({len(jobs)} of {count} jobs: {names})"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import PROBES
 
-from pipeline.record.file_hashes import hash_file
+from pipeline.file_state import hash_file
 from pipeline.service.handler import HandedBack, RequestHandler, refuse
 from pipeline.service.ledger import Ledger
 from pipeline.service.messages import DeadlineExceededError, KafkaSamplingRequest, RefusedRequest

@@ -16,7 +16,6 @@ In the cache folder:
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import subprocess
@@ -31,9 +30,10 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.cache_folder import cache_folder
 from pipeline.engine.comfyui.download import INSTEAD, download, format_megabytes
-from pipeline.engine.comfyui.manifest import find_damage, list_hashes, replace_damaged, shorten_list, write_manifest
-from pipeline.errors import ComfyUIError, did_you_mean
+from pipeline.engine.comfyui.manifest import find_damage, list_hashes, replace_damaged, write_manifest
+from pipeline.errors import ComfyUIError, did_you_mean, shorten_list
 from pipeline.file_lock import alone
+from pipeline.file_state import hash_file
 
 log = logging.getLogger(__name__)
 
@@ -263,7 +263,4 @@ def _only_comfyui(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | Non
 
 def _checksum(path: Path) -> str | None:
     """Return the sha256 of a file, None if there is none."""
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(path) if path.exists() else None

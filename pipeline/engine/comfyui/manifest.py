@@ -7,16 +7,14 @@ Where these are equal, no file is read: a start looks at a thousand files in som
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import shutil
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.file_state import walk_files
+from pipeline.file_state import hash_file, read_state, walk_files
+from pipeline.whole_file import written_whole
 
 THE_USERS_OWN = frozenset(("models", "input", "output", "temp", "user"))
 """Folders of ComfyUI whose content is not its own."""
@@ -29,20 +27,16 @@ def list_hashes(tree: Path) -> dict[str, str]:
 
 def write_manifest(tree: Path, hashes: Mapping[str, str], manifest: Path) -> None:
     """Write the manifest of `tree`, whose files have these `hashes`; it appears whole or not at all. Raises OSError."""
-    files = {name: [sha256, *(_read_state(tree / name) or ())] for name, sha256 in hashes.items()}
-    beside = manifest.with_name(f"{manifest.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        beside.write_text(json.dumps(files), encoding="utf-8")
-        beside.replace(manifest)
-    finally:
-        beside.unlink(missing_ok=True)
+    files = {name: [sha256, *read_state(tree / name)] for name, sha256 in hashes.items()}
+    with written_whole(manifest) as path:
+        path.write_text(json.dumps(files), encoding="utf-8")
 
 
 def find_damage(tree: Path, manifest: Path) -> list[str] | None:
     """Return the files of `tree` that are not as its manifest says, by their places in it; None without a manifest."""
     try:
         files: dict[str, list[Any]] = json.loads(manifest.read_bytes())
-        touched = [name for name, (_, *state) in files.items() if _read_state(f"{tree}/{name}") != state]
+        touched = [name for name, (_, *state) in files.items() if read_state(f"{tree}/{name}") != tuple(state)]
         damaged = [name for name in touched if _hash(tree / name) != files[name][0]]
         hashes = {name: str(sha256) for name, (sha256, *_) in files.items()}
     except (OSError, ValueError, TypeError, AttributeError):  # none, or a damaged one
@@ -71,30 +65,15 @@ def replace_damaged(fresh: Path, tree: Path, hashes: Mapping[str, str], kept: Pa
     return damaged
 
 
-def shorten_list(names: Sequence[str], shown: int = 3) -> str:
-    """Return the first names of a list, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
-
-
 def _list_files(tree: Path) -> list[str]:
     return sorted(
         name for name in walk_files(tree) if name.partition("/")[0] not in THE_USERS_OWN and not name.endswith(".pyc")
     )
 
 
-def _read_state(path: str | Path) -> list[int] | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a thousand times at each start
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
 def _hash(path: Path) -> str:
     """The sha256 of a file; empty if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return ""

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from types import ModuleType
 
 from pipeline.engine.comfyui.modules import find_packages, is_installed, list_site_folders, locate_module
-from pipeline.file_state import walk_files
+from pipeline.file_state import read_state, walk_files
 
 IMPORT = re.compile(
     rb"""(?:^|[;:])[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]*(\([^)]*\)|(?:[^\n;#\\]|\\\r?\n)*)"""
@@ -63,7 +63,7 @@ def read_code(root: Path, comfyui: Path) -> Code:
     Python files count as this process first saw them, as it has imported them by then; data files as they are now.
     """
     code = _read_code(root, comfyui)
-    if any(_read_state(path) != state for path, state in code.data.items()):
+    if any(read_state(path) != state for path, state in code.data.items()):
         _read_code.cache_clear()
         code = _read_code(root, comfyui)
     return code
@@ -88,10 +88,10 @@ def _read_code(root: Path, comfyui: Path) -> Code:
             continue
         seen.add(part)
         # Before they are listed, also those without files; for a single module there are none.
-        data |= {folder: _read_state(folder) for folder in _list_folders(part)}
+        data |= {folder: read_state(folder) for folder in _list_folders(part)}
         for file in list_files(part):
             if file.suffix != ".py":
-                data[file] = _read_state(file)  # before it is read
+                data[file] = read_state(file)  # before it is read
             content = _read_python(file) if file.suffix == ".py" else read_content(file)
             name = file.relative_to(part if part.is_dir() else part.parent).as_posix()
             digest.update(f"{name}\0{len(content)}\0".encode())
@@ -113,14 +113,6 @@ def _list_folders(part: Path) -> Iterator[Path]:
     for folder, inner, _ in os.walk(part, followlinks=False):
         inner[:] = [name for name in inner if name not in IGNORED_FOLDERS and not name.startswith(".")]
         yield Path(folder)
-
-
-def _read_state(path: Path) -> tuple[int, ...]:
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @functools.cache
