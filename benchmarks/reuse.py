@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._processes import ROOT, say
+from benchmarks._processes import ROOT
 from pipeline.engine.comfyui.install import DEFAULT_VERSION, install_release
 
 ARGS = "+comfyui.args"
@@ -259,7 +259,7 @@ def main() -> int:
     """Print the table; the exit status says whether all is as it should be."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     wrong = needless = 0
-    say("| what changed | expected | came of it | latent | why |\n|---|---|---|---|---|")
+    print("| what changed | expected | came of it | latent | why |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
         world = World(Path(name))
         world.build()
@@ -268,13 +268,13 @@ def main() -> int:
             nonlocal wrong, needless
             wrong += not is_right or (case.expected, outcome) == (AGAIN, TAKEN)
             needless += (case.expected, outcome) == (TAKEN, AGAIN)
-            say(f"| {case.name} | {case.expected} | {outcome} | {'right' if is_right else 'WRONG'} | {case.why} |")
+            print(f"| {case.name} | {case.expected} | {outcome} | {'right' if is_right else 'WRONG'} | {case.why} |")
 
         for tried in try_cases(world):
             judge(*tried)
         judge(*try_lora(world))
         judge(*try_mutation(world))
-    say(f"\n{wrong} wrong reuses, {needless} needless runs")
+    print(f"\n{wrong} wrong reuses, {needless} needless runs")
     return 1 if wrong or needless else 0
 
 
