@@ -87,7 +87,7 @@ class World:
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
         cells = sorted((path for path in sweep.iterdir() if path.name.isdecimal()), key=lambda one: int(one.name))
-        taken = set(re.findall(r"^#(\d+) .*: recorded already", done.stdout, re.MULTILINE))
+        taken = set(re.findall(r"^#(\d+) .*: recorded already", done.stderr, re.MULTILINE))
         return [TAKEN if cell.name in taken else AGAIN for cell in cells], [_read_mean(cell) for cell in cells]
 
 
