@@ -152,7 +152,12 @@ def _set_variable(name: str, value: str, term: float = 0.0) -> Callable[[World],
 
 
 def _fake_package(name: str) -> Callable[[World], None]:
-    return lambda world: (world.folder / "packages" / f"{name}-99.0.dist-info").mkdir(parents=True)
+    def change(world: World) -> None:
+        info = world.folder / "packages" / f"{name}-99.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n")
+
+    return change
 
 
 def _override(text: str) -> Callable[[World], None]:
