@@ -202,7 +202,7 @@ CASES = (
     Case("the same, with its size and time of modification kept", _keep_times, AGAIN),
     Case("a file in a folder that an input names", _change("files/folder/a.txt", 64.5), AGAIN),
     Case("a file added to such a folder", _add_file, AGAIN),
-    Case("a file removed from it", _remove_file, AGAIN, "or taken over from before it was added"),
+    Case("that file removed again", _remove_file, TAKEN, "as before it was added, two cells ago"),
     Case("`embeddings/foo.pt` of the text `embedding:foo`", _change("models/embeddings/foo.pt", 128.5), AGAIN),
     Case("a file that a short name stands for", _change("models/vae_approx/taeprobe_encoder.pth", 256.5), AGAIN),
     Case("a file of a model folder (DiffusersLoader)", _change("models/diffusers/demo/model.txt", 512.5), AGAIN),
