@@ -253,7 +253,8 @@ def try_mutation(world: World) -> tuple[Case, str, bool]:
     """Let a node change its input in place, in a sweep over the factor, and take the sweep over afterwards."""
     case = Case("an image that a node multiplies in place by 0.5, 0.25, 0.125", lambda world: None, TAKEN)
     world.overrides = [f"comfyui.custom_nodes=[{world.folder}/pack]", "run.outputs=[mut]"]
-    graph = ["+image._node_=EmptyImage", "+image.width=64", "+image.height=64", "+image.color=16777215"]
+    graph = ["+image._node_=EmptyImage", "+image.width=64", "+image.height=64"]
+    graph += ["+image.batch_size=1", "+image.color=16777215"]
     graph += ["+mut._node_=ReuseMultiply", "+mut.image=[image,IMAGE]", "+mut.factor=0.5,0.25,0.125"]
     world.run(*graph)
     outcomes, means = world.run(*graph)
