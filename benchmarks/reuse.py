@@ -3,9 +3,9 @@
     python benchmarks/reuse.py
 
 Each case makes a change, runs a sweep of one cell that is recorded, and looks at the latent: it must be that of the
-world after the change, and the cell must have run exactly if the change can make a difference. Prints a table in
-Markdown, and exits with status 1 if a case is wrong. It works on copies below a temporary
-folder, and needs about ten minutes on two cores.
+world after the change, and the cell must have run exactly if the change can make a difference. Prints the table
+of docs/reuse.md, and exits with status 1 if a case is wrong. It works on copies below a temporary
+folder, and needs a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
