@@ -6,6 +6,7 @@ and after (finding the inputs, waiting for the record, hashing the result) goes 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -122,7 +123,7 @@ class RequestHandler:
         except ConfigError as error:
             raise RefusedRequest(*map(str, error.problems)) from error
         try:
-            answer = _make_answer(request, _describe(sampling, result))
+            answer = _make_answer(request, _describe(sampling, result, request))
             self._ledger.keep_answer(request, answer)
         except OutputError:
             self._ledger.take_back_attempt(request, number)
@@ -219,16 +220,32 @@ def _read_settings(request: KafkaSamplingRequest) -> dict[str, Any]:
     return {**settings, "seed": drawn if request.seed is None else request.seed}
 
 
-def _describe(sampling: Sampling, result: RunResult) -> dict[str, Any]:
-    """What the sampling gave. A record that failed after it is no reason to sample again: the latent is on disk, and
-    the answer says in `metadata.record_error` why it has no run_id."""
+def _describe(sampling: Sampling, result: RunResult, request: KafkaSamplingRequest) -> dict[str, Any]:
+    """What the sampling gave. A record that failed after it, or is not complete by the deadline, is no reason to sample
+    again: the latent is on disk, and the answer says in `metadata.record_error` why it has no run_id."""
     try:
+        if request.deadline:
+            _wait_for_record(result, _seconds_left(request))
         return sampling.describe(result)
     except TrackingError as error:
         log.error("sampled, but not recorded: %s", error)
         given = sampling.describe(dataclasses.replace(result, pending=None))
         given["metadata"]["record_error"] = str(error)
         return given
+
+
+def _wait_for_record(result: RunResult, seconds: float) -> None:
+    """Raise TrackingError if the record is not complete within `seconds`."""
+
+    def wait() -> None:
+        with contextlib.suppress(TrackingError):  # whoever describes the result meets it again
+            result.wait()
+
+    waiter = threading.Thread(target=wait, name="latentgrid-record", daemon=True)
+    waiter.start()
+    waiter.join(max(0.0, seconds))
+    if waiter.is_alive():
+        raise TrackingError("tracking.uri: MLflow had not written the record by the deadline")
 
 
 def _make_answer(request: KafkaSamplingRequest, given: dict[str, Any]) -> KafkaSamplingResponse:

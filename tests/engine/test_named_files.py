@@ -12,11 +12,11 @@ from pipeline.graph.signature import InputSpec, Signature
 
 @pytest.fixture
 def models(session, tmp_path, monkeypatch):
-    """A folder of models that ComfyUI searches besides its own."""
+    """The only folder of models that ComfyUI searches."""
     folder_paths = session.comfyui.folder_paths
     paths = {
-        name: ([*folders, str(tmp_path / "models" / name)], suffixes)
-        for name, (folders, suffixes) in folder_paths.folder_names_and_paths.items()
+        name: ([str(tmp_path / "models" / name)], suffixes)
+        for name, (_, suffixes) in folder_paths.folder_names_and_paths.items()
     }
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", paths)
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})

@@ -154,17 +154,17 @@ def test_a_writer_that_is_killed_has_another_one_complete_its_runs(tracker, uri,
     from PIL import Image
 
     Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
-    above = tracker.start(NewRun("above", {}, {}, tmp_path), started=time.time())
-    whole = tracker.start(NewRun("whole", {}, {}, tmp_path), started=time.time(), parent=above)
+    above = tracker.start(NewRun("above", {}, {}, tmp_path), started=1000)
+    whole = tracker.start(NewRun("whole", {}, {}, tmp_path), started=1001, parent=above)
     finish(whole)
-    cut = tracker.start(NewRun("cut", {"seed": "1"}, {}, tmp_path), started=time.time(), parent=above)
+    cut = tracker.start(NewRun("cut", {"seed": "1"}, {}, tmp_path), started=1002, parent=above)
     cut.add_file(tmp_path / "picture.png", picture_key="sampler")
     cut.log([("loss", 0.5, 1000.0, 1)])
     tracker.recall(1)  # so the store has all this
     kill_writer(tracker)
     cut.log([("loss", 0.25, 1001.0, 2)])
     finish(cut)
-    finish(tracker.start(NewRun("after", {}, {}, tmp_path), started=time.time(), parent=above))
+    finish(tracker.start(NewRun("after", {}, {}, tmp_path), started=1003, parent=above))
     finish(above)
 
     client = MlflowClient(uri)

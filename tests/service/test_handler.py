@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from conftest import PROBES
+from filelock import FileLock
 
 from pipeline.file_state import hash_file
 from pipeline.service.handler import HandedBack, RequestHandler, refuse
@@ -48,10 +50,28 @@ def test_a_deadline_ends_the_sampling(make_handler, tmp_path):
     assert handler.answer(make_request(request_id="next"), threading.Event()).status == "ok"
 
 
-def test_a_deadline_ends_the_wait_for_the_record(make_handler, monkeypatch):
-    request = make_request(deadline=datetime.now(UTC) + 3 * SOON)
-    with pytest.raises(DeadlineExceededError):
-        make_handler("tracking.uri=sqlite:////proc/none/mlflow.db").answer(request, threading.Event())
+def test_a_deadline_ends_the_wait_for_the_record(make_handler, tmp_path):
+    with FileLock(tmp_path / "mlflow.db.lock"):  # as if another process made the store, and took forever
+        handler = make_handler(f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
+        answer = handler.answer(make_request(deadline=datetime.now(UTC) + 10 * SOON), threading.Event())
+    assert answer.status == "ok"
+    assert answer.metadata["run_id"] is None
+    assert "by the deadline" in answer.metadata["record_error"]
+
+
+def test_a_deadline_ends_the_tries_to_reach_mlflow(make_handler):
+    class Refusal(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(403)
+
+        do_POST = do_GET
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        handler = make_handler(f"tracking.uri=http://127.0.0.1:{server.server_port}")
+        with pytest.raises(DeadlineExceededError):
+            handler.answer(make_request(deadline=datetime.now(UTC) + 3 * SOON), threading.Event())
+        server.shutdown()
 
 
 def test_a_record_that_fails_after_the_sampling_is_no_reason_to_sample_again(make_handler, tmp_path):
