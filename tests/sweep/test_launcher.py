@@ -20,6 +20,7 @@ from hydra.core.plugins import Plugins
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
 from hydra.version import VersionBase, __compat_version__
 from mlflow import MlflowClient
+from safetensors.torch import load_file
 
 from pipeline.config import register_names
 from pipeline.sweep.launcher import WarmLauncher, _let_go, register_launcher
@@ -174,6 +175,35 @@ def test_what_is_recorded_is_not_run_again(run_sweep, tmp_path):
     assert "3 jobs: 9 nodes run, 7 are known by then; 1 jobs are recorded already" in done.stdout
     done, _ = run_sweep("seed=1,2,3", "sampler.steps=1", "run.resume=false")
     assert "3 of 3 jobs ran, 0 were recorded already, 0 failed" in done.stderr
+
+
+def test_records_that_do_not_say_what_a_result_follows_from_are_run_again_with_one_line(run_sweep, tmp_path):
+    sweep = ["seed=1,2", "sampler.steps=1", "lora._bypass_=true"]
+    run_sweep(*sweep)
+    client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
+    for job in list_jobs(tmp_path, "seed=1,2"):
+        client.set_tag(job.info.run_id, "identity", "that of the first release, which had no cell")
+        client.delete_tag(job.info.run_id, "cell")
+    shutil.rmtree(tmp_path / "sweep")
+    done, _ = run_sweep(*sweep)
+    assert "2 of 2 jobs ran, 0 were recorded already, 0 failed" in done.stderr
+    assert done.stderr.count("run again: earlier runs of these settings have records of an older latentgrid") == 1
+
+
+def test_a_node_that_changes_its_input_in_place_makes_no_job_depend_on_those_before_it(run_sweep):
+    image = ["+image._node_=ProbeImage", "+image.size=8"]
+    mut = ["+mut._node_=ProbeMultiplyToLatent", "+mut.image=[image,IMAGE]", "+mut.factor=0.5,0.25,0.125"]
+    for taken in (0, 3):
+        done, folder = run_sweep(*PROBES, *image, *mut, "run.outputs=[mut]")
+        assert f"{3 - taken} of 3 jobs ran, {taken} were recorded already, 0 failed" in done.stderr
+        assert [float(load_file(folder / f"{number}/mut.latent")["latent_tensor"].mean()) for number in range(3)] == [
+            0.5,
+            0.25,
+            0.125,
+        ]
+        shutil.rmtree(folder)
+        told = "mut (ProbeMultiplyToLatent) changes the outputs of image in place. It gets copies from now on"
+        assert done.stderr.count(told) == (not taken)
 
 
 def test_seeds_are_sampled_in_batches_that_no_resume_mixes_up_with_single_runs(run_sweep, tmp_path):

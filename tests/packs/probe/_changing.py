@@ -42,6 +42,15 @@ class ProbeMultiplyToo(ProbeMultiply):
     """The same under another name: which classes do it is remembered for the whole process."""
 
 
+class ProbeMultiplyToLatent(ProbeMultiply):
+    """The same; gives what it changed as a latent, because that is kept."""
+
+    RETURN_TYPES = ("LATENT",)
+
+    def multiply(self, image, factor):
+        return ({"samples": image.mul_(factor).movedim(-1, 1).clone()},)
+
+
 class ProbePass(ProbeMultiply):
     """Gives the image on as it is."""
 
@@ -206,6 +215,7 @@ CHANGING = (
     ProbeImage,
     ProbeMultiply,
     ProbeMultiplyToo,
+    ProbeMultiplyToLatent,
     ProbePass,
     ProbeMean,
     ProbeCondition,
