@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pipeline.engine.comfyui.locate import Installation  # noqa: E402
-from pipeline.tiny_model import LORA, UNET  # noqa: E402
+from pipeline.models.tiny import LORA, UNET  # noqa: E402
 
 PATIENCE = 300.0  # seconds after which something that does not answer is given up
 CLIENT = "benchmark"  # what the server calls us

@@ -102,7 +102,7 @@ class ClockOnKSampler:
 def run_in_loop(overrides: list[str]) -> None:
     """`pipeline.run` for each seed on standard input; prints `@ SECONDS SECONDS-OF-THEM-COMPOSING`."""
     from pipeline import run
-    from pipeline.config import compose_config
+    from pipeline.config.read import compose_config
 
     for number, seed in enumerate(sys.stdin):
         began = time.perf_counter()

@@ -39,10 +39,10 @@ from latentgrid.captions import COLOURS, SHAPES, Caption  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 from demo_model.classifier import read_picture  # noqa: E402
-from pipeline.config import compose_config, read_config  # noqa: E402
+from pipeline.base.events import Event, NodeFinished  # noqa: E402
+from pipeline.config.read import compose_config, read_config  # noqa: E402
 from pipeline.engine.comfyui.preview import draw_latent  # noqa: E402
-from pipeline.events import Event, NodeFinished  # noqa: E402
-from pipeline.runner import open_session  # noqa: E402
+from pipeline.runs.run import open_session  # noqa: E402
 
 REFERENCE_STEPS = 50
 STEPS = (2, 4, 8, 16)

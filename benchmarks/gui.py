@@ -23,13 +23,13 @@ from typing import Any
 from _browser import PATIENCE, Page, open_page, run_browser
 from _processes import Server, Setting
 
-from pipeline.config import compose_config, read_config
+from pipeline.config.read import compose_config, read_config
 from pipeline.engine.comfyui.locate import find_comfyui
 from pipeline.graph.api_format import is_link, read_api_format, write_api_format
 from pipeline.graph.model import Graph, Node
 from pipeline.graph.reader import VALUE
-from pipeline.runner import open_session
-from pipeline.tiny_model import make_tiny_model
+from pipeline.models.tiny import make_tiny_model
+from pipeline.runs.run import open_session
 from pipeline.workflow.to_ui import write_ui_format
 
 CONFIGS: Mapping[str, Sequence[str]] = {

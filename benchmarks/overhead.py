@@ -52,7 +52,7 @@ from _processes import (
 )
 
 from pipeline.engine.comfyui.locate import find_comfyui
-from pipeline.tiny_model import make_tiny_model
+from pipeline.models.tiny import make_tiny_model
 
 WARM_UPS = 3
 BARE, NONE, MLFLOW = "bare loop", "tracking=none", "tracking=mlflow"

@@ -362,7 +362,7 @@ def try_inputs(world: World) -> Iterator[tuple[Case, str, bool]]:
     """Give inputs of other forms, each after the form that ComfyUI has for the same."""
     import torch
 
-    from pipeline.tiny_model import make_tiny_model
+    from pipeline.models.tiny import make_tiny_model
 
     def read() -> Inputs:
         ((conditioning, metadata),) = torch.load(tiny / "positive.pt", weights_only=True)

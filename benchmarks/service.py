@@ -42,7 +42,7 @@ from _processes import PATIENCE, ROOT, Loop, Process, Setting, describe_conditio
 from confluent_kafka import Consumer, Producer
 
 from pipeline.engine.comfyui.locate import find_comfyui
-from pipeline.tiny_model import make_tiny_model
+from pipeline.models.tiny import make_tiny_model
 
 sys.path.insert(0, str(ROOT / "tests/service"))
 from kafka_broker import find_broker, make_topics

@@ -42,7 +42,7 @@ import psutil
 from _processes import ROOT, Process, Server, Setting, describe_conditions, find_gpu, say, write_prompt
 
 from pipeline.engine.comfyui.locate import find_comfyui
-from pipeline.tiny_model import make_tiny_model
+from pipeline.models.tiny import make_tiny_model
 
 BARE, NONE, MLFLOW, BATCHED = "bare loop", "tracking=none", "tracking=mlflow", "seed batches"
 SERVER, PROCESSES = "server", "24 processes"

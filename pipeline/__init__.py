@@ -14,12 +14,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.runner import RunResult, run
+    from pipeline.runs.run import RunResult, run
     from pipeline.service.sample_latent import sample_latent
 
 __all__ = ["RunResult", "run", "sample_latent"]
 
-_HOMES = {"RunResult": "pipeline.runner", "run": "pipeline.runner", "sample_latent": "pipeline.service.sample_latent"}
+_HOMES = {
+    "RunResult": "pipeline.runs.run",
+    "run": "pipeline.runs.run",
+    "sample_latent": "pipeline.service.sample_latent",
+}
 
 
 def __getattr__(name: str) -> Any:

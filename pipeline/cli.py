@@ -34,7 +34,7 @@ from pipeline.commands import (
     sync,
     worker,
 )
-from pipeline.config import CONF, register_names
+from pipeline.config.read import CONF, register_names
 from pipeline.errors import ConfigError, PipelineError
 
 COMMANDS = (comfyui, show, import_workflow, export, runs, rerun, compare, clean, sync, models, sample, worker, redrive)
@@ -91,7 +91,7 @@ def _end_in_words(error: Exception, overrides: Sequence[str], wants_traceback: b
 
     All wrong overrides are named in our words; Hydra's own message is shown if they are fine one by one.
     """
-    from pipeline.overrides import find_override_problems
+    from pipeline.config.overrides import find_override_problems
 
     problems = [] if isinstance(error, PipelineError) else find_override_problems(overrides)
     is_mistake = bool(problems) or isinstance(error, PipelineError | HydraException | OmegaConfBaseException)

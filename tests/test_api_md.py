@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import PROBES, ROOT
 
+from pipeline.models.tiny import make_tiny_model, tiny_folder
 from pipeline.service.handler import RequestHandler, refuse
 from pipeline.service.health import Health
 from pipeline.service.ledger import Ledger
@@ -24,7 +25,6 @@ from pipeline.service.messages import (
     TensorFile,
     read_request,
 )
-from pipeline.tiny_model import make_tiny_model, tiny_folder
 
 TEXT = (ROOT / "API.md").read_text(encoding="utf-8")
 SAMPLING, PROMPTS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from pipeline.config import read_sections
+from pipeline.config.read import read_sections
 
 
 def add_parser(commands: Any) -> None:

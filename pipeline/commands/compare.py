@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.recorded import open_recorded_tracker, show_differences, split_overrides
-from pipeline.compare import DISTANCES, SUFFIXES, Comparison, Tolerance, compare_latents, find_worst, read_latent
 from pipeline.errors import ConfigError, Problem, RecordError
+from pipeline.latents.distance import (
+    DISTANCES,
+    SUFFIXES,
+    Comparison,
+    Tolerance,
+    compare_latents,
+    find_worst,
+    read_latent,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +87,7 @@ def _read_items(names: Sequence[str], overrides: Sequence[str], folder: Path) ->
         if path.suffix.lower() in SUFFIXES:
             items.append(Compared(name, {"": read_latent(path)}, path.parent))
             continue
-        from pipeline.reference import read_latents
+        from pipeline.latents.reference import read_latents
 
         run = open_recorded_tracker(tracking).read(name, folder / str(place))
         latents = read_latents(run)
@@ -125,7 +133,7 @@ def _show_records(first: Compared, other: Compared) -> None:
 
 
 def _draw(items: Sequence[Compared], target: Path) -> Path:
-    from pipeline.compare_picture import Panel, draw_comparison
+    from pipeline.latents.picture import Panel, draw_comparison
     from pipeline.record.artifacts import open_folder, write_image
 
     first, *others = items

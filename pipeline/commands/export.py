@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.recorded import open_recorded_tracker, split_overrides
-from pipeline.config import RunConfig, compose_config, read_config
+from pipeline.config.read import RunConfig, compose_config, read_config
 from pipeline.errors import ConfigError
 from pipeline.graph.check import CheckedGraph
 from pipeline.record import artifacts
@@ -54,9 +54,9 @@ def read_run(run_id: str, overrides: Sequence[str], name: str) -> str:
 
 def write_graph(overrides: Sequence[str], form: str) -> str:
     """The graph that the overrides declare, in a format of ARTIFACTS. Raises ConfigError with all that is wrong."""
-    from pipeline.graph_export import export_prompt, export_workflow, find_original
-    from pipeline.run_facts import write_yaml
-    from pipeline.runner import open_session
+    from pipeline.runs.export import export_prompt, export_workflow, find_original
+    from pipeline.runs.facts import write_yaml
+    from pipeline.runs.run import open_session
 
     config = compose_config(overrides)
     read = read_config(config)
@@ -71,7 +71,7 @@ def write_graph(overrides: Sequence[str], form: str) -> str:
 
 def check_config(read: RunConfig) -> CheckedGraph:
     """Check a config, but for the files that it reads: it may run elsewhere. Raises ConfigError with all mistakes."""
-    from pipeline.runner import open_session
+    from pipeline.runs.run import open_session
 
     if read.has_wrong_settings:
         raise ConfigError(read.problems)

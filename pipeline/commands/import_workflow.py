@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline.config import CONF, compose_config, read_config, read_sections
+from pipeline.config.read import CONF, compose_config, read_config, read_sections
 from pipeline.errors import ConfigError, Problem
 from pipeline.workflow.names import WORDS
 
@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
 def import_workflow(args: argparse.Namespace) -> None:
     """Import the file, and print what became of it and what it lacks here."""
     read = read_sections(args.overrides, "comfyui")
-    from pipeline.runner import open_session
+    from pipeline.runs.run import open_session
     from pipeline.workflow.embedded import read_workflow_file
 
     name = _choose_name(args.file, args.name)

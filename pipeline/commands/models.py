@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import read_sections
-from pipeline.model_sets import MODELS
+from pipeline.config.read import read_sections
+from pipeline.models.sets import MODELS
 
 
 def add_parser(commands: Any) -> None:
@@ -25,7 +25,7 @@ def fetch_models(args: argparse.Namespace) -> None:
     """Fetch into the first folder of comfyui.models, else into the project's own, and print where the files are."""
     from huggingface_hub.utils.logging import disable_propagation
 
-    from pipeline.model_fetch import fetch_model_set
+    from pipeline.models.fetch import fetch_model_set
 
     disable_propagation()  # it has a handler of its own, and would say everything twice
     settings = read_sections(args.overrides, "comfyui").comfyui

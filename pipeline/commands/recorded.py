@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from omegaconf import OmegaConf
 
-from pipeline.config import read_sections
+from pipeline.config.read import read_sections
 from pipeline.errors import ConfigError, Problem, RecordError
 from pipeline.record.tracker import TrackingSettings
 
@@ -45,7 +45,7 @@ def split_overrides(overrides: Sequence[str]) -> tuple[TrackingSettings, dict[st
 
 def open_recorded_tracker(tracking: TrackingSettings) -> Tracker:
     """A connection to MLflow to read runs with, of whichever experiment. Raises RecordError if there is none."""
-    from pipeline.runner import open_tracker
+    from pipeline.runs.run import open_tracker
 
     database = Path(unquote((tracking.uri or "").removeprefix(SQLITE).split("?")[0]))
     if tracking.uri and tracking.uri.startswith(SQLITE) and not database.is_file():

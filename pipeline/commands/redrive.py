@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipeline.config import read_sections
+from pipeline.config.read import read_sections
 
 
 def add_parser(commands: Any) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.recorded import open_recorded_tracker, show_differences, split_overrides
-from pipeline.compare import Tolerance, find_worst
 from pipeline.errors import PipelineError, RecordError
+from pipeline.latents.distance import Tolerance, find_worst
 
 if TYPE_CHECKING:
     from pipeline.record.provenance import RecordedRun
     from pipeline.record.tracker import Tracker
-    from pipeline.rerun import Rerun
+    from pipeline.runs.rerun import Rerun
 
 STATUSES = {"equal": 0, "close": 3, "different": 4}
 """The exit status of `--verify`; a run that fails has 1."""
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
 
 def run_again(args: argparse.Namespace) -> None:
     """Run a run, or all runs of a sweep, again, and say what came of it."""
-    from pipeline.rerun import rebuild_runs, rerun, rerun_sweep
+    from pipeline.runs.rerun import rebuild_runs, rerun, rerun_sweep
 
     tracking, comfyui = split_overrides(args.overrides)
     folder = Path(datetime.now().strftime("outputs/reruns/%Y-%m-%d/%H-%M-%S-%f"))

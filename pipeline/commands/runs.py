@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.commands.recorded import open_recorded_tracker, split_overrides
-from pipeline.config import compose_config, read_config
+from pipeline.config.read import compose_config, read_config
 from pipeline.errors import ConfigError, Problem
 
 WIDEST = 60  # characters of a column

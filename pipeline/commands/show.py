@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.export import check_config
-from pipeline.config import compose_config, read_config
+from pipeline.config.read import compose_config, read_config
 from pipeline.record import artifacts
 
 PICTURE = "graph.png"
@@ -28,7 +28,7 @@ def show_graph(args: argparse.Namespace) -> None:
     """Check the graph, print it, and draw it."""
     read = read_config(compose_config(args.overrides))
     checked = check_config(read)
-    from pipeline.console import format_graph
+    from pipeline.runs.console import format_graph
     from pipeline.workflow.cards import make_cards
     from pipeline.workflow.draw import measure_text, paint, write_svg
     from pipeline.workflow.picture import compose_picture

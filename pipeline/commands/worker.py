@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import RunConfig, compose_config, read_config
+from pipeline.config.read import RunConfig, compose_config, read_config
 from pipeline.errors import ConfigError, Problem
 from pipeline.service.sample_latent import INPUTS, read_base_overrides
 
@@ -80,7 +80,7 @@ def take_port(health: Health, port: int) -> int:
 
 def check_models(read: RunConfig) -> None:
     """Start ComfyUI and check all of the graph that does not come with a request. Raises ConfigError, ComfyUIError."""
-    from pipeline.runner import open_session
+    from pipeline.runs.run import open_session
 
     try:
         open_session(read).check(read.graph, read.run.outputs, read.problems)

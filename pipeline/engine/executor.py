@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from pipeline.base.events import Listener, RunStarted
 from pipeline.engine.cache import OutputCache
 from pipeline.engine.comfyui.call import NodeCaller, NodeOutputs
 from pipeline.engine.comfyui.objects import NodeObjects
@@ -23,7 +24,6 @@ from pipeline.engine.keys import Identify, make_key
 from pipeline.engine.run_outputs import OutputsChanged, RunOutputs
 from pipeline.engine.source_facts import SourceFacts
 from pipeline.errors import CycleError, NodeError
-from pipeline.events import Listener, RunStarted
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Node
 from pipeline.graph.order import sort_nodes

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
+from pipeline.base.events import Listener, NodeFinished, NodeStarted
 from pipeline.engine.comfyui.call import Call, NodeOutputs
 from pipeline.engine.comfyui.returns import Answer
 from pipeline.engine.describe import describe_inputs
@@ -18,7 +19,6 @@ from pipeline.engine.expansion import find_result_links, merge_results
 from pipeline.engine.run_outputs import OutputsChanged, RunOutputs, list_sources
 from pipeline.engine.schedule import Schedule
 from pipeline.errors import CycleError, NodeError, PipelineError, RunInterrupted
-from pipeline.events import Listener, NodeFinished, NodeStarted
 from pipeline.graph.api_format import read_api_node
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Link, Node

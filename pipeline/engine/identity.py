@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.file_state import FileState
+from pipeline.base.file_state import FileState
 from pipeline.graph.check import CheckedGraph
 
 

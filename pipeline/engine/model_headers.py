@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.file_state import FileState
+from pipeline.base.file_state import FileState
 
 SUFFIXES = (".safetensors", ".sft")
 MOST = 100_000_000  # bytes of a header, as the safetensors library has it

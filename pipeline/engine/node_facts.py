@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from pipeline.cache_folder import cache_folder
+from pipeline.base.cache_folder import cache_folder
+from pipeline.base.file_state import FileState
 from pipeline.engine.comfyui.catalog import Catalog
 from pipeline.engine.comfyui.named_files import FileFinder
 from pipeline.engine.comfyui.node_code import Code, read_code
 from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.engine.random_nodes import RandomNodes
-from pipeline.file_state import FileState
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Node
 from pipeline.graph.signature import Signature

@@ -11,9 +11,9 @@ import json
 import logging
 from pathlib import Path
 
-from pipeline.file_lock import alone
-from pipeline.file_state import read_state
-from pipeline.whole_file import written_whole
+from pipeline.base.file_lock import alone
+from pipeline.base.file_state import read_state
+from pipeline.base.whole_file import written_whole
 
 log = logging.getLogger(__name__)
 

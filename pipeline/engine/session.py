@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.base.events import Event, Listener
 from pipeline.engine.cache_policy import CachePolicy
 from pipeline.engine.comfyui.call import NodeCaller
 from pipeline.engine.comfyui.catalog import Catalog
@@ -34,7 +35,6 @@ from pipeline.engine.identity import Identity, make_cell
 from pipeline.engine.input_check import find_input_problems
 from pipeline.engine.node_facts import NodeFacts
 from pipeline.errors import ConfigError, NodeError, Problem
-from pipeline.events import Event, Listener
 from pipeline.graph.api_format import find_literals, read_api_format, write_api_prompt
 from pipeline.graph.check import CheckedGraph, check_graph
 from pipeline.graph.model import Graph, Node

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.errors import Problem, did_you_mean
 from pipeline.graph.signature import COMBO, InputSpec
-from pipeline.model_sets import find_model_set
+from pipeline.models.sets import find_model_set
 
 
 def check_value(

@@ -25,8 +25,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from pipeline.base.whole_file import written_whole
 from pipeline.errors import OutputError
-from pipeline.whole_file import written_whole
 
 if TYPE_CHECKING:
     import numpy as np

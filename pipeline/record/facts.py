@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from pipeline.git import read_checkout
+from pipeline.base.git import read_checkout
 
 
 def collect_facts(device: str) -> dict[str, str]:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.file_state import FileState
 from pipeline.errors import RecordError
-from pipeline.file_state import FileState
 
 VERSION = 2
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.events import Event, NodeFinished, NodeProgress, NodeStarted, RunStarted
-from pipeline.file_state import FileState
+from pipeline.base.events import Event, NodeFinished, NodeProgress, NodeStarted, RunStarted
+from pipeline.base.file_state import FileState
+from pipeline.base.tensor_digest import digest_tensors
 from pipeline.record import artifacts, facts
 from pipeline.record.note import NOTE, fail_note
 from pipeline.record.tracker import MLflowRun, NewRun, TrackedRun, Tracker
-from pipeline.tensor_digest import digest_tensors
 
 if TYPE_CHECKING:
     import numpy as np

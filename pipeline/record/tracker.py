@@ -14,8 +14,8 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.file_state import FileState
 from pipeline.errors import RecordError, TrackingError
-from pipeline.file_state import FileState
 from pipeline.record.artifacts import RECORD
 from pipeline.record.provenance import RecordedRun, read_record
 from pipeline.record.writer_link import WriterLink, describe_failure, name_runs

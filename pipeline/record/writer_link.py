@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.base.waiting import Waiting
 from pipeline.errors import TrackingError, shorten_list
 from pipeline.record.writer.store import UNSENT, is_server
 from pipeline.record.writer_process import WriterProcess
-from pipeline.waiting import Waiting
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,10 @@ from typing import Any
 
 from filelock import Timeout
 
+from pipeline.base.waiting import Waiting
 from pipeline.errors import ConfigError, NodeError, OutputError, RunInterrupted, TrackingError
-from pipeline.run_result import RunResult
-from pipeline.runner import interrupt_run
+from pipeline.runs.result import RunResult
+from pipeline.runs.run import interrupt_run
 from pipeline.service.claims import take_file
 from pipeline.service.ledger import Ledger, digest_request
 from pipeline.service.messages import (
@@ -33,7 +34,6 @@ from pipeline.service.messages import (
     describe_file,
 )
 from pipeline.service.sample_latent import INPUTS, SEEDS, SETTINGS, Sampling, prepare_sampling
-from pipeline.waiting import Waiting
 
 log = logging.getLogger(__name__)
 

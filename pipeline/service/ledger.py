@@ -15,8 +15,8 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import ValidationError
 
+from pipeline.base.file_state import hash_file
 from pipeline.errors import OutputError
-from pipeline.file_state import hash_file
 from pipeline.record.artifacts import open_folder, write_text
 from pipeline.service.messages import KafkaSamplingRequest, KafkaSamplingResponse, RefusedRequest, TensorFile
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.base.file_state import hash_file
 from pipeline.errors import OutputError, did_you_mean
-from pipeline.file_state import hash_file
 from pipeline.service.sample_latent import REQUEST_ID
 
 Name = Annotated[str, Field(max_length=1024)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pipeline.config import WorkerSettings
+from pipeline.config.read import WorkerSettings
 from pipeline.errors import ConfigError, Problem
 from pipeline.service.topics import check_topics
 from pipeline.service.transactions import PATIENCE, NotTaken, Outgoing, Transactions

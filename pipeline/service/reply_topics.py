@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from confluent_kafka import Consumer, KafkaException
 
-from pipeline.config import WorkerSettings
+from pipeline.config.read import WorkerSettings
 from pipeline.service.handler import HandedBack
 from pipeline.service.messages import RefusedRequest
 from pipeline.service.transactions import Outgoing

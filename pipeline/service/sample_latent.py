@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config import compose_config
+from pipeline.config.read import compose_config
 from pipeline.errors import ConfigError, OutputError, Problem
 from pipeline.record.artifacts import RECORD, open_folder, write_tensors
-from pipeline.runner import RunResult, run_config
+from pipeline.runs.run import RunResult, run_config
 from pipeline.service.errors import errors_named
 
 if TYPE_CHECKING:

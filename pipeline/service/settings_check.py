@@ -8,7 +8,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException
 
-from pipeline.config import WorkerSettings
+from pipeline.config.read import WorkerSettings
 from pipeline.errors import OutputError, Problem
 from pipeline.record.artifacts import open_folder
 from pipeline.service.sample_latent import SAMPLER

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from confluent_kafka import Consumer, KafkaException
 
-from pipeline.config import WorkerSettings
+from pipeline.config.read import WorkerSettings
 from pipeline.errors import ConfigError, Problem
 
 TOPICS = ("topic", "reply_topic", "dead_letter_topic")

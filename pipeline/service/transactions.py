@@ -15,7 +15,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from pipeline.config import WorkerSettings
+from pipeline.config.read import WorkerSettings
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pipeline.config import WorkerSettings
+from pipeline.config.read import WorkerSettings
 from pipeline.errors import ConfigError
 from pipeline.service.handler import HandedBack, RequestHandler, refuse
 from pipeline.service.health import Health

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from pipeline.config import SECTIONS
+from pipeline.config.read import SECTIONS
 from pipeline.graph.reader import BYPASS
 
 SWITCH = {"true": "off", "false": "on"}

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.graph.model import Graph
-from pipeline.run_facts import list_constants
-from pipeline.runner import open_tracker
+from pipeline.runs.facts import list_constants
+from pipeline.runs.run import open_tracker
 from pipeline.sweep.sweep import Sweep
 
 RECALLED = 200

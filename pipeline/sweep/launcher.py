@@ -27,10 +27,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from pipeline.config import LAUNCHER, read_config
-from pipeline.console import format_summary
+from pipeline.config.read import LAUNCHER, read_config
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.runner import run_config, tracking_errors_logged
+from pipeline.runs.console import format_summary
+from pipeline.runs.run import run_config, tracking_errors_logged
 from pipeline.sweep.axes import Axis, find_axes, name_job
 from pipeline.sweep.compose import SweepComposer
 from pipeline.sweep.expect import expect_jobs

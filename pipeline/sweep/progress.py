@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.runner import RunResult
+from pipeline.runs.run import RunResult
 from pipeline.sweep.sweep import SweepJob
 
 log = logging.getLogger(__name__)

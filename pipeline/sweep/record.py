@@ -12,12 +12,12 @@ from pipeline.record.artifacts import open_folder, write_text
 from pipeline.record.facts import collect_origin
 from pipeline.record.note import NOTE, begin_note
 from pipeline.record.tracker import NewRun, TrackedRun
-from pipeline.run_facts import list_constants
-from pipeline.runner import RunResult, open_tracker
+from pipeline.runs.facts import list_constants
+from pipeline.runs.run import RunResult, open_tracker
 from pipeline.sweep.axes import Axis
-from pipeline.sweep.layout import SheetJob
-from pipeline.sweep.live_sheet import LiveSheet
-from pipeline.sweep.sheet_page import Status
+from pipeline.sweep.sheet.layout import SheetJob
+from pipeline.sweep.sheet.live import LiveSheet
+from pipeline.sweep.sheet.page import Status
 from pipeline.sweep.sweep import Sweep, SweepJob
 
 PLAN = "plan.txt"

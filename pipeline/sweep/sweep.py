@@ -10,12 +10,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from pipeline.config import RunConfig
+from pipeline.config.read import RunConfig
 from pipeline.errors import ConfigError, Problem, shorten_list
 from pipeline.graph.check import CheckedGraph
+from pipeline.latents.reference import Reference
 from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker
-from pipeline.reference import Reference
-from pipeline.runner import (
+from pipeline.runs.run import (
     CheckedRun,
     InSweep,
     RunResult,

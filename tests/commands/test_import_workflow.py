@@ -13,9 +13,9 @@ import pytest
 from conftest import PROBES, ROOT, load_yaml
 from workflow.making import make_node, make_subgraph, make_workflow
 
-from pipeline import config as pipeline_config
 from pipeline.commands import import_workflow
-from pipeline.config import compose_config, read_config
+from pipeline.config import read as config_read
+from pipeline.config.read import compose_config, read_config
 from pipeline.errors import ConfigError
 from pipeline.workflow.embedded import WorkflowFile
 from pipeline.workflow.graph_file import read_prompt
@@ -26,7 +26,7 @@ def conf(tmp_path, monkeypatch) -> Path:
     """A copy of conf/ to import into."""
     folder = tmp_path / "conf"
     shutil.copytree(ROOT / "conf", folder)
-    monkeypatch.setattr(pipeline_config, "CONF", folder)
+    monkeypatch.setattr(config_read, "CONF", folder)
     monkeypatch.setattr(import_workflow, "CONF", folder)
     monkeypatch.setattr(import_workflow, "GRAPHS", folder / "graph")
     return folder

@@ -12,7 +12,7 @@ from latentgrid.captions import COLOURS, SHAPES, read_caption
 from safetensors import safe_open
 
 from demo_model.classifier import read_picture
-from pipeline.config import compose_config, read_config
+from pipeline.config.read import compose_config, read_config
 from pipeline.engine.comfyui.preview import draw_latent
 
 UNET = ROOT / "models/diffusion_models/demo_shapes.safetensors"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from demo_model.latents import PictureCodec
 from demo_model.pictures import choose_scene, draw_pictures
 from demo_model.train import pair
-from pipeline.config import compose_config, read_config
+from pipeline.config.read import compose_config, read_config
 
 SMALL = ["model.dim=32", "model.ffn_dim=64", "model.num_heads=2", "model.num_layers=2", "batch_size=4", "steps=3"]
 

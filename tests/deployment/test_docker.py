@@ -15,8 +15,8 @@ import yaml
 from conftest import ROOT
 
 from pipeline.commands.worker import read_worker_config
-from pipeline.config import WorkerSettings
-from pipeline.model_sets import list_model_sets
+from pipeline.config.read import WorkerSettings
+from pipeline.models.sets import list_model_sets
 from pipeline.service.health import Health
 
 TEXT = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)

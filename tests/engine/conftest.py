@@ -10,7 +10,7 @@ def sampling_nodes(session):
     """Makes the default graph, with settings of the sampler changed."""
     from dataclasses import replace
 
-    from pipeline.config import compose_config, read_config
+    from pipeline.config.read import compose_config, read_config
     from pipeline.graph.model import Graph
 
     def make(**sampler) -> Graph:

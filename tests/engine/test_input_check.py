@@ -12,10 +12,10 @@ from conftest import PROBES
 from safetensors.torch import load_file, save_file
 
 from pipeline import run
-from pipeline.config import compose_config, read_config
+from pipeline.config.read import compose_config, read_config
 from pipeline.errors import ConfigError
-from pipeline.model_sets import MODELS
-from pipeline.tiny_model import UNET, tiny_folder
+from pipeline.models.sets import MODELS
+from pipeline.models.tiny import UNET, tiny_folder
 
 COND = torch.ones(1, 4, 3584)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from pipeline.cache_folder import cache_folder
+from pipeline.base.cache_folder import cache_folder
 from pipeline.engine.comfyui import download, install
 from pipeline.engine.comfyui.install import Release, Sdist, install_release
 from pipeline.errors import ComfyUIError

@@ -16,8 +16,8 @@ from pipeline.engine.model_headers import (
     find_page,
     read_shapes,
 )
-from pipeline.model_sets import MODELS
-from pipeline.tiny_model import LORA, UNET, tiny_folder
+from pipeline.models.sets import MODELS
+from pipeline.models.tiny import LORA, UNET, tiny_folder
 
 DEMO = MODELS / "diffusion_models/demo_shapes.safetensors"
 DEMO_LORA = MODELS / "loras/demo_outline.safetensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.config import read_config
+from pipeline.config.read import read_config
 from pipeline.engine.cache_policy import CachePolicy
 from pipeline.engine.schedule import Schedule
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.config import compose_config, read_config
+from pipeline.config.read import compose_config, read_config
 from pipeline.engine.comfyui.seed_batch import WITHOUT_NOISE, SeedBatch
 from pipeline.graph.model import Graph, Link, Node
 

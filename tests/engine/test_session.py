@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.base.events import NodeFinished, NodeProgress, NodeStarted, RunStarted
 from pipeline.engine.comfyui.call import is_blocked
 from pipeline.errors import ComfyUIError, ConfigError, NodeError
-from pipeline.events import NodeFinished, NodeProgress, NodeStarted, RunStarted
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.reader import read_graph
 

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from pipeline.config import compose_config, read_config
+from pipeline.config.read import compose_config, read_config
 from pipeline.record.differences import compare_facts, find_differences
 from pipeline.record.fact_table import KINDS, TELLS_NOTHING, find_kind, select_key_facts
-from pipeline.run_facts import collect_key_facts, collect_run_facts
-from pipeline.runner import identify
+from pipeline.runs.facts import collect_key_facts, collect_run_facts
+from pipeline.runs.run import identify
 from tests.conftest import PROBES
 
 EXAMPLES = {

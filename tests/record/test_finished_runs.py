@@ -7,7 +7,7 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.file_state import FileState
+from pipeline.base.file_state import FileState
 from pipeline.record.tracker import NewRun, Tracker, TrackingSettings
 
 

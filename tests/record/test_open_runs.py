@@ -8,8 +8,8 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipeline.file_state import FileState, hash_file
-from pipeline.record.file_hashes import FileHashes
+from pipeline.base.file_hashes import FileHashes
+from pipeline.base.file_state import FileState, hash_file
 from pipeline.record.writer.open_runs import OpenRuns
 from pipeline.record.writer.process import Writer
 from pipeline.record.writer.store import open_store

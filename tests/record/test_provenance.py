@@ -11,9 +11,9 @@ import torch
 from conftest import PROBES
 
 from pipeline import run
+from pipeline.base.tensor_digest import digest_tensors
 from pipeline.errors import RecordError
 from pipeline.record.provenance import read_record
-from pipeline.tensor_digest import digest_tensors
 
 
 @pytest.fixture(scope="module")

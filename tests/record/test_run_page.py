@@ -8,7 +8,7 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.file_state import FileState
+from pipeline.base.file_state import FileState
 from pipeline.record.artifacts import write_prompt
 from pipeline.record.note import LONGEST, NOTE, begin_note, fail_note, finish_note
 from pipeline.record.tracker import NewRun, Tracker, TrackingSettings

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from record.mlflow_server import PASSWORD, USER, MLflowServer
 
-from pipeline.file_state import FileState
+from pipeline.base.file_state import FileState
 from pipeline.record.tracker import NewRun, Tracker, TrackingSettings
 
 WRITERS, ROUNDS = 8, 3

@@ -14,9 +14,9 @@ import pytest
 from filelock import FileLock
 from mlflow import MlflowClient
 
+from pipeline.base.waiting import Waiting
 from pipeline.errors import TrackingError
 from pipeline.record.tracker import MLflowRun, NewRun, TrackedRun, Tracker, TrackingSettings
-from pipeline.waiting import Waiting
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_a_writer_that_dies_again_and_again_is_given_up(uri, experiment, tmp_pat
 
 def test_what_is_waited_for_is_said(uri, experiment, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("pipeline.waiting.SAID_AFTER", 0.0)
+    monkeypatch.setattr("pipeline.base.waiting.SAID_AFTER", 0.0)
     lock, said = FileLock(f"{uri.removeprefix('sqlite:///')}.lock"), []
 
     class LetGo(logging.Handler):
@@ -209,7 +209,7 @@ def test_what_is_waited_for_is_said(uri, experiment, tmp_path, monkeypatch, capl
             lock.release()  # without the line nobody would
 
     handler = LetGo(logging.INFO)
-    logger = logging.getLogger("pipeline.waiting")
+    logger = logging.getLogger("pipeline.base.waiting")
     logger.addHandler(handler)
     try:
         with lock:

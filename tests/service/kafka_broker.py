@@ -19,7 +19,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from filelock import FileLock
 
-from pipeline.cache_folder import cache_folder
+from pipeline.base.cache_folder import cache_folder
 
 POM = Path(__file__).parent / "broker" / "pom.xml"
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"

@@ -24,7 +24,7 @@ import pytest
 from service.kafka_broker import Broker, find_free_port, make_mock_cluster
 from service.serving import PATIENCE, Service, stop
 
-from pipeline.file_state import hash_file
+from pipeline.base.file_state import hash_file
 
 REQUESTS = int(os.environ.get("LATENTGRID_FAULTS", "50"))
 ROUNDS = max(2, REQUESTS // 25)  # kills, and other faults of which there can be many

@@ -17,16 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from service.kafka_broker import make_mock_cluster
 
-from pipeline.config import WorkerSettings, read_config
+from pipeline.config.read import WorkerSettings, read_config
 from pipeline.errors import NodeError
-from pipeline.runner import open_session
+from pipeline.models.tiny import tiny_folder
+from pipeline.runs.run import open_session
 from pipeline.service.errors import errors_named
 from pipeline.service.handler import RequestHandler
 from pipeline.service.health import Health
 from pipeline.service.ledger import Ledger
 from pipeline.service.sample_latent import Sampling
 from pipeline.service.worker import REASONS, Worker
-from pipeline.tiny_model import tiny_folder
 
 FIELDS = ("unet_model_name", "lora_model_name", "lora_strength", "seed", "steps", "cfg", "sampler_name", "scheduler")
 INPUTS = {"positive_encoding": "positive", "negative_encoding": "negative", "latent_image": "latent"}

@@ -12,11 +12,11 @@ import pytest
 from conftest import PROBES
 from filelock import FileLock
 
-from pipeline.file_state import hash_file
+from pipeline.base.file_state import hash_file
+from pipeline.models.tiny import tiny_folder
 from pipeline.service.handler import HandedBack, RequestHandler, refuse
 from pipeline.service.ledger import Ledger
 from pipeline.service.messages import DeadlineExceededError, KafkaSamplingRequest, RefusedRequest
-from pipeline.tiny_model import tiny_folder
 
 SLOW = 9999  # steps: hours
 SOON = timedelta(seconds=1)

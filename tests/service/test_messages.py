@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.file_state import hash_file
+from pipeline.base.file_state import hash_file
 from pipeline.service.claims import take_file
 from pipeline.service.ledger import Ledger
 from pipeline.service.messages import (

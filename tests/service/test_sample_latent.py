@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from pipeline import run, sample_latent
 from pipeline.errors import ConfigError, NodeError
+from pipeline.models.tiny import tiny_folder
 from pipeline.service import sample_latent as module
 from pipeline.service.errors import (
     InputTensorNotFoundError,
@@ -24,7 +25,6 @@ from pipeline.service.errors import (
     SamplingFailedError,
     UNETModelNotFoundError,
 )
-from pipeline.tiny_model import tiny_folder
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from pipeline.config import CONF, register_names
+from pipeline.config.read import CONF, register_names
 from pipeline.sweep.compose import SweepComposer
 
 SWEEPS = {

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.sweep.axes import find_axes, read_overrides
-from pipeline.sweep.layout import TALLEST, UNSET, WIDEST, WRAP, Header, Page, SheetJob, Side, lay_out
+from pipeline.sweep.sheet.layout import TALLEST, UNSET, WIDEST, WRAP, Header, Page, SheetJob, Side, lay_out
 
 PATHS = ("unet.unet_name", "lora.strength_model", "sampler.steps", "sampler.cfg", "auraflow.shift", "seed")
 

@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw
 
 from pipeline.errors import OutputError
 from pipeline.sweep.axes import find_axes, name_job, read_overrides
-from pipeline.sweep.layout import SheetJob, lay_out
-from pipeline.sweep.sheet import ContactSheet
-from pipeline.sweep.sheet_canvas import SMALLEST, Canvas, choose_cell, fit_picture, fit_text
+from pipeline.sweep.sheet.canvas import SMALLEST, Canvas, choose_cell, fit_picture, fit_text
+from pipeline.sweep.sheet.contact_sheet import ContactSheet
+from pipeline.sweep.sheet.layout import SheetJob, lay_out
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 160, 60), (40, 60, 200)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from workflow.making import DEFINITIONS, define
 
-from pipeline.config import read_config
+from pipeline.config.read import read_config
 from pipeline.workflow.graph_file import Head, read_prompt, write_graph_file
 from pipeline.workflow.names import RESERVED, name_nodes
 

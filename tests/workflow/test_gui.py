@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from filelock import FileLock
 
-from pipeline.cache_folder import cache_folder
+from pipeline.base.cache_folder import cache_folder
 
 FRONT_END = "comfyui-frontend-package==1.47.12"
 """The front end that ComfyUI 0.30.0 asks for."""

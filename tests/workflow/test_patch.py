@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import compose_config, read_config
+from pipeline.config.read import compose_config, read_config
 from pipeline.graph.api_format import write_api_format
 from pipeline.workflow.patch import patch_workflow
 from pipeline.workflow.to_ui import write_ui_format

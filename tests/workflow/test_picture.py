@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.config import compose_config, read_config
-from pipeline.console import format_graph
+from pipeline.config.read import compose_config, read_config
+from pipeline.runs.console import format_graph
 from pipeline.workflow.cards import make_cards
 from pipeline.workflow.draw import SCALE, measure_text, paint, write_svg
 from pipeline.workflow.picture import CARD, GREY, KINDS, Picture, Text, compose_picture

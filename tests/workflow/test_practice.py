@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from pipeline.config import read_config
-from pipeline.graph_export import export_prompt, export_workflow
+from pipeline.config.read import read_config
+from pipeline.runs.export import export_prompt, export_workflow
 from pipeline.workflow.graph_file import Head, read_prompt, write_graph_file
 from pipeline.workflow.load import list_class_types
 from pipeline.workflow.patch import patch_workflow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import PROBES
 
-from pipeline.config import compose_config, read_config
+from pipeline.config.read import compose_config, read_config
 from pipeline.graph.api_format import write_api_format
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.workflow.to_api import WorkflowExport

@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.base.tensor_digest import digest_tensors
 from pipeline.engine.comfyui.catalog import find_lazy_check, find_validator
 from pipeline.engine.comfyui.lora_keys import LoraKeys
 from pipeline.engine.comfyui.objects import NodeObjects
@@ -27,7 +28,6 @@ from pipeline.engine.seal import copy_value
 from pipeline.errors import Problem
 from pipeline.graph.api_format import is_link
 from pipeline.graph.model import Link, Node
-from pipeline.tensor_digest import digest_tensors
 
 log = logging.getLogger(__name__)
 

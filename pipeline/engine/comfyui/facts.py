@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pipeline.base.git import is_checkout, read_checkout
 from pipeline.engine.comfyui.node_code import read_code, read_core
 from pipeline.engine.comfyui.start import ComfyUI
-from pipeline.git import is_checkout, read_checkout
 
 SECRET = re.compile(r"key|token|secret|passw|auth|credential", re.IGNORECASE)
 """Names of environment variables whose values are not to be recorded."""

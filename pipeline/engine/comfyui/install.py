@@ -28,12 +28,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipeline.cache_folder import cache_folder
+from pipeline.base.cache_folder import cache_folder
+from pipeline.base.file_lock import alone
+from pipeline.base.file_state import hash_file
 from pipeline.engine.comfyui.download import INSTEAD, download, format_megabytes
 from pipeline.engine.comfyui.manifest import find_damage, list_hashes, replace_damaged, write_manifest
 from pipeline.errors import ComfyUIError, did_you_mean, shorten_list
-from pipeline.file_lock import alone
-from pipeline.file_state import hash_file
 
 log = logging.getLogger(__name__)
 

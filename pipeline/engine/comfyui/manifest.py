@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.file_state import hash_file, read_state, walk_files
-from pipeline.whole_file import written_whole
+from pipeline.base.file_state import hash_file, read_state, walk_files
+from pipeline.base.whole_file import written_whole
 
 THE_USERS_OWN = frozenset(("models", "input", "output", "temp", "user"))
 """Folders of ComfyUI whose content is not its own."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from pipeline.file_state import walk_files
+from pipeline.base.file_state import walk_files
 from pipeline.graph.model import Link, Node
 from pipeline.graph.signature import Signature
 

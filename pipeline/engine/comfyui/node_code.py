@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import ModuleType
 
+from pipeline.base.file_state import read_state, walk_files
 from pipeline.engine.comfyui.modules import find_packages, is_installed, list_site_folders, locate_module
-from pipeline.file_state import read_state, walk_files
 
 IMPORT = re.compile(
     rb"""(?:^|[;:])[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]*(\([^)]*\)|(?:[^\n;#\\]|\\\r?\n)*)"""

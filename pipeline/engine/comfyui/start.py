@@ -24,7 +24,7 @@ from pipeline.engine.comfyui.node_code import read_core
 from pipeline.engine.comfyui.server_stand_in import install_server_stand_in
 from pipeline.engine.comfyui.settings import ComfyUISettings
 from pipeline.errors import ComfyUIError, ConfigError, Problem, did_you_mean
-from pipeline.model_sets import MODELS
+from pipeline.models.sets import MODELS
 
 log = logging.getLogger(__name__)
 

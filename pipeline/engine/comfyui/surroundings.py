@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline.base.events import Event, Listener, NodeProgress, NodeStarted
 from pipeline.engine.comfyui.call import PROMPT_ID, NodeCaller
 from pipeline.engine.comfyui.start import ComfyUI
 from pipeline.errors import NodeError
-from pipeline.events import Event, Listener, NodeProgress, NodeStarted
 
 COLLECT_EVERY = 10.0  # seconds between garbage collections, as in ComfyUI's own worker
 

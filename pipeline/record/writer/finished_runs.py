@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.file_state import FileState, hash_file
+from pipeline.base.file_hashes import FileHashes
+from pipeline.base.file_state import FileState, hash_file
 from pipeline.record.artifacts import RECORD
 from pipeline.record.differences import compare_facts, join_facts
 from pipeline.record.fact_table import CELL, select_key_facts
-from pipeline.record.file_hashes import FileHashes
 from pipeline.record.provenance import read_record
 
 IDENTITY = "identity"  # the tag by which a run is found; set when its record is whole

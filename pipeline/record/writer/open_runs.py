@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.file_state import FileState, hash_file
+from pipeline.base.file_hashes import FileHashes
+from pipeline.base.file_state import FileState, hash_file
 from pipeline.record import provenance
 from pipeline.record.artifacts import write_record
-from pipeline.record.file_hashes import FileHashes
 from pipeline.record.note import NOTE
 from pipeline.record.writer.finished_runs import IDENTITY, FinishedRuns
 from pipeline.record.writer.orphans import ERROR, WRITER, end_run, name_writer

@@ -23,7 +23,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache_folder import cache_folder
+from pipeline.base.cache_folder import cache_folder
 
 WRITER = "writer"  # the tag that says which process writes a record
 ERROR = "error"  # the tag that says why a run did not finish

@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.cache_folder import cache_folder
-from pipeline.record.file_hashes import FileHashes
+from pipeline.base.cache_folder import cache_folder
+from pipeline.base.file_hashes import FileHashes
 from pipeline.record.writer.finished_runs import FinishedRuns
 from pipeline.record.writer.leftovers import Leftovers
 from pipeline.record.writer.open_runs import OpenRuns, read_states

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from pipeline.cache_folder import cache_folder
+from pipeline.base.cache_folder import cache_folder
 from pipeline.record.writer.orphans import end_orphans
 
 SQLITE = "sqlite:///"

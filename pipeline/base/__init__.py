@@ -1,0 +1,1 @@
+"""What every other room may use: events, files, locks, waiting."""

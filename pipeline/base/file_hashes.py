@@ -1,0 +1,109 @@
+"""The sha256 of files, each computed once: a checkpoint has 20 GB, and a sweep has many runs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.file_state import FileState, hash_file
+
+log = logging.getLogger(__name__)
+
+MEMORY = "file_states.sqlite"
+AT_HAND = 1000
+"""Files whose hashes need not be looked up: a service sees new ones without end."""
+TABLE = """CREATE TABLE IF NOT EXISTS states (
+    path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode TEXT, sha256 TEXT)"""
+SETTLED_NS = 1_000_000_000
+"""How old a change must be for a hash to be remembered: file systems count time in steps of up to some milliseconds,
+so two changes within one step leave the same state."""
+WAIT_S = 60  # for another process that writes to the memory
+
+
+class FileHashes:
+    """Hashes files in the background, and remembers each hash for as long as the file keeps its `FileState`.
+
+    The memory on disk is a cache: one that is damaged is removed, and one that cannot be written is done without.
+    """
+
+    def __init__(self, folder: Path):
+        """`folder` holds the memory, for all processes of this user."""
+        self._memory = folder / MEMORY
+        self._worker = ThreadPoolExecutor(1, "latentgrid-hashes")
+        self._pending: dict[FileState, Future[str | None]] = {}
+        self._has_warned = False
+
+    def begin(self, state: FileState) -> None:
+        """Begin to hash a file."""
+        known = self._pending.get(state)
+        if known is None or (known.done() and known.result() is None):  # a file may have been out of reach for a moment
+            if len(self._pending) >= AT_HAND and next(iter(self._pending.values())).done():
+                del self._pending[next(iter(self._pending))]
+            self._pending[state] = self._worker.submit(self._find, state)
+
+    def get(self, state: FileState) -> str | None:
+        """Wait for the hash of a file; None if the file is no longer as `state` says."""
+        self.begin(state)
+        found = self._pending[state].result()
+        try:  # what was found before says nothing of a file that has been replaced since
+            return found if FileState.of(state.path) == state else None
+        except OSError:
+            return None
+
+    def _find(self, state: FileState) -> str | None:
+        return self._recall(state) or self._hash(state)
+
+    def _recall(self, state: FileState) -> str | None:
+        found = self._ask(
+            "SELECT sha256 FROM states WHERE path = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?",
+            _write(state),
+        )
+        return str(found[0][0]) if found else None
+
+    def _hash(self, state: FileState) -> str | None:
+        try:
+            found = hash_file(Path(state.path))
+            if FileState.of(state.path) != state:
+                return None
+        except OSError:
+            return None
+        if _is_settled(state):
+            self._ask("REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?)", (*_write(state), found))
+        return found
+
+    def _ask(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        """Return the rows that a statement gives; none, and one warning, if the memory cannot be used."""
+        try:
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(sqlite3.connect(self._memory, timeout=WAIT_S)) as memory, memory:
+                memory.execute(TABLE)
+                return memory.execute(statement, values).fetchall()
+        except (sqlite3.Error, OSError, OverflowError, ValueError) as error:  # a path that is no Unicode, say
+            self._give_up(error)
+            return []
+
+    def _give_up(self, error: Exception) -> None:
+        if not self._has_warned:
+            log.warning("%s: cannot be used (%s), so files are hashed again", self._memory, error)
+            self._has_warned = True
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            with contextlib.suppress(OSError):  # "file is not a database", "database disk image is malformed"
+                self._memory.unlink()
+
+
+def _write(state: FileState) -> tuple[Any, ...]:
+    path, *numbers, inode = astuple(state)
+    return (path, *numbers, str(inode))  # some network file systems use all 64 bits
+
+
+def _is_settled(state: FileState) -> bool:
+    """Whether a change now would show in the state. A modification time in the future was set by somebody."""
+    now = time.time_ns()
+    return now - state.ctime_ns > SETTLED_NS and not 0 <= now - state.mtime_ns <= SETTLED_NS

@@ -1,0 +1,1 @@
+"""What Hydra composed, read into a graph and settings."""

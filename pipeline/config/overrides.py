@@ -1,0 +1,135 @@
+"""What is wrong with command line overrides: all of them at once, where Hydra names the first and stops.
+
+Consulted only after Hydra refused to compose; needs neither torch nor ComfyUI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from pipeline.config.read import CONF, register_names
+from pipeline.errors import Problem, did_you_mean
+
+
+def find_override_problems(overrides: Sequence[str]) -> list[Problem]:
+    """Name every override that Hydra cannot apply; empty if each of them is fine by itself."""
+    problems: list[Problem] = []
+    parsed = list(_parse(overrides, problems))
+    register_names()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        groups = [override for override in parsed if _chooses(override)]
+        wrong = [problem for override in groups for problem in _check_choice(override)]
+        chosen = [] if wrong else [line for override in groups if (line := _take_first(override))]
+        config = _compose(chosen, wrong)
+    values = [override for override in parsed if override not in groups]
+    return problems + wrong + [problem for override in values for problem in _check_value(override, config)]
+
+
+def _parse(overrides: Sequence[str], problems: list[Problem]) -> Iterator[Override]:
+    for text in overrides:
+        try:
+            yield from OverridesParser.create().parse_overrides([text])
+        except HydraException:
+            message = (
+                "cannot be read as an override. Write path.to.value=VALUE, and quote special characters: 'path=\"a,b\"'"
+            )
+            problems.append(Problem("bad_override", text, message))
+
+
+def _compose(chosen: list[str], problems: list[Problem]) -> DictConfig:
+    """The config with these choices, or with the default ones if Hydra refuses one of them, which is a problem."""
+    try:
+        return compose("config", overrides=chosen)
+    except HydraException:
+        for line in chosen:
+            try:
+                compose("config", overrides=[line])
+            except HydraException as error:
+                group = line.lstrip("+~").partition("=")[0].partition("@")[0]
+                problems.append(Problem("bad_override", group, f"{line} is refused: {' '.join(str(error).split())}"))
+        return compose("config")
+
+
+def _chooses(override: Override) -> bool:
+    """Whether it chooses from a group; a mapping given to a group's key is merged into what was chosen."""
+    is_group = bool(_list_choices(override.key_or_group)) or (CONF / override.key_or_group).is_dir()
+    return is_group and not isinstance(override.value(), dict)
+
+
+def _list_choices(group: str) -> list[str]:
+    return GlobalHydra.instance().config_loader().get_group_options(group)
+
+
+def _check_choice(override: Override) -> Iterator[Problem]:
+    choices = _list_choices(override.key_or_group)
+    for choice in [] if override.is_delete() else _list_values(override):
+        if str(choice) not in choices:
+            shown = "null" if choice is None else repr(choice)
+            listed = f". Choose from {', '.join(choices)}" if choices else ", which has none yet"
+            near = did_you_mean(choice, choices) or listed
+            yield Problem("value_not_in_list", override.key_or_group, f"{shown} is not a choice of this group{near}")
+
+
+def _list_values(override: Override) -> list[Any]:
+    """The values of an override; none for a sweep whose values follow from something else (a glob, an interval)."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return list(value.list)
+    if override.is_sweep_override():
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _take_first(override: Override) -> str | None:
+    """The override as it was given, but of several values the first: that is enough to know the keys."""
+    if not override.is_sweep_override():
+        return override.input_line
+    values = _list_values(override)
+    return f"{str(override.input_line).partition('=')[0]}={values[0]}" if values else None
+
+
+def _check_value(override: Override, config: DictConfig) -> Iterator[Problem]:
+    key, value = override.key_or_group, override.value()
+    if override.is_add() or override.is_force_add() or key.startswith("hydra."):
+        return
+    if not _has_key(config, key):
+        yield Problem("unknown_input", key, "is not in the config" + _say_what_to_do(override, config))
+    elif isinstance(value, dict):
+        section = OmegaConf.select(config, key)
+        for name in (name for name in value if isinstance(section, DictConfig) and name not in section):
+            message = f"has no key {name!r}. To add it, write +{key}.{name}={value[name]}"
+            yield Problem("unknown_input", key, message)
+
+
+def _say_what_to_do(override: Override, config: DictConfig) -> str:
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+    takes_any = OmegaConf.select(config, override.key_or_group.rpartition(".")[0]) == {}  # such as comfyui.args
+    near = "" if takes_any else did_you_mean(override.key_or_group, _list_paths(tree))
+    if near:
+        return near
+    return ", so it cannot be deleted" if override.is_delete() else f". To add it, write +{override.input_line}"
+
+
+def _has_key(config: DictConfig, key: str) -> bool:
+    parent, _, last = key.rpartition(".")
+    section = OmegaConf.select(config, parent) if parent else config
+    if isinstance(section, ListConfig):
+        return last.isdigit() and int(last) < len(section)
+    return isinstance(section, DictConfig) and last in section
+
+
+def _list_paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    paths = []
+    for name, value in tree.items():
+        paths.append(f"{prefix}{name}")
+        if isinstance(value, Mapping):
+            paths.extend(_list_paths(value, f"{prefix}{name}."))
+    return paths

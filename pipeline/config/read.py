@@ -1,0 +1,301 @@
+"""From a composed Hydra config to what a run needs: settings, a graph, and the list of what is wrong so far.
+
+A top-level mapping with `_node_` is a node; any other top-level mapping is a settings section; the rest (`seed`)
+are variables for interpolation. One that nothing reads has no effect. Given by an override or in a mapping it is a
+fault (`+steps=4` where `sampler.steps=4` was meant); in a file of conf/ it is none, because other files choose what
+reads it, but it is no part of the record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config.variables import UNREAD, explain_unread, find_unread, list_overridden
+from pipeline.engine.cache_policy import find_policy_problems
+from pipeline.engine.comfyui.settings import ComfyUISettings, find_setting_problems
+from pipeline.errors import ConfigError, Problem, did_you_mean
+from pipeline.graph.model import Graph
+from pipeline.graph.reader import MISSING, is_node, read_graph
+from pipeline.latents.distance import DISTANCES
+from pipeline.models.tiny import tiny_folder
+from pipeline.record.recorder import LATENT_STATISTICS
+from pipeline.record.tracker import TrackingSettings
+
+CONF = Path(__file__).parents[2] / "conf"
+
+T = TypeVar("T")
+
+UNRESOLVED = object()  # stands for a value that cannot be resolved, until it is left out
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The `run` section of the config.
+
+    outputs: nodes whose outputs are kept, besides ComfyUI's output nodes.
+    name: name of the run in MLflow; null: made of the overrides.
+    save_pt: also write latents as .pt files.
+    dry_run: check everything and run nothing.
+    fail_fast: a sweep ends with its first failed job.
+    resume: a job of a sweep whose results are recorded already is not run again.
+    objective: the metric that a job returns to a sweeper that optimises.
+    cache: how long outputs are kept for later runs: classic, all, lru:N or none.
+    reference: a run id, or a latent file, to which the distance of every kept latent is measured.
+    batch_seeds: up to how many jobs of a sweep that differ only in the seed of a KSampler it samples in one call.
+    """
+
+    outputs: list[str] = field(default_factory=list)
+    name: str | None = None
+    save_pt: bool = False
+    dry_run: bool = False
+    fail_fast: bool = False
+    resume: bool = True
+    objective: str | None = None
+    reference: str | None = None
+    cache: str = "classic"
+    batch_seeds: int = 1
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """The `worker` section of the config: the Kafka worker.
+
+    topic, reply_topic, dead_letter_topic: where requests come from, and where replies and refused requests go.
+    group_id: workers of one consumer group share the partitions of the topic.
+    roots: the folders that the files of requests must lie in.
+    output_root: the folder of the results, one folder for each request.
+    attempts: how often a request is tried whose sampling fails, or ends the process.
+    grace_seconds: how long a request in hand may go on after SIGTERM before it is handed back.
+    port: of /healthz, /readyz and /metrics, on the loopback; null: none.
+    kafka: further settings of librdkafka, for consumer and producer (security.protocol, ...).
+    """
+
+    bootstrap_servers: str = "localhost:9092"
+    topic: str = "sampling-requests"
+    reply_topic: str = "sampling-replies"
+    dead_letter_topic: str = "sampling-dead-letters"
+    group_id: str = "latentgrid"
+    roots: list[str] = field(default_factory=list)
+    output_root: str = "outputs/requests"
+    attempts: int = 3
+    grace_seconds: float = 20.0
+    port: int | None = 9464
+    kafka: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A config, read. `values` is the whole config with interpolations resolved, `problems` what is wrong so far.
+
+    unread: the variables of conf/ that nothing reads; those of the user are problems.
+    """
+
+    values: Mapping[str, Any]
+    graph: Graph
+    comfyui: ComfyUISettings
+    run: RunSettings
+    tracking: TrackingSettings
+    worker: WorkerSettings
+    problems: tuple[Problem, ...]
+    unread: tuple[str, ...] = ()
+
+    @property
+    def has_wrong_settings(self) -> bool:
+        """Whether a settings section is wrong, so that there is no use in starting ComfyUI to look for more."""
+        return any(
+            problem.code in ("unknown_section", UNREAD) or problem.where.partition(".")[0] in SECTIONS
+            for problem in self.problems
+        )
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The top-level values that are neither nodes nor settings, such as `seed`, and that something reads."""
+        return {name: self.values[name] for name in _list_variables(self.values) if name not in self.unread}
+
+
+SECTIONS: dict[str, type] = {
+    "comfyui": ComfyUISettings,
+    "run": RunSettings,
+    "tracking": TrackingSettings,
+    "worker": WorkerSettings,
+}
+
+
+LAUNCHER = "hydra_plugins.latentgrid.WarmLauncher"
+"""The name of pipeline/sweep/launcher.py's class for Hydra, which takes launchers of hydra_plugins only."""
+
+
+def register_names() -> None:
+    """Make known what conf/ names: `${latentgrid.tiny:FILE}`, the path of an input of the tiny model, and the launcher
+    `warm`. Idempotent."""
+    from hydra.core.config_store import ConfigStore
+
+    OmegaConf.register_new_resolver("latentgrid.tiny", lambda name: str(tiny_folder() / name), replace=True)
+    ConfigStore.instance().store("warm", {"_target_": LAUNCHER}, group="hydra/launcher", provider="latentgrid")
+
+
+def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose conf/config.yaml with command line overrides; the result also has the `hydra` node."""
+    from hydra import compose, initialize_config_dir
+
+    register_names()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
+
+
+def read_sections(overrides: Sequence[str], *sections: str) -> RunConfig:
+    """The config that overrides compose, of which only some sections matter.
+
+    Raises ConfigError for all that is wrong with them.
+    """
+    read = read_config(compose_config(overrides))
+    problems = [problem for problem in read.problems if problem.where.partition(".")[0] in sections]
+    if problems:
+        raise ConfigError(problems)
+    return read
+
+
+def read_config(config: DictConfig | Mapping[str, Any], hydra: Any = None, recorded: bool = False) -> RunConfig:
+    """Read a composed config. Faults are listed in `problems`, not raised.
+
+    `hydra` is its hydra node, if that was taken out of it. A `recorded` config may have variables that nothing reads.
+    """
+    problems: list[Problem] = []
+    values = _resolve(config, problems)
+    for name, section in values.items():
+        if isinstance(section, Mapping) and not is_node(section) and name not in SECTIONS:
+            near = did_you_mean(name, SECTIONS)
+            message = f"is neither a node (it has no _node_) nor a settings section{near}"
+            problems.append(Problem("unknown_section", name, message))
+    settings: dict[str, Any] = {
+        name: _read_section(name, cls, values.get(name), problems) for name, cls in SECTIONS.items()
+    }
+    problems.extend(find_setting_problems(settings["comfyui"]))
+    problems.extend(find_policy_problems("run.cache", settings["run"].cache))
+    problems.extend(_find_batch_problems(settings["run"]))
+    graph = read_graph(values, problems)
+    problems.extend(_find_objective_problems(settings["run"], graph))
+    hydra = config.get("hydra") if hydra is None else hydra
+    unread = find_unread(config, _list_variables(values), hydra)
+    if unread and not recorded:
+        overridden = list_overridden(hydra)
+        given = set(unread) - read_own_names() if overridden is None else overridden
+        problems.extend(explain_unread(name, values) for name in unread if name in given)
+    return RunConfig(values=values, graph=graph, problems=tuple(problems), unread=unread, **settings)
+
+
+def _list_variables(values: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in values.items() if not isinstance(value, Mapping) and name not in SECTIONS]
+
+
+@functools.cache
+def read_own_names() -> frozenset[str]:
+    """Return what conf/config.yaml itself declares, such as `seed`: a graph need not read it."""
+    return frozenset(map(str, OmegaConf.load(CONF / "config.yaml")))
+
+
+def _find_batch_problems(run: RunSettings) -> list[Problem]:
+    where = "run.batch_seeds"
+    if run.batch_seeds < 1:
+        return [Problem("value_smaller_than_min", where, f"must be at least 1, got {run.batch_seeds}")]
+    if run.batch_seeds > 1 and run.cache == "none":
+        message = "needs outputs to be kept from one job to the next. Set run.cache=classic"
+        return [Problem("cache_needed", where, message)]
+    return []
+
+
+def _find_objective_problems(run: RunSettings, graph: Graph) -> list[Problem]:
+    metrics = [f"latent/{name}/{statistic}" for name in run.outputs for statistic in LATENT_STATISTICS]
+    metrics += ["seconds/total", *(f"seconds/{name}" for name in graph)]
+    if run.reference:
+        metrics += [f"distance/{name}/{distance}" for name in run.outputs for distance in DISTANCES]
+    if run.objective is None or run.objective in metrics or run.objective.startswith("memory/"):
+        return []
+    near = did_you_mean(run.objective, metrics) or f". The metrics are {', '.join(metrics)}"
+    return [Problem("value_not_in_list", "run.objective", f"{run.objective!r} is no metric of this run{near}")]
+
+
+def _resolve(config: DictConfig | Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """Plain containers with interpolations resolved; a value that cannot be resolved is a problem and left out."""
+    register_names()
+    tree = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
+    entries = {str(name): _resolve_entry(tree, name, problems) for name in tree if name != "hydra"}
+    return {name: value for name, value in entries.items() if value is not UNRESOLVED}
+
+
+def _resolve_entry(tree: DictConfig, name: Any, problems: list[Problem]) -> Any:
+    """A top-level entry: at once if it is whole, else value by value, because OmegaConf names the first fault only."""
+    try:
+        value = tree[name]
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException:
+        return _resolve_value(tree, name, str(name), problems)
+
+
+def _resolve_value(parent: DictConfig, key: Any, where: str, problems: list[Problem]) -> Any:
+    try:
+        if OmegaConf.is_missing(parent, key):
+            return MISSING
+        value = parent[key]
+        if OmegaConf.is_list(value):
+            return OmegaConf.to_container(value, resolve=True)
+    except OmegaConfBaseException as error:
+        problems.append(Problem("bad_interpolation", where, str(error).splitlines()[0]))
+        return UNRESOLVED
+    if not isinstance(value, DictConfig):
+        return value
+    entries = {str(name): _resolve_value(value, name, f"{where}.{name!s}", problems) for name in value}
+    resolved = {name: entry for name, entry in entries.items() if entry is not UNRESOLVED}
+    return resolved if resolved or not entries else UNRESOLVED
+
+
+def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]) -> T:
+    """Read a section into its dataclass, checking names and types; wrong values are reported and left out."""
+    given: dict[str, Any] = {}
+    schema = _make_schema(cls)  # type: ignore[arg-type]
+    known = {one.name: str(one.type) for one in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if section is not None and not isinstance(section, Mapping):
+        problems.append(Problem("invalid_input_type", name, f"must be a mapping of settings, got {section!r}"))
+        section = None
+    for key, value in (section or {}).items():
+        where = f"{name}.{key}"
+        if key not in known:
+            problems.append(
+                Problem("unknown_setting", where, f"is no setting{did_you_mean(key, known) or _list(known)}")
+            )
+        elif value == MISSING:
+            problems.append(Problem("required_input_missing", where, f"is required. Give it as {where}=VALUE"))
+        else:
+            try:
+                schema[key] = value
+                stored = schema[key]
+                given[key] = OmegaConf.to_container(stored) if OmegaConf.is_config(stored) else stored
+            except OmegaConfBaseException:
+                problems.append(Problem("invalid_input_type", where, f"must be {_name(known[key])}, got {value!r}"))
+    return cls(**given)
+
+
+@functools.cache
+def _make_schema(cls: type) -> DictConfig:
+    """A config that takes only values of the right types under the names of a settings dataclass."""
+    schema: DictConfig = OmegaConf.structured(cls)
+    OmegaConf.set_readonly(schema, False)  # as the dataclasses are frozen
+    return schema
+
+
+def _name(annotation: str) -> str:
+    """A dataclass field's type in the words of a config."""
+    kinds = {"bool": "true or false", "list": "a list", "dict": "a mapping", "str": "a text"}
+    return next((words for kind, words in kinds.items() if annotation.startswith(kind)), annotation)
+
+
+def _list(names: Iterable[str]) -> str:
+    return f". The settings are {', '.join(names)}"

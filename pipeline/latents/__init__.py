@@ -1,0 +1,1 @@
+"""Latents compared, drawn side by side, and held against a reference."""

@@ -1,0 +1,80 @@
+"""The graph of a config for ComfyUI: as a prompt, and as a workflow of its GUI."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.read import CONF
+from pipeline.errors import PipelineError
+from pipeline.graph.api_format import write_api_format
+from pipeline.graph.bypass import resolve_bypass
+from pipeline.graph.check import CheckedGraph
+from pipeline.graph.model import Graph
+from pipeline.graph.order import cull
+from pipeline.graph.reader import ID
+from pipeline.workflow.graph_file import list_ids, restore_ids
+from pipeline.workflow.load import list_class_types
+from pipeline.workflow.patch import patch_workflow
+from pipeline.workflow.to_ui import write_ui_format
+from pipeline.workflow.ui_format import is_ui_format
+
+if TYPE_CHECKING:
+    from pipeline.engine.session import Session
+
+log = logging.getLogger(__name__)
+
+Values = Mapping[str, Any]
+"""A whole config with interpolations resolved."""
+
+
+def export_prompt(checked: CheckedGraph, values: Values) -> dict[str, dict[str, Any]]:
+    """The prompt in API format; imported nodes have the ids that they had."""
+    return restore_ids(write_api_format(resolve_bypass(select_nodes(checked, values), checked.signatures)), values)
+
+
+def export_workflow(
+    checked: CheckedGraph, values: Values, session: Session, original: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The workflow from which the GUI makes that prompt.
+
+    It is `original`, the workflow that was imported, with the values of the graph, if that is possible, so that layout,
+    notes, groups and subgraphs stay; else one with an automatic layout. `session` knows the classes.
+    """
+    graph = select_nodes(checked, values)
+    ids = list_ids(values, graph)
+    if original is not None:
+        bypassed = {ids[name]: node.bypassed for name, node in graph.items()}
+        try:
+            definitions = session.read_definitions(list_class_types(original))
+            patched = patch_workflow(original, export_prompt(checked, values), definitions, bypassed)
+        except PipelineError as error:
+            log.warning("the imported workflow cannot be read any more, so its layout is lost: %s", error)
+            patched = None
+        if patched is not None:
+            return patched
+    definitions = session.read_definitions({node.class_type for node in graph.values()})
+    return write_ui_format(graph, definitions, ids)
+
+
+def select_nodes(checked: CheckedGraph, values: Values) -> Graph:
+    """What runs, with bypassed nodes; and the nodes that nothing needs, if they came with a workflow."""
+    imported = [name for name in checked.declared if values.get(name, {}).get(ID)]
+    return cull(checked.declared, [*checked.targets, *imported])
+
+
+def find_original(hydra: Any) -> dict[str, Any] | None:
+    """The workflow that the chosen graph of conf/graph/ was imported from, if it was one of the GUI; `hydra` is the
+    config's hydra node, if it is known."""
+    name = hydra.runtime.choices.get("graph") if hydra is not None else None
+    path = CONF / "graph" / f"{name}.json"
+    if not name or not path.is_file():
+        return None
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        log.warning("%s cannot be read, so the layout of the workflow is lost: %s", path, error)
+        return None
+    return document if is_ui_format(document) else None

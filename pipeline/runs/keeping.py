@@ -1,0 +1,164 @@
+"""Keeping what a run gave: each output on its own, so that one that cannot be kept or drawn loses no other."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import OutputError, PipelineError, TrackingError
+from pipeline.graph.check import CheckedGraph
+from pipeline.latents.reference import Reference
+from pipeline.record.recorder import Recorder
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.engine.executor import Execution
+
+log = logging.getLogger(__name__)
+
+SHOWN_TYPES = frozenset({"LATENT", "IMAGE"})
+
+
+@dataclass
+class Keeper:
+    """Writes the latents of a run by `recorder`, with all that is derived from them.
+
+    latents: what was kept, on the CPU, by node; a nested latent (LTXVConcatAVLatent) is kept in parts, `av.1`, `av.2`.
+    """
+
+    recorder: Recorder
+    reference: Reference | None = None
+    save_pt: bool = False
+    latents: dict[str, torch.Tensor] = field(default_factory=dict)
+    _lost: dict[str, str] = field(default_factory=dict)
+    _errors: list[PipelineError] = field(default_factory=list)
+
+    def keep(self, execution: Execution, checked: CheckedGraph) -> None:
+        """Keep the first LATENT of each target, and say where a target has nothing that is written, where values are
+        not finite, and what could not be kept.
+
+        Raises, after all was tried, OutputError for what the system refused or if no latent could be kept at all, and
+        TrackingError.
+        """
+        from pipeline.engine.comfyui.call import is_blocked
+
+        for name, outputs in execution.outputs.items():
+            signature = checked.signatures[name]
+            slots = [
+                (spec.type, [value for value in values if not is_blocked(value)])
+                for spec, values in zip(signature.outputs, outputs.outputs, strict=False)
+            ]
+            latents = [values[0] for kind, values in slots if kind == "LATENT" and values]
+            if not latents and not signature.is_output_node:
+                log.warning("%s gives no LATENT, so no file is written of it; a SaveImage node, say, writes one", name)
+            if latents:
+                self._keep_parts(name, latents[0], outputs.latent_format)
+            with self._warned(name, "values cannot be looked at"):
+                self._see_values(name, [value for kind, values in slots if kind in SHOWN_TYPES for value in values])
+        for name, text in execution.facts.items():
+            if name.startswith("lora_unfit."):
+                self._see_loras(name.partition(".")[2], text)
+        with self._kept("files that nodes wrote"):
+            self.recorder.keep_others()
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._lost:
+            self.recorder.mark("not_kept", self._lost)
+        if self._errors:
+            raise next((one for one in self._errors if isinstance(one, OutputError)), self._errors[0])
+        if self._lost and not self.latents:
+            name, reason = next(iter(self._lost.items()))
+            raise OutputError(f"{name}: cannot be kept: {reason}")
+
+    def _keep_parts(self, name: str, latent: Any, latent_format: Any) -> None:
+        parts: list[Any] = []
+        with self._kept(name):
+            samples = latent["samples"]
+            parts = list(samples.unbind()) if getattr(samples, "is_nested", False) else [samples]
+        for place, part in enumerate(parts, 1):
+            self._keep_latent(f"{name}.{place}" if len(parts) > 1 else name, part, latent_format)
+
+    def _keep_latent(self, name: str, part: torch.Tensor, latent_format: Any) -> None:
+        """The latent first: what is drawn or measured can be made again from it."""
+        from pipeline.engine.comfyui.preview import draw_latent
+
+        recorder = self.recorder
+        with self._kept(name):
+            # A copy made outside inference mode is an ordinary tensor, free to be used and changed.
+            samples = part.detach().cpu().clone()
+            try:
+                recorder.keep_latent(name, samples)
+            except TrackingError as error:  # the file is written by then
+                self._errors.append(error)
+            self.latents[name] = samples
+        if name not in self.latents:
+            return
+        if self.save_pt:
+            with self._kept(f"{name}.pt"):
+                recorder.keep_pt(name, samples)
+        with self._warned(name, "no picture can be drawn of it"):
+            picture = draw_latent(samples, latent_format)
+            if picture is not None:
+                recorder.keep_picture(name, picture)
+        with self._warned(name, "its statistics cannot be measured"):
+            recorder.keep_statistics(name, samples)
+        with self._warned(name, "its distance to run.reference cannot be measured"):
+            recorder.keep_distances(name, self.reference.measure(name, samples) if self.reference else {})
+
+    def _see_values(self, name: str, values: Sequence[Any]) -> None:
+        share = measure_not_finite(values)
+        if share:
+            log.warning("%s: %.4g %% of its values are NaN or infinite", name, 100 * share)
+            self.recorder.mark("not_finite", {name: f"{100 * share:.4g} %"})
+            self.recorder.measure(f"not_finite/{name}", share)
+
+    def _see_loras(self, name: str, text: str) -> None:
+        found = re.match(r"(\d+) of (\d+) ", text)
+        assert found, "see LoraKeys.describe"
+        self.recorder.mark("lora_unfit", {name: text})
+        self.recorder.measure(f"lora_unfit/{name}", min(1.0, int(found[1]) / max(1, int(found[2]))))
+
+    @contextmanager
+    def _kept(self, name: str) -> Iterator[None]:
+        """Around what must not be lost without a word."""
+        try:
+            yield
+        except PipelineError as error:
+            self._errors.append(error)
+            log.error("%s: %s", name, error)
+        except Exception as error:  # tensors of kinds that nobody has thought of
+            self._lost[name] = f"{type(error).__name__}: {error}"
+            log.warning("%s: cannot be kept: %s", name, self._lost[name])
+
+    @contextmanager
+    def _warned(self, name: str, what: str) -> Iterator[None]:
+        """Around what can be made again from what is kept."""
+        try:
+            yield
+        except PipelineError as error:
+            self._errors.append(error)
+            log.error("%s: %s", name, error)
+        except Exception as error:
+            log.warning("%s: %s: %s: %s", name, what, type(error).__name__, error)
+
+
+def measure_not_finite(values: Sequence[Any]) -> float:
+    """Return the share, 0 to 1, of the elements of latents (`{"samples": tensor}`) and images (tensors) that are NaN or
+    infinite."""
+    import torch
+
+    wrong = total = 0
+    for value in values:
+        samples: Any = value.get("samples") if isinstance(value, dict) else value
+        for part in samples.unbind() if getattr(samples, "is_nested", False) else [samples]:
+            if isinstance(part, torch.Tensor):
+                finite = part if part.dtype.itemsize > 1 or not part.is_floating_point() else part.float()  # float8
+                wrong += part.numel() - int(finite.isfinite().sum())
+                total += part.numel()
+    return wrong / total if total else 0.0

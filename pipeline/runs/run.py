@@ -1,0 +1,291 @@
+"""One run: config -> graph -> checked -> executed -> recorded. The same call for the command line and for Python."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from pipeline.base.events import Event
+from pipeline.config.origins import find_origins
+from pipeline.config.read import RunConfig, compose_config, read_config, read_own_names
+from pipeline.errors import ConfigError, RunInterrupted, TrackingError
+from pipeline.graph.check import CheckedGraph
+from pipeline.latents.reference import Reference, open_reference
+from pipeline.models.tiny import make_tiny_model, names_tiny_model
+from pipeline.record.artifacts import list_files, open_folder
+from pipeline.record.recorder import Recorder
+from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker, TrackingSettings
+from pipeline.runs.console import Progress, format_plan
+from pipeline.runs.export import export_workflow, find_original
+from pipeline.runs.facts import collect_key_facts, collect_run_facts
+from pipeline.runs.keeping import Keeper
+from pipeline.runs.result import RunResult
+
+if TYPE_CHECKING:
+    from pipeline.engine.comfyui.seed_batch import SeedBatch
+    from pipeline.engine.executor import Execution, IsReadLater
+    from pipeline.engine.identity import Identity
+    from pipeline.engine.session import Session
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    config: DictConfig | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    folder: Path | str | None = None,
+) -> RunResult:
+    """Run a graph: from a composed config, or from conf/ with `overrides` (`["sampler.steps=8", "seed=42"]`).
+
+    `folder` is the output folder; by default a new one below outputs/runs/. Models and outputs stay loaded for the
+    next run in this process. Raises ConfigError, ComfyUIError, NodeError, OutputError or TrackingError.
+    """
+    if config is not None and overrides:
+        raise ValueError("run: give a composed config or overrides, not both")
+    now = datetime.now()
+    hydra = None
+    if config is None:
+        config = compose_config(overrides)
+        with open_dict(config):
+            hydra = config.pop("hydra")
+    return run_config(config, Path(folder or now.strftime("outputs/runs/%Y-%m-%d/%H-%M-%S-%f")), hydra)
+
+
+def run_config(
+    config: DictConfig | Mapping[str, Any], folder: Path, hydra: Any = None, waits: bool = True
+) -> RunResult:
+    """Run a composed config into `folder`; `hydra` is its hydra node, which knows the overrides and the choices.
+
+    Unless it `waits`, the record in MLflow is complete only when `RunResult.wait` returns.
+    """
+    read = read_config(config, hydra)
+    if read.has_wrong_settings:
+        raise ConfigError(read.problems)
+    warn_of_unread([read])
+    if not read.run.dry_run:
+        open_tracker(read.tracking)
+    session = open_session(read)
+    checked = session.check(read.graph, read.run.outputs, read.problems)
+    if read.run.dry_run:
+        print(_describe_plan(config, hydra, checked))
+        return RunResult(checked)
+    name = read.run.name or " ".join(_list_overrides(hydra))
+    reference = find_reference(read)
+    identity = identify(read, checked, reference=reference)
+    return run_checked(CheckedRun(name, config, hydra, read, checked, identity, reference), folder, waits=waits)
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """A config in which no mistake was found: ready to run. `name` is that of its record.
+
+    reference: what the latents are held against; tags: for its record, besides those that every run has.
+    """
+
+    name: str
+    config: DictConfig | Mapping[str, Any]
+    hydra: Any
+    read: RunConfig
+    checked: CheckedGraph
+    identity: Identity
+    reference: Reference | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def warn_of_unread(reads: Iterable[RunConfig]) -> None:
+    """Name the variables that files of conf/ declare and that nothing reads."""
+    for name in dict.fromkeys(name for read in reads for name in read.unread if name not in read_own_names()):
+        log.warning("%s: is read by nothing, so it has no effect", name)
+
+
+def find_reference(read: RunConfig) -> Reference | None:
+    """What `run.reference` names. Raises ConfigError."""
+    text = read.run.reference
+    return None if text is None else open_reference(text, open_tracker(read.tracking))
+
+
+def identify(
+    read: RunConfig, checked: CheckedGraph, batched: bool = False, reference: Reference | None = None
+) -> Identity:
+    """What the results of a run follow from. A seed that is sampled in a batch differs in its last digits, and the
+    distances to a reference are results too."""
+    settings: dict[str, Any] = {"save_pt": read.run.save_pt}
+    if batched:
+        settings["batched"] = True
+    if reference:
+        settings["reference"] = reference.digest
+    session = open_session(read)
+    return session.identify(checked, settings, collect_key_facts(read, checked, session))
+
+
+@dataclass(frozen=True)
+class InSweep:
+    """What a run of a sweep needs to know of the sweep.
+
+    is_read_later: which outputs, by content key, later runs will read; None: keep those of this run for the next one.
+    record: the sweep's own record, above that of the run.
+    batch: the seeds that are sampled together with that of this run.
+    """
+
+    is_read_later: IsReadLater | None = None
+    record: TrackedRun | None = None
+    batch: SeedBatch | None = None
+
+
+def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None, waits: bool = True) -> RunResult:
+    """Run into `folder`. If it `waits`, the record in MLflow is complete on return; that of a run in a sweep comes
+    later."""
+    session = open_session(job.read)
+    session.set_output_folder(open_folder(folder).resolve())
+    session.use_cache(job.read.run.cache)
+    overrides = _list_overrides(job.hydra)
+    workflow = export_workflow(job.checked, job.read.values, session, find_original(job.hydra))
+    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity, workflow)
+    batch = sweep.batch if sweep else None
+    facts = dataclasses.replace(facts, tags={**facts.tags, **job.tags})
+    recorder = Recorder(folder, facts, open_tracker(job.read.tracking))
+    if sweep:
+        recorder.parent = sweep.record
+    progress = Progress(below_another=sweep is not None)
+
+    def listen(event: Event) -> None:
+        recorder.listen(event)
+        progress(event)
+
+    began = time.perf_counter()
+    try:
+        recorder.start()
+        embedded = {"extra_pnginfo": {"workflow": workflow}}
+        is_read_later = sweep.is_read_later if sweep else None
+        execution = session.run(job.checked, listen, is_read_later, extra_data=embedded, batch=batch)
+        if execution.batch:
+            recorder.tags |= execution.batch.list_tags(int(job.checked.graph[execution.batch.node].inputs["seed"]))
+        keeper = Keeper(recorder, job.reference, job.read.run.save_pt)
+        try:
+            keeper.keep(execution, job.checked)
+        except TrackingError as error:
+            raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error
+    except BaseException as error:
+        progress.close()
+        status = "FAILED" if isinstance(error, Exception) and not isinstance(error, RunInterrupted) else "KILLED"
+        with tracking_errors_logged():
+            recorder.finish(status, time.perf_counter() - began, f"{type(error).__name__}: {error}")
+            if not sweep:
+                recorder.wait()
+        raise
+    try:
+        recorder.finish("FINISHED", time.perf_counter() - began, learnt=execution.facts)
+    except TrackingError as error:
+        raise TrackingError(f"{error}\nThe results are kept: {recorder.folder}") from error
+    result = RunResult(
+        checked=job.checked,
+        latents=keeper.latents,
+        outputs=_name_outputs(execution, job.checked),
+        executed=execution.executed,
+        cached=execution.cached,
+        seconds=execution.seconds,
+        metrics=recorder.metrics,
+        facts={**facts.all_facts, **recorder.learnt},
+        folder=recorder.folder,
+        files=tuple(recorder.files),
+        pending=recorder.run,
+    )
+    if not waits or (sweep and sweep.record):
+        return result
+    return dataclasses.replace(result, mlflow=result.wait(), pending=None)
+
+
+def link_run(job: CheckedRun, found: FinishedRun, folder: Path, parent: TrackedRun | None) -> RunResult:
+    """Instead of running `job` again, put what the run `found` kept into `folder` and record whose it is.
+
+    Raises TrackingError.
+    """
+    tracker = open_tracker(job.read.tracking)
+    assert tracker, "only a tracker finds runs"
+    mlflow = tracker.link(job.name, found.run_id, folder, time.time(), parent).wait()
+    return RunResult(
+        checked=job.checked,
+        metrics=found.metrics,
+        folder=folder,
+        files=tuple(list_files(folder)),
+        mlflow=mlflow,
+        linked=found.run_id,
+    )
+
+
+_trackers: dict[TrackingSettings, Tracker] = {}
+
+
+def open_tracker(settings: TrackingSettings) -> Tracker | None:
+    """The tracker of this process for these settings, None without a uri; its writer starts at once, beside us."""
+    if not settings.uri:
+        return None
+    if settings not in _trackers or _trackers[settings].failed:
+        _trackers[settings] = Tracker(settings)
+    return _trackers[settings]
+
+
+_session: Session | None = None
+
+
+def open_session(read: RunConfig) -> Session:
+    """The session of this process: the first run starts it. Importing torch and ComfyUI happens here."""
+    from pipeline.engine.comfyui.start import start_comfyui
+    from pipeline.engine.session import Session
+
+    global _session
+    if _session is None:
+        _session = Session(start_comfyui(read.comfyui))
+    start_comfyui(read.comfyui)  # refuses settings other than those it runs with
+    if names_tiny_model(read.values):
+        _session.add_models(make_tiny_model() / "models")
+    return _session
+
+
+def interrupt_run() -> None:
+    """Let the run that another thread is in end with RunInterrupted; without one nothing happens."""
+    if _session is not None:
+        _session.interrupt()
+
+
+@contextlib.contextmanager
+def tracking_errors_logged() -> Iterator[None]:
+    """The error of the run is the one to raise; that its record failed too is only logged."""
+    try:
+        yield
+    except TrackingError as error:
+        log.error("%s", error)
+
+
+def _name_outputs(execution: Execution, checked: CheckedGraph) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            spec.name: _copy(values[0] if len(values) == 1 else values)
+            for spec, values in zip(checked.signatures[name].outputs, outputs.outputs, strict=False)
+        }
+        for name, outputs in execution.outputs.items()
+    }
+
+
+def _copy(value: Any) -> Any:
+    """The containers are the caller's to change; what they hold is shared with the cache."""
+    return value.copy() if isinstance(value, dict | list) else value
+
+
+def _describe_plan(config: DictConfig | Mapping[str, Any], hydra: Any, checked: CheckedGraph) -> str:
+    paths = [f"{name}.{key}" for name, node in checked.graph.items() for key in node.inputs]
+    tree = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
+    return format_plan(checked, find_origins(tree, hydra, paths))
+
+
+def _list_overrides(hydra: Any) -> list[str]:
+    return list(hydra.overrides.task) if hydra is not None else []
