@@ -567,4 +567,4 @@ print(read.graph["sampler"].inputs["steps"], pipeline.config.read.__file__)
 def test_the_graph_is_plain_python_and_a_config_is_read_without_torch_mlflow_or_comfyui() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["[]", "[]", f"8 {ROOT / 'pipeline' / 'config.py'}"]
+    assert done.stdout.splitlines() == ["[]", "[]", f"8 {ROOT / 'pipeline' / 'config' / 'read.py'}"]
