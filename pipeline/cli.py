@@ -9,15 +9,18 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 import hydra
 from dotenv import load_dotenv
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from pipeline.commands import (
     clean,
@@ -42,6 +45,9 @@ COMMANDS = (comfyui, show, import_workflow, export, runs, rerun, compare, clean,
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
+MISTAKES = (PipelineError, HydraException, OmegaConfBaseException, YAMLError)
+"""What is shown in plain words."""
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: like Ctrl-C, it must end the run and the sweep, and no `except Exception` may catch it."""
@@ -49,6 +55,7 @@ class Terminated(KeyboardInterrupt):
 
 def run_command() -> None:
     """`python run.py`: run what conf/ and the overrides declare, once or as a Hydra multirun."""
+    _check_options(sys.argv[1:])
     load_dotenv(CONF.parent / ".env")
     register_names()
     wants_traceback = os.environ.get(FULL_ERROR, "0") == "1"
@@ -66,6 +73,20 @@ def run_command() -> None:
         sys.exit(1)
     except Exception as error:
         _end_in_words(error, _read_overrides(), wants_traceback)
+
+
+def _check_options(arguments: Sequence[str]) -> None:
+    """End where Hydra would answer for itself, or in a traceback."""
+    if "--version" in arguments:
+        print(f"latentgrid {version('latentgrid')} (Hydra {version('hydra-core')})")
+        sys.exit()
+    if {"-m", "--multirun"} & {*arguments} and any(re.match("-c|--cfg", one) for one in arguments):
+        print(
+            "--cfg shows the config of one run, so it cannot go with -m. Leave -m out and give each setting one value; "
+            "run.dry_run=true shows the plan of a sweep",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 def _terminate(signum: int, frame: Any) -> NoReturn:
@@ -93,8 +114,8 @@ def _end_in_words(error: Exception, overrides: Sequence[str], wants_traceback: b
     """
     from pipeline.config.overrides import find_override_problems
 
-    problems = [] if isinstance(error, PipelineError) else find_override_problems(overrides)
-    is_mistake = bool(problems) or isinstance(error, PipelineError | HydraException | OmegaConfBaseException)
+    problems = [] if isinstance(error, PipelineError | YAMLError) else find_override_problems(overrides)
+    is_mistake = bool(problems) or isinstance(error, MISTAKES)
     if wants_traceback or not is_mistake:
         raise error
     print(ConfigError(problems) if problems else error, file=sys.stderr)

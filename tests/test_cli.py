@@ -56,6 +56,13 @@ def test_help_shows_groups_and_examples(run_py):
         assert text in shown
 
 
+def test_what_hydra_would_answer_for_itself(run_py):
+    assert re.match(r"latentgrid \d+\.\d+\.\d+ \(Hydra 1\.", run_py("--version").stdout)
+    done = run_py("-m", "seed=1,2", "--cfg", "job")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("--cfg shows the config of one run, so it cannot go with -m. Leave -m out")
+
+
 def test_all_wrong_overrides_are_named_at_once(run_py):
     done = run_py("sampler.stepz=8", "lora=lightning", "auraflow.shft=1")
     assert done.returncode == 1

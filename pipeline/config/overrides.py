@@ -5,7 +5,7 @@ Consulted only after Hydra refused to compose; needs neither torch nor ComfyUI.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -13,9 +13,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config.read import CONF, register_names
+from pipeline.config.values import has_key, list_paths
 from pipeline.errors import Problem, did_you_mean
 
 
@@ -53,8 +54,11 @@ def _compose(chosen: list[str], problems: list[Problem]) -> DictConfig:
             try:
                 compose("config", overrides=[line])
             except HydraException as error:
-                group = line.lstrip("+~").partition("=")[0].partition("@")[0]
-                problems.append(Problem("bad_override", group, f"{line} is refused: {' '.join(str(error).split())}"))
+                group, plain = line.lstrip("+~").partition("=")[0].partition("@")[0], line.lstrip("+")
+                message = f"{line} is refused: {' '.join(str(error).split())}"
+                if line != plain and "Multiple values" in message:
+                    message = f"is chosen in conf/ already, so no + is needed: {plain}"
+                problems.append(Problem("bad_override", group, message))
         return compose("config")
 
 
@@ -100,7 +104,7 @@ def _check_value(override: Override, config: DictConfig) -> Iterator[Problem]:
     key, value = override.key_or_group, override.value()
     if override.is_add() or override.is_force_add() or key.startswith("hydra."):
         return
-    if not _has_key(config, key):
+    if not has_key(config, key):
         yield Problem("unknown_input", key, "is not in the config" + _say_what_to_do(override, config))
     elif isinstance(value, dict):
         section = OmegaConf.select(config, key)
@@ -112,24 +116,7 @@ def _check_value(override: Override, config: DictConfig) -> Iterator[Problem]:
 def _say_what_to_do(override: Override, config: DictConfig) -> str:
     tree: Any = OmegaConf.to_container(config, resolve=False)
     takes_any = OmegaConf.select(config, override.key_or_group.rpartition(".")[0]) == {}  # such as comfyui.args
-    near = "" if takes_any else did_you_mean(override.key_or_group, _list_paths(tree))
+    near = "" if takes_any else did_you_mean(override.key_or_group, list_paths(tree))
     if near:
         return near
     return ", so it cannot be deleted" if override.is_delete() else f". To add it, write +{override.input_line}"
-
-
-def _has_key(config: DictConfig, key: str) -> bool:
-    parent, _, last = key.rpartition(".")
-    section = OmegaConf.select(config, parent) if parent else config
-    if isinstance(section, ListConfig):
-        return last.isdigit() and int(last) < len(section)
-    return isinstance(section, DictConfig) and last in section
-
-
-def _list_paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    paths = []
-    for name, value in tree.items():
-        paths.append(f"{prefix}{name}")
-        if isinstance(value, Mapping):
-            paths.extend(_list_paths(value, f"{prefix}{name}."))
-    return paths

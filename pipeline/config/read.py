@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from pipeline.config.values import escape
 from pipeline.config.variables import UNREAD, explain_unread, find_unread, list_overridden
 from pipeline.engine.cache_policy import find_policy_problems
 from pipeline.engine.comfyui.settings import ComfyUISettings, find_setting_problems
@@ -143,12 +145,23 @@ def register_names() -> None:
 
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
-    """Compose conf/config.yaml with command line overrides; the result also has the `hydra` node."""
+    """Compose conf/config.yaml with command line overrides; the result also has the `hydra` node.
+
+    Raises ConfigError, which names every override that cannot be applied.
+    """
     from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
 
     register_names()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides), return_hydra_config=True)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", overrides=list(overrides), return_hydra_config=True)
+    except YAMLError as error:
+        raise ConfigError([Problem("bad_config", "conf", f"a file cannot be read: {error}")]) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        from pipeline.config.overrides import find_override_problems
+
+        raise ConfigError(find_override_problems(overrides) or [Problem("bad_config", "conf", str(error))]) from error
 
 
 def read_sections(overrides: Sequence[str], *sections: str) -> RunConfig:
@@ -226,7 +239,11 @@ def _find_objective_problems(run: RunSettings, graph: Graph) -> list[Problem]:
 def _resolve(config: DictConfig | Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
     """Plain containers with interpolations resolved; a value that cannot be resolved is a problem and left out."""
     register_names()
-    tree = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
+    try:
+        tree = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
+    except OmegaConfBaseException as error:
+        problems.append(Problem("bad_config", str(error.full_key or "config"), str(error).splitlines()[0]))
+        return {}
     entries = {str(name): _resolve_entry(tree, name, problems) for name in tree if name != "hydra"}
     return {name: value for name, value in entries.items() if value is not UNRESOLVED}
 
@@ -275,9 +292,9 @@ def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]
             problems.append(Problem("required_input_missing", where, f"is required. Give it as {where}=VALUE"))
         else:
             try:
-                schema[key] = value
+                schema[key] = escape(value)  # it is resolved by now
                 stored = schema[key]
-                given[key] = OmegaConf.to_container(stored) if OmegaConf.is_config(stored) else stored
+                given[key] = OmegaConf.to_container(stored, resolve=True) if OmegaConf.is_config(stored) else stored
             except OmegaConfBaseException:
                 problems.append(Problem("invalid_input_type", where, f"must be {_name(known[key])}, got {value!r}"))
     return cls(**given)

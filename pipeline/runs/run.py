@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pipeline.base.events import Event
 from pipeline.config.origins import find_origins
 from pipeline.config.read import RunConfig, compose_config, read_config, read_own_names
+from pipeline.config.values import set_values
 from pipeline.errors import ConfigError, RunInterrupted, TrackingError
 from pipeline.graph.check import CheckedGraph
 from pipeline.latents.reference import Reference, open_reference
@@ -43,21 +44,28 @@ def run(
     config: DictConfig | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     folder: Path | str | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Run a graph: from a composed config, or from conf/ with `overrides` (`["sampler.steps=8", "seed=42"]`).
 
-    `folder` is the output folder; by default a new one below outputs/runs/. Models and outputs stay loaded for the
-    next run in this process. Raises ConfigError, ComfyUIError, NodeError, OutputError or TrackingError.
+    `values` are settings that are taken as they are, by their dotted path, so a text needs no quotes:
+    `{"positive.text": "it's (sunny:1.2)"}`. They come after the overrides. `folder` is the output folder; by default a
+    new one below outputs/runs/. Models and outputs stay loaded for the next run in this process.
+
+    Raises ConfigError, ComfyUIError, NodeError, OutputError or TrackingError: each a PipelineError.
     """
-    if config is not None and overrides:
-        raise ValueError("run: give a composed config or overrides, not both")
+    if config is not None and (overrides or values):
+        raise ValueError("run: give a composed config, or overrides and values, not both")
     now = datetime.now()
     hydra = None
     if config is None:
         config = compose_config(overrides)
+        given = set_values(config, values or {})
         with open_dict(config):
             hydra = config.pop("hydra")
-    return run_config(config, Path(folder or now.strftime("outputs/runs/%Y-%m-%d/%H-%M-%S-%f")), hydra)
+            hydra.overrides.task = [*hydra.overrides.task, *given]
+    path = Path(folder or now.strftime("outputs/runs/%Y-%m-%d/%H-%M-%S-%f"))
+    return run_config(config, path.absolute(), hydra)
 
 
 def run_config(

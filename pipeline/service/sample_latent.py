@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.read import compose_config
+from pipeline.config.values import format_override
 from pipeline.errors import ConfigError, OutputError, Problem
 from pipeline.record.artifacts import RECORD, open_folder, write_tensors
 from pipeline.runs.run import RunResult, run_config
@@ -205,7 +206,7 @@ def _make_config(
             problems.append(Problem("unknown_setting", path, message))
     if problems:
         raise ConfigError(problems)
-    overrides = [*base, *(f"{path}={json.dumps(value)}" for path, value in values.items())]
+    overrides = [*base, *(format_override(path, value) for path, value in values.items())]
     return config, OmegaConf.create({"overrides": {"task": overrides}, "runtime": {"choices": choices}})
 
 

@@ -7,9 +7,9 @@ import os
 
 import pytest
 
+from pipeline.base import file_hashes
 from pipeline.base.file_hashes import FileHashes
 from pipeline.base.file_state import FileState
-from pipeline.base import file_hashes
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 
 from pipeline.config.overrides import find_override_problems
 from pipeline.config.read import compose_config
+from pipeline.errors import ConfigError
 
 CHOICES_OF_LORA = "demo, qwen_image_lightning_4steps, tiny"
 QUOTING = "cannot be read as an override. Write path.to.value=VALUE, and quote special characters: 'path=\"a,b\"'"
@@ -103,9 +103,14 @@ def test_it_is_not_complained_about(overrides: list[str]) -> None:
 
 @pytest.mark.parametrize("overrides", [["comfyui.args={reserve_vram: 2.0}"], ["~lora", "lora.model=[a,b]"]])
 def test_what_hydra_refuses_is_complained_about(overrides: list[str]) -> None:
-    with pytest.raises(HydraException):
+    with pytest.raises(ConfigError) as caught:
         compose_config(overrides)
-    assert find(*overrides) != []
+    assert list(caught.value.problems) == find_override_problems(overrides) != []
+
+
+def test_a_group_that_is_chosen_already_needs_no_plus() -> None:
+    ((_, said),) = find("+experiment=tiny")
+    assert said == "experiment: is chosen in conf/ already, so no + is needed: experiment=tiny"
 
 
 def test_sweeps_are_not_complained_about_and_hydra_is_left_as_it_was() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,11 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config.read import CONF, RunConfig, compose_config, read_config
 from pipeline.engine.comfyui.settings import ComfyUISettings
+from pipeline.errors import ConfigError
 from pipeline.graph.model import Link
 from pipeline.models.sets import MODELS, find_model_set
 from pipeline.models.tiny import tiny_folder
@@ -306,8 +307,23 @@ def test_a_bypass_from_the_command_line_reaches_the_graph() -> None:
 
 @pytest.mark.parametrize("override", ["sampler.stpes=8", "comfyui.modles=[]"])
 def test_a_typo_is_refused_by_the_struct_of_the_config(override: str) -> None:
-    with pytest.raises(HydraException, match="Could not override"):
+    with pytest.raises(ConfigError, match=f"{override.partition('=')[0]}: is not in the config; did you mean"):
         compose_config([override])
+
+
+def test_a_file_of_conf_with_a_key_twice_is_named_with_its_line(tmp_path, monkeypatch) -> None:
+    shutil.copytree(CONF, tmp_path / "conf")
+    path = tmp_path / "conf/sampler/euler.yaml"
+    path.write_text(f"{path.read_text()}sampler: 1\n" + "seed: 1\nseed: 2\n")
+    monkeypatch.setattr("pipeline.config.read.CONF", tmp_path / "conf")
+    with pytest.raises(ConfigError, match=rf"(?s)^conf: a file cannot be read: .*{path}.*line \d+.*duplicate key"):
+        compose_config()
+
+
+def test_a_mapping_that_is_no_config_is_a_problem() -> None:
+    assert [str(problem) for problem in read_config({"a": object()}).problems][:1] == [
+        "a: Value 'object' is not a supported primitive type"
+    ]
 
 
 # Reading

@@ -64,6 +64,18 @@ def test_the_config_can_be_run_again(sampled):
     assert again.files[-1].name == "sampler.png"
 
 
+def test_values_are_taken_as_they_are(tmp_path, monkeypatch, session):
+    monkeypatch.chdir(tmp_path)
+    result = run(overrides=[*ADD, "tracking=none"], values={"add.b": 5, "run.name": "it's, (a:1.2) {b} ${seed}"})
+    assert result.outputs["add"] == {"sum": 6}
+    assert result.folder.is_absolute()
+    assert OmegaConf.load(result.folder / "config.yaml").run.name == "it's, (a:1.2) {b} ${seed}"
+    with pytest.raises(ConfigError, match=r"add.c: is not in the config; did you mean 'add.a'\?"):
+        run(overrides=ADD, values={"add.c": 1})
+    with pytest.raises(ConfigError, match=r"sampler.steps=it's: cannot be read as an override"):
+        run(overrides=["sampler.steps=it's"])
+
+
 def test_the_written_config_reads_back_as_it_was(tmp_path):
     texts = {"a": "1e3", "b": "${seed}", "c": "on", "d": "5", "e": "nan", "f": "x: y", "g": "", "h": None, "i": [1.0]}
     config = compose_config([*ADD, "tracking=none"])
