@@ -70,7 +70,7 @@ def test_values_are_taken_as_they_are(tmp_path, monkeypatch, session):
     assert result.outputs["add"] == {"sum": 6}
     assert result.folder.is_absolute()
     assert OmegaConf.load(result.folder / "config.yaml").run.name == "it's, (a:1.2) {b} ${seed}"
-    with pytest.raises(ConfigError, match=r"add.c: is not in the config; did you mean 'add.a'\?"):
+    with pytest.raises(ConfigError, match=r"add.c: is not in the config; did you mean 'add.b'\?"):
         run(overrides=ADD, values={"add.c": 1})
     with pytest.raises(ConfigError, match=r"sampler.steps=it's: cannot be read as an override"):
         run(overrides=["sampler.steps=it's"])
