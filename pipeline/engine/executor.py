@@ -45,7 +45,7 @@ class Execution:
     cached: the nodes of the graph whose outputs were known; one that was not needed because of them is in neither.
     ui: what nodes showed, by node, as in ComfyUI's history; also of targets that came from the cache.
     node_errors: what was wrong with outputs of a prompt that were dropped, in ComfyUI's form.
-    batch: the seeds that a KSampler was called for, now or in the run that left its outputs.
+    batch: the seeds that a KSampler was called for at once, now or in the run that left its outputs.
     facts: of the graph's sources that were read, now or earlier, the content of conditionings and latents
     (`tensor.positive`) and the dtypes of models (`dtype.unet`); of nodes that loaded LoRAs, the keys that do not fit
     the model (`lora_unfit.lora`: `12 of 864 keys of style.safetensors`).
@@ -103,13 +103,13 @@ class Executor:
                 return await self._run_once(checked, caller, listen, is_read_later, output_folder)
             except OutputsChanged as found:
                 changed = found
-                self._note_change(checked, changed)
+                self._note_change(checked, changed, caller)
                 restarts += len(self._changers) == known
         node = checked.graph.get(changed.name)
         message = "its outputs are changed after they were made, each time anew. Leave out the node that does it"
         raise NodeError(changed.name, node.class_type if node else "", {}, message)
 
-    def _note_change(self, checked: CheckedGraph, changed: OutputsChanged) -> None:
+    def _note_change(self, checked: CheckedGraph, changed: OutputsChanged, caller: NodeCaller) -> None:
         new = changed.changers - self._changers
         suspects = []
         for class_type in sorted(new):
@@ -124,6 +124,7 @@ class Executor:
             log.warning("the outputs of %s were changed after they were made, so it runs again", changed.name)
         self._changers |= new
         self.cache.drop_written()  # the record of a run that begins again is without the files of before
+        caller.objects.clear()  # a node may hold on to what it gave, and give it again as it is now
 
     async def _run_once(
         self,
@@ -145,7 +146,6 @@ class Executor:
         held = RunOutputs(self.cache, keys, signatures, self._choose_stays(is_read_later), output_folder)
         run = GraphRun(checked, signatures, held, self._make_door(caller, signatures, facts), listen)
         known = [name for name in checked.order if held.find(name) is not None]
-        sampled = held.find(caller.batch.node) if caller.batch else None
         run.begin()
         others = {} if keeps_none else await self._make_other_keys(checked, caller, keys)
         self._release_unused(held, {*keys.values(), *others.values(), *children.values()}, is_read_later)
@@ -159,16 +159,18 @@ class Executor:
             await run.run()
             outputs = {name: held.get(name) for name in checked.targets if held.find(name)}
         except OutputsChanged as changed:
-            self.cache.drop_changed(changed.key)
+            self.cache.drop_changed(changed.key)  # all else stays: the run begins again
             await run.cancel()
             raise
-        except NodeError as error:
-            error.executed, error.cached = tuple(run.executed), list_cached()
+        except BaseException as error:
+            if isinstance(error, NodeError):
+                error.executed, error.cached = tuple(run.executed), list_cached()
+            self._end(held, is_read_later, caller.objects)
             raise
         finally:
             for name, counted in caller.lora_keys.items():
                 facts.note(keys[name], "lora_unfit", counted.describe() if counted.unfit else "")
-            self._end(held, is_read_later, caller.objects)
+        self._end(held, is_read_later, caller.objects)
         return Execution(
             outputs=outputs,
             executed=tuple(run.executed),
@@ -176,7 +178,7 @@ class Executor:
             seconds=time.perf_counter() - began,
             ui=run.ui,
             node_errors=checked.node_errors,
-            batch=sampled.batch if sampled else caller.batch,
+            batch=facts.find_batch(keys[caller.batched]) if caller.batched in keys else None,
             facts=facts.list_facts(keys),
         )
 
@@ -222,6 +224,8 @@ class Executor:
         # What a node is linked to may be missing, or be part of a cycle: nothing equals that.
         upstream = {link.node: keys.get(link.node) or uuid.uuid4().hex for _, link in node.links}
         identity = (identify or self._identify)(node, signature)
+        if node.name == caller.batched:  # its last digits differ from those of the same seed sampled alone
+            identity = ["batched", identity]
         return make_key(node, signature, upstream, await caller.fingerprint(node), identity)
 
     def _make_door(self, caller: NodeCaller, signatures: Mapping[str, Signature], facts: SourceFacts) -> Door:

@@ -12,13 +12,13 @@ from typing import Any
 
 from pipeline.base.events import Listener, NodeFinished, NodeStarted
 from pipeline.engine.comfyui.call import Call, NodeOutputs
-from pipeline.engine.comfyui.returns import Answer
-from pipeline.engine.describe import describe_inputs
+from pipeline.engine.comfyui.returns import Answer, is_blocked
 from pipeline.engine.door import Door
 from pipeline.engine.expansion import find_result_links, merge_results
+from pipeline.engine.node_errors import ExecutionBlocked, explain_error
 from pipeline.engine.run_outputs import OutputsChanged, RunOutputs, list_sources
 from pipeline.engine.schedule import Schedule
-from pipeline.errors import CycleError, NodeError, PipelineError, RunInterrupted
+from pipeline.errors import CycleError, NodeError, RunInterrupted
 from pipeline.graph.api_format import read_api_node
 from pipeline.graph.check import CheckedGraph
 from pipeline.graph.model import Graph, Link, Node
@@ -73,6 +73,18 @@ class GraphRun:
 
         A blocker that has a message is an error as well, but stops only what reads it: it is raised in the end.
         """
+        try:
+            await self._run_all()
+        finally:
+            if self._blocked:  # a later run must fail too, so it must take nothing that came of a blocker for known
+                self._outputs.forget(find_dependents(self._nodes, self._blockers))
+        if self._blocked:
+            raise self._blocked
+        for name, signature in self._signatures.items():
+            if signature.shows_when_cached and name in self._outputs.keys and name not in self.ui:
+                self._show(name)
+
+    async def _run_all(self) -> None:
         while True:
             name = self._schedule.pop()
             if name is not None:
@@ -84,23 +96,13 @@ class GraphRun:
             elif self._schedule:
                 raise self._explain_circle(self._schedule.find_circle())
             else:
-                break
-        if self._blocked:
-            self._forget_blocked()
-            raise self._blocked
-        for name, signature in self._signatures.items():
-            if signature.shows_when_cached and name in self._outputs.keys and name not in self.ui:
-                self._show(name)
+                return
 
     async def cancel(self) -> None:
         """End the async nodes that are still under way."""
         for task in self._pending:
             task.cancel()
         await asyncio.gather(*self._pending, return_exceptions=True)
-
-    def _forget_blocked(self) -> None:
-        """Let nothing that came of a blocker with a message be taken for known by a later run, which must fail too."""
-        self._outputs.forget(find_dependents(self._nodes, self._blockers))
 
     async def _try(self, name: str, work: Awaitable[None]) -> None:
         try:
@@ -132,6 +134,8 @@ class GraphRun:
             self.served.add(name)
             self._show(name)
             return self._leave(name)
+        if twins := self._find_pending(self._outputs.keys[name]):
+            return self._schedule.wait(name, twins)
         node, began = self._nodes[name], time.perf_counter()
         if name not in self.executed:
             self.executed[name] = None
@@ -151,6 +155,10 @@ class GraphRun:
             return None
         self._add_seconds(name, began)
         return await self._finish(name, call)
+
+    def _find_pending(self, key: str) -> list[str]:
+        """Return the async node of that content that is under way, if there is one."""
+        return [name for name, _, _ in self._pending.values() if self._outputs.keys[name] == key]
 
     def _ask(self, name: str, wanted: Iterable[str]) -> bool:
         """Join the lazy inputs that a node asks for; whether it has to be asked again."""
@@ -172,13 +180,15 @@ class GraphRun:
         if answer.parts:
             return await self._expand(name, answer)
         outputs = answer.outputs
-        batch = self._caller.batch if self._caller.batch and self._caller.batch.node == name else None
-        if batch:
+        batch = self._caller.batch if self._caller.batched == name else None
+        if self._caller.batched == name:
+            self._door.source_facts.note_batch(self._outputs.keys[name], batch)
+        if batch and not any(is_blocked(one) for slot in outputs for one in slot):  # else each seed fails by itself
             parts = batch.split(outputs)
             outputs = parts.pop(self._outputs.keys[name])
             for key, part in parts.items():
-                self._outputs.hold(key, NodeOutputs(part, answer.ui, call.latent_format, batch))
-        return self._keep(name, NodeOutputs(outputs, answer.ui, call.latent_format, batch))
+                self._outputs.hold(key, NodeOutputs(part, answer.ui, call.latent_format))
+        return self._keep(name, NodeOutputs(outputs, answer.ui, call.latent_format))
 
     def _keep(self, name: str, outputs: NodeOutputs) -> None:
         if outputs.ui:
@@ -302,19 +312,7 @@ class GraphRun:
         return self._explain(born, CycleError(circle))
 
     def _explain(self, name: str, error: BaseException, kind: type[NodeError] = NodeError) -> NodeError:
-        """The error of a node; of one that came of an expansion it names the node that was submitted."""
-        node, submitted = self._nodes[name], self._nodes[self._caller.find_submitted(name)]
-        sources = {
-            source: held for source in self._joined.get(name, ()) if (held := self._outputs.find(source)) is not None
-        }
-        reason: BaseException | str = error
-        if submitted is not node:
-            said = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
-            reason = f"in the {node.class_type} that it expanded to ({name}): {said}"
-        explained = kind(submitted.name, submitted.class_type, describe_inputs(node, sources), reason)
-        explained.__cause__ = error
-        return explained
-
-
-class ExecutionBlocked(Exception):
-    """A node got an ExecutionBlocker that has a message."""
+        found = {source: self._outputs.find(source) for source in self._joined.get(name, ())}
+        sources = {source: outputs for source, outputs in found.items() if outputs is not None}
+        submitted = self._nodes[self._caller.find_submitted(name)]
+        return explain_error(self._nodes[name], submitted, sources, error, kind)

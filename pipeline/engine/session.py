@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import copy
 import gc
 import logging
 import uuid
-from collections.abc import Collection, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.base.events import Event, Listener
 from pipeline.engine.cache_policy import CachePolicy
@@ -34,6 +32,7 @@ from pipeline.engine.executor import Execution, Executor, IsReadLater
 from pipeline.engine.identity import Identity, make_cell
 from pipeline.engine.input_check import find_input_problems
 from pipeline.engine.node_facts import NodeFacts
+from pipeline.engine.own_loop import OwnLoop
 from pipeline.errors import ConfigError, NodeError, Problem
 from pipeline.graph.api_format import find_literals, read_api_format, write_api_prompt
 from pipeline.graph.check import CheckedGraph, check_graph
@@ -43,8 +42,6 @@ from pipeline.graph.signature import Signature
 from pipeline.workflow.definitions import NodeDefinition
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 TOO_MANY = f"the folder has more than {MOST_FILES} files, too many to compare"
 
@@ -58,10 +55,10 @@ class Session:
     def __init__(self, comfyui: ComfyUI):
         """`comfyui` is what `start_comfyui` gave."""
         self.comfyui = comfyui
-        self._loop = asyncio.new_event_loop()  # one lasting loop: primitives of async nodes stay bound to it
+        self._loop = OwnLoop(comfyui.nodes.interrupt_processing)
         atexit.register(self.close)
-        comfyui.server.loop = self._loop
-        self._catalog = self._wait_for(Catalog.open(comfyui))
+        comfyui.server.loop = self._loop.loop
+        self._catalog = self._loop.run(Catalog.open(comfyui))
         self._nodes = NodeFacts(comfyui, self._catalog)
         self._executor = Executor(self._nodes.identify, self._read_signatures)
         self._memory = MemoryKeeper(comfyui)
@@ -69,6 +66,8 @@ class Session:
         self._objects = NodeObjects()
         self._model_folders: set[Path] = set()
         self._begun = 0  # how many runs have begun
+        self._surroundings: dict[str, str] = {}
+        self._too_large: set[tuple[str, ...]] = set()  # batches that were out of memory, by their keys
         # What the imports made stays for ever. Without looking through it, a collection takes a tenth of the time.
         gc.freeze()
 
@@ -84,7 +83,7 @@ class Session:
         Without `needs_files`, no file that the graph reads has to be there, and no class judges its inputs itself.
         """
         found = list(problems)
-        signatures = self._wait_for(self._catalog.read_signatures(graph, found))
+        signatures = self._loop.run(self._catalog.read_signatures(graph, found))
         if not needs_files:
             return check_graph(graph, signatures, wanted, found, needs_files=False)
 
@@ -95,11 +94,11 @@ class Session:
 
     def read_definitions(self, class_types: Collection[str]) -> dict[str, NodeDefinition]:
         """What the GUI would know of these class_types; a class_type that nothing defines is missing."""
-        return self._wait_for(self._catalog.read_definitions(set(class_types)))
+        return self._loop.run(self._catalog.read_definitions(set(class_types)))
 
     def read_signatures(self, graph: Graph) -> dict[str, Signature]:
         """The signatures of a graph's nodes by name. Raises ConfigError for unknown class_types."""
-        return self._wait_for(self._read_signatures(graph))
+        return self._loop.run(self._read_signatures(graph))
 
     def check_prompt(
         self, prompt: Mapping[str, Mapping[str, Any]], targets: Sequence[str] | None = None
@@ -110,7 +109,7 @@ class Session:
         result says why. Raises PromptError if no output is left. `prompt` itself is not changed.
         """
         copied = {name: {**info, "inputs": copy.deepcopy(info.get("inputs", {}))} for name, info in prompt.items()}
-        return self._wait_for(self._check_prompt(copied, targets))
+        return self._loop.run(self._check_prompt(copied, targets))
 
     def _show_to_packs(self, prompt: dict[str, Any]) -> dict[str, Any]:
         """Packs may look at a prompt, and change it, before it is checked."""
@@ -138,7 +137,7 @@ class Session:
 
     def _judge(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
         caller = NodeCaller(self.comfyui, write_api_prompt(Graph({node.name: node})), NodeObjects())
-        return self._wait_for(caller.find_problems(node, received_types))
+        return self._loop.run(caller.find_problems(node, received_types))
 
     def _describe_tensors(self, node: Node) -> Any:
         """What the class says of the tensors that this node will give; None if it says nothing or its file is wrong."""
@@ -150,9 +149,20 @@ class Session:
         except (TypeError, ValueError, OSError):  # which the class's own validation reports
             return None
 
-    def make_keys(self, checked: CheckedGraph) -> dict[str, str]:
-        """The content key of each node: nodes of one key give the same outputs, in whichever graph they are."""
-        return self._wait_for(self._executor.make_keys(checked, self._make_caller(checked)))
+    def make_keys(self, checked: CheckedGraph, batched: str = "") -> dict[str, str]:
+        """The content key of each node: nodes of one key give the same outputs, in whichever graph they are.
+
+        `batched` is a KSampler that is to run for several seeds at once.
+        """
+        caller = self._make_caller(checked)
+        caller.batched = batched
+        return self._loop.run(self._executor.make_keys(checked, caller))
+
+    def note_surroundings(self, facts: Mapping[str, str]) -> None:
+        """Release what was computed under other facts of the process, such as torch's threads, than those of now."""
+        if facts != self._surroundings:
+            self._executor.clear()
+            self._surroundings = dict(facts)
 
     def use_cache(self, policy: str) -> None:
         """How long outputs are kept from now on: `classic` (the default), `all`, `lru:N` or `none`; see CachePolicy."""
@@ -167,7 +177,7 @@ class Session:
 
         `settings` are those that shape what is kept of them, `facts` those that may change them.
         """
-        keys = self._wait_for(
+        keys = self._loop.run(
             self._executor.make_keys(checked, self._make_caller(checked), self._nodes.identify_random)
         )
         files = self._nodes.list_files(checked)
@@ -226,19 +236,23 @@ class Session:
         checked = graph if isinstance(graph, CheckedGraph) else self.check_prompt(graph, targets)
         self._begun += 1
         caller = self._make_caller(checked, extra_data)
-        caller.batch = batch
+        caller.batched = batch.node if batch else ""
+        caller.batch = batch if batch and tuple(batch.seeds) not in self._too_large else None
         try:
-            return self._wait_for(self._run(checked, caller, listen, is_read_later))
+            return self._loop.run(self._run(checked, caller, listen, is_read_later))
         except NodeError as error:
             if not self._memory.ran_out(error):
                 raise
             log.warning("%s\nAll models and outputs are let go, and the run is tried once more", error)
-            if batch:
-                log.warning("%d seeds were sampled at once; now it is one", len(batch.seeds))
+            if caller.batch:
+                log.warning("%d seeds were sampled at once; now it is one", len(caller.batch.seeds))
+                self._too_large.add(tuple(caller.batch.seeds))
         # Not in the handler: the error's traceback holds tensors.
         del caller
         self.clear()
-        return self._wait_for(self._run(checked, self._make_caller(checked, extra_data), listen, is_read_later))
+        caller = self._make_caller(checked, extra_data)
+        caller.batched = batch.node if batch else ""
+        return self._loop.run(self._run(checked, caller, listen, is_read_later))
 
     async def _run(
         self, checked: CheckedGraph, caller: NodeCaller, listen: Listener, is_read_later: IsReadLater | None
@@ -266,8 +280,12 @@ class Session:
             self._model_folders.add(folder)
 
     def set_output_folder(self, folder: Path) -> None:
-        """Where ComfyUI's own savers (SaveImage, SaveLatent, ...) write."""
+        """Let ComfyUI's own savers (SaveImage, SaveLatent, ...) write into `folder` from now on.
+
+        They write again what they have written, also if it is the folder of the run before.
+        """
         self.comfyui.folder_paths.set_output_directory(str(folder))
+        self._executor.cache.drop_written()
 
     def close(self) -> None:
         """Release all outputs; done at exit in any case, because models let go of later find torch half gone."""
@@ -282,32 +300,3 @@ class Session:
         self._objects.clear()
         self.comfyui.model_management.unload_all_models()
         self._memory.collect()
-
-    def _run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        try:
-            return self._loop.run_until_complete(coroutine)
-        except BaseException:
-            self._loop.run_until_complete(_cancel_tasks())
-            raise
-
-    def _wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run on the session's loop; from inside another running loop (a notebook), in a thread of its own."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return self._run_until_complete(coroutine)
-        with ThreadPoolExecutor(1, "latentgrid-session") as thread:
-            future = thread.submit(self._run_until_complete, coroutine)
-            try:
-                return future.result()
-            except KeyboardInterrupt:
-                self.comfyui.nodes.interrupt_processing()  # the nodes stop at their next progress call
-                raise
-
-
-async def _cancel_tasks() -> None:
-    """End what a broken run left behind; the tasks of its async nodes would go on in the next run."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.engine.comfyui.call import NodeOutputs
+from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.graph.model import Node
 from pipeline.graph.signature import Signature
 
@@ -22,6 +23,7 @@ class SourceFacts:
     def __init__(self) -> None:
         self._seen: dict[str, dict[str, str]] = {}
         self._noted: dict[str, dict[str, str]] = {}
+        self._batches: dict[str, SeedBatch] = {}
 
     def see(
         self,
@@ -41,6 +43,17 @@ class SourceFacts:
         self._noted[key] = {**self._noted.get(key, {}), kind: text}
         _forget_first(self._noted)
 
+    def note_batch(self, key: str, batch: SeedBatch | None) -> None:
+        """Remember the seeds that a KSampler was called for at once with that of `key`; None if it was called alone."""
+        self._batches.pop(key, None)
+        if batch:
+            self._batches |= dict.fromkeys(batch.seeds, batch)
+            _forget_first(self._batches)
+
+    def find_batch(self, key: str) -> SeedBatch | None:
+        """Return what `note_batch` was told last."""
+        return self._batches.get(key)
+
     def list_facts(self, keys: Mapping[str, str]) -> dict[str, str]:
         """What was seen of nodes, by their keys: `dtype.NAME` of a model, `tensor.NAME` (content) and `shape.NAME` of a
         conditioning or latent, and what was noted."""
@@ -48,7 +61,7 @@ class SourceFacts:
         return {f"{kind}.{name}": text for name, facts in seen for kind, text in facts.items() if text}
 
 
-def _forget_first(facts: dict[str, dict[str, str]]) -> None:
+def _forget_first(facts: dict[str, Any]) -> None:
     while len(facts) > MOST:
         del facts[next(iter(facts))]
 

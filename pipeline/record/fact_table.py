@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-VERSION = 3
+VERSION = 4
 """Of the rules by which an identity is made. Raise it when they change, or when a fault is mended by which latentgrid
 itself gave wrong results: what was recorded before is then run again."""
 

@@ -68,7 +68,7 @@ class Recorder:
     outputs: dict[str, str] = field(default_factory=dict)
     learnt: dict[str, str] = field(default_factory=dict)
     run: TrackedRun | None = None
-    _found: set[Path] = field(default_factory=set)
+    _found: dict[Path, FileState] = field(default_factory=dict)
     _metrics: list[tuple[str, float, float, int]] = field(default_factory=list)
     _cached: tuple[str, ...] = ()
     _node: str = ""
@@ -77,7 +77,7 @@ class Recorder:
     def start(self) -> None:
         """Write what is known before the run. Raises OutputError or TrackingError."""
         facts.reset_peak_memory()
-        self._found = set(artifacts.list_files(self.folder))
+        self._note_files()
         written = [
             artifacts.write_text(self.folder, artifacts.CONFIG, self.facts.config_yaml),
             artifacts.write_prompt(self.folder, self.facts.prompt),
@@ -120,7 +120,7 @@ class Recorder:
     def _begin_again(self) -> None:
         """Forget what was measured, and which files nodes wrote: a run that was out of memory starts anew."""
         self._metrics.clear()
-        self._found |= {path for path in artifacts.list_files(self.folder) if path not in self.files}
+        self._note_files()
         facts.reset_peak_memory()
 
     def keep_latent(self, node: str, samples: torch.Tensor) -> None:
@@ -159,8 +159,12 @@ class Recorder:
     def keep_others(self) -> None:
         """Add what ComfyUI's own savers wrote into the folder."""
         for path in artifacts.list_files(self.folder):
-            if path not in self._found and path not in self.files:
+            if path not in self.files and self._found.get(path) != FileState.of(path):
                 self._add(path)
+
+    def _note_files(self) -> None:
+        """Remember the files that nodes of this run have not written, or written over."""
+        self._found = {path: FileState.of(path) for path in artifacts.list_files(self.folder)}
 
     def finish(self, status: str, seconds: float, error: str = "", learnt: Mapping[str, str] | None = None) -> None:
         """Complete the record with a status of MLflow's: FINISHED, FAILED or KILLED. Raises TrackingError.

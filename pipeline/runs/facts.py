@@ -46,6 +46,12 @@ def collect_key_facts(read: RunConfig, checked: CheckedGraph, session: Session) 
     return select_key_facts({**collect_tags(read, session), **_collect_others(checked, session)})
 
 
+def select_process_facts(facts: Mapping[str, str]) -> dict[str, str]:
+    """Return the facts that may change a result and that all graphs of a process have in common."""
+    key_facts = select_key_facts(facts)
+    return {name: text for name, text in key_facts.items() if not name.startswith(("code.", "pack.", "env."))}
+
+
 def _collect_others(checked: CheckedGraph, session: Session) -> dict[str, str]:
     return {**session.describe(checked), **collect_machine(session.comfyui.device)}
 

@@ -227,7 +227,7 @@ def _rebuild(source: RecordedRun, config: DictConfig, read: RunConfig, checked: 
     if batch:
         facts |= batch.list_tags(int(checked.graph[batch.node].inputs["seed"]))
     differences = find_differences(list_facts(source), _list_facts_now(job, facts))
-    return RebuiltRun(source, job, session.make_keys(checked), batch, differences)
+    return RebuiltRun(source, job, session.make_keys(checked, batch.node if batch else ""), batch, differences)
 
 
 def _rebuild_batch(session: Session, checked: CheckedGraph, tags: Mapping[str, str]) -> SeedBatch | None:
@@ -242,7 +242,7 @@ def _rebuild_batch(session: Session, checked: CheckedGraph, tags: Mapping[str, s
         node = checked.graph[name]
         other = dataclasses.replace(node, inputs={**node.inputs, "seed": seed})
         graph = Graph({**checked.graph, name: other})
-        seeds[session.make_keys(dataclasses.replace(checked, graph=graph))[name]] = seed
+        seeds[session.make_keys(dataclasses.replace(checked, graph=graph), name)[name]] = seed
     return SeedBatch(name, seeds)
 
 

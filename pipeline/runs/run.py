@@ -27,7 +27,7 @@ from pipeline.record.recorder import Recorder
 from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker, TrackingSettings
 from pipeline.runs.console import Progress, format_plan
 from pipeline.runs.export import export_workflow, find_original
-from pipeline.runs.facts import collect_key_facts, collect_run_facts
+from pipeline.runs.facts import collect_key_facts, collect_run_facts, select_process_facts
 from pipeline.runs.keeping import Keeper
 from pipeline.runs.result import RunResult
 
@@ -158,6 +158,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None, wai
     overrides = _list_overrides(job.hydra)
     workflow = export_workflow(job.checked, job.read.values, session, find_original(job.hydra))
     facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity, workflow)
+    session.note_surroundings(select_process_facts(facts.all_facts))
     batch = sweep.batch if sweep else None
     facts = dataclasses.replace(facts, tags={**facts.tags, **job.tags})
     recorder = Recorder(folder, facts, open_tracker(job.read.tracking))

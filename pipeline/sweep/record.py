@@ -46,7 +46,8 @@ class SweepTotals:
             self.seconds_saved += result.metrics.get("seconds/total", 0.0)
         self.nodes_run += len(result.executed)
         self.nodes_reused += len(result.cached)
-        self._seconds.update((keys[name], result.metrics.get(f"seconds/{name}", 0.0)) for name in result.executed)
+        ran = [name for name in result.executed if name in keys]  # those of expansions have no key in the plan
+        self._seconds.update((keys[name], result.metrics.get(f"seconds/{name}", 0.0)) for name in ran)
         self.seconds_saved += sum(self._seconds.get(keys[name], 0.0) for name in result.cached)
 
     def list_metrics(self) -> dict[str, float]:

@@ -131,6 +131,8 @@ def check_sweep(jobs: Sequence[SweepJob]) -> Sweep:
     graphs = _check_graphs(jobs)
     keys = {index: open_session(jobs[index].read).make_keys(checked) for index, checked in graphs.items()}
     batched = _find_batched(jobs, graphs, keys)
+    for index, sampler in batched.items():
+        keys[index] = open_session(jobs[index].read).make_keys(graphs[index], sampler.node)
     references = _find_references(jobs)
     runs = [
         _prepare(job, graphs[index], index in batched, references[job.read.run.reference])

@@ -7,6 +7,7 @@ from collections import namedtuple
 import pytest
 import torch
 
+from pipeline.base.events import NodeStarted
 from pipeline.engine.seal import copy_value, list_storages, make_seal, sum_words
 from pipeline.errors import NodeError
 from tests.engine.test_session import make_graph
@@ -41,6 +42,37 @@ def test_a_sweep_over_a_node_that_changes_its_input_gives_what_each_cell_gives_a
     assert found == [[0.5], [0.25], [0.125]]
     said = [record.getMessage() for record in caplog.records if "in place" in record.getMessage()]
     assert said == ["mut (ProbeMultiply) changes the outputs of image in place. It gets copies from now on"]
+
+
+def test_one_tensor_in_two_inputs_stays_one_in_the_copies(fresh):
+    nodes = {"image": IMAGE, "mut": ("ProbeHalve", {"image": ["image", 0], "other": ["image", 0], "factor": 0.5})}
+    before = run(fresh, "mut", **nodes)
+    fresh._executor._changers.add("ProbeHalve")
+    fresh.clear()
+    assert run(fresh, "mut", **nodes) == before == [1.0]
+
+
+def test_what_a_node_holds_on_to_is_made_anew(fresh):
+    kept = ("ProbeKept", {"size": 8})
+    found = [run(fresh, "mut", image=kept, mut=multiply("image", factor)) for factor in (0.5, 0.25, 0.125)]
+    assert found == [[0.5], [0.25], [0.125]]
+
+
+def test_a_run_that_begins_again_keeps_what_was_not_changed(fresh):
+    nodes = {
+        "cost": ("ProbeAdd", {"a": 1, "b": 2}),
+        "use": ("ProbeAdd", {"a": ["cost", 0], "b": 1}),
+        "image": IMAGE,
+        "mut": multiply("image", 0.5),
+        "mean": multiply("image", 1.0, "ProbeMean"),
+    }
+    began = []
+    checked = fresh.check(make_graph(**nodes), ["use", "mut", "mean"])
+    fresh.run(
+        checked, lambda event: began.append(event.node) if isinstance(event, NodeStarted) else None, lambda key: False
+    )
+    assert began.count("image") == 2
+    assert (began.count("cost"), began.count("use")) == (1, 1)
 
 
 def test_metadata_of_a_conditioning_as_well(fresh):

@@ -7,6 +7,7 @@ import torch
 
 from pipeline.config.read import compose_config, read_config
 from pipeline.engine.comfyui.seed_batch import WITHOUT_NOISE, SeedBatch
+from pipeline.errors import NodeError
 from pipeline.graph.model import Graph, Link, Node
 
 SEEDS = (1, 7, 2**63 - 9)
@@ -23,7 +24,7 @@ def sample(session):
         overrides = [f"sampler.{name}={value}" for name, value in settings.items()]
         nodes = [read_config(compose_config([*overrides, f"seed={seed}"])).graph for seed in SEEDS]
         graphs = [session.check(change(graph), ["sampler"]) for graph in nodes]
-        keys = [session.make_keys(graph)["sampler"] for graph in graphs]
+        keys = [session.make_keys(graph, "sampler" if batched else "")["sampler"] for graph in graphs]
         batch = SeedBatch("sampler", dict(zip(keys, SEEDS, strict=True))) if batched else None
         latents = []
         for place, graph in enumerate(graphs):
@@ -85,6 +86,83 @@ def test_several_conditionings_are_sampled_without_a_batch(sample):
 
     for one, other in zip(sample(True, change, True), sample(False, change), strict=True):
         assert torch.equal(one, other)
+
+
+def check_seed(session, seed: int, change=lambda graph: graph, batched: bool = True):
+    """A graph with that seed, checked, and the content key of its sampler."""
+    graph = session.check(change(read_config(compose_config([f"seed={seed}", "sampler.steps=1"])).graph), ["sampler"])
+    return graph, session.make_keys(graph, "sampler" if batched else "")["sampler"]
+
+
+def test_no_run_takes_a_latent_of_a_batch_for_one_that_was_sampled_alone(session):
+    session.clear()
+    (first, key), (second, other) = check_seed(session, 1), check_seed(session, 2)
+    batch = SeedBatch("sampler", {key: 1, other: 2})
+    session.run(first, is_read_later=lambda key: True, batch=batch)
+    assert "sampler" in session.run(second, is_read_later=lambda key: True).executed
+    again = session.run(second, is_read_later=lambda key: True, batch=batch)
+    assert (again.executed, again.batch) == ((), batch)
+
+
+def test_a_blocked_batch_leaves_nothing_to_its_other_seeds(session):
+    def change(graph: Graph) -> Graph:
+        sampler = Node("sampler", "KSampler", {**graph["sampler"].inputs, "latent_image": Link("block", 0)})
+        return Graph({**graph, "block": Node("block", "ProbeBlock", {"message": "not today"}), "sampler": sampler})
+
+    session.clear()
+    (first, key), (second, other) = check_seed(session, 1, change), check_seed(session, 2, change)
+    batch = SeedBatch("sampler", {key: 1, other: 2})
+    for graph in (first, second):
+        with pytest.raises(NodeError, match="sampler: KSampler failed: ExecutionBlocked"):
+            session.run(graph, is_read_later=lambda key: True, batch=batch)
+
+
+def test_a_batch_that_is_too_large_is_tried_once(session, monkeypatch):
+    tried = []
+
+    def repeat(batch, latents):
+        tried.append(len(batch.seeds))
+        raise torch.cuda.OutOfMemoryError("no memory is left")
+
+    monkeypatch.setattr(SeedBatch, "repeat", repeat)
+    session.clear()
+    checked = [check_seed(session, seed) for seed in (11, 12, 13)]
+    seeds = {key: seed for (_, key), seed in zip(checked, (11, 12, 13), strict=True)}
+    batch, loads = SeedBatch("sampler", seeds), 0
+    for graph, _ in checked:
+        execution = session.run(graph, is_read_later=lambda key: key not in seeds, batch=batch)
+        loads += "unet" in execution.executed
+        assert execution.batch is None
+    assert tried == [3]
+    assert loads == 1
+
+
+def test_a_batch_that_was_given_up_is_not_said_of_what_follows_from_it(session):
+    """The sampler's latent is gone when the second run reads what was made of it."""
+
+    def change(multiplier: float):
+        def change(graph: Graph) -> Graph:
+            nodes = {
+                "two": Node("two", "RepeatLatentBatch", {"samples": Link("latent", 0), "amount": 2}),
+                "sampler": Node("sampler", "KSampler", {**graph["sampler"].inputs, "latent_image": Link("two", 0)}),
+                "same": Node("same", "LatentMultiply", {"samples": Link("sampler", 0), "multiplier": 1.0}),
+                "last": Node("last", "LatentMultiply", {"samples": Link("same", 0), "multiplier": multiplier}),
+            }
+            return Graph({**graph, **nodes})
+
+        return change
+
+    session.clear()
+    batches = []
+    for multiplier in (1.0, 0.5):
+        graph = read_config(compose_config(["seed=1", "sampler.steps=1"])).graph
+        checked = session.check(change(multiplier)(graph), ["last"])
+        keys = session.make_keys(checked, "sampler")
+        batch = SeedBatch("sampler", {keys["sampler"]: 1, "another key": 2})
+        execution = session.run(checked, is_read_later=lambda key, keys=keys: key == keys["same"], batch=batch)
+        batches.append(execution.batch)
+    assert "sampler" not in execution.executed
+    assert batches == [None, None]
 
 
 def test_a_batch_that_was_planned_for_other_inputs_is_given_up(session):

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.base.events import NodeFinished, NodeProgress, NodeStarted, RunStarted
 from pipeline.engine.comfyui.call import is_blocked
-from pipeline.errors import ComfyUIError, ConfigError, NodeError
+from pipeline.errors import ComfyUIError, ConfigError, NodeError, RunInterrupted
 from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.reader import read_graph
 
@@ -187,6 +187,57 @@ def test_a_blocker_with_a_message_is_an_error_and_a_silent_one_is_passed_on(sess
     assert is_blocked(run("").outputs["scaled"].outputs[0][0])
 
 
+@pytest.mark.parametrize("end", ["fails", "is interrupted", "begins again"])
+def test_a_blocker_with_a_message_is_an_error_of_the_next_run_too_however_a_run_ends(session, end):
+    session.clear()
+    session._executor._changers.clear()
+    ends = {
+        "fails": ("ProbeFail", {"value": 3, "text": "x"}),
+        "is interrupted": ("ProbeAdd", {"a": 3, "b": 1}),
+        "begins again": ("ProbeMean", {"image": ["image", 0], "factor": 1.0}),
+    }
+    nodes = {
+        "block": ("ProbeBlock", {"message": "not today"}),
+        "scaled": ("LatentUpscaleBy", {"samples": ["block", 0], "upscale_method": "area", "scale_by": 2.0}),
+        "image": ("ProbeImage", {"size": 8}),
+        "mut": ("ProbeMultiply", {"image": ["image", 0], "factor": 0.5}),
+    }
+
+    def listen(event):
+        if end == "is interrupted" and isinstance(event, NodeStarted) and event.node == "end":
+            session.interrupt()
+
+    def run(end, listen=lambda event: None):
+        graph = make_graph(**nodes, end=end)
+        return session.run(session.check(graph, ["scaled", "mut", "end"]), listen)
+
+    try:
+        run(ends[end], listen)
+    except (NodeError, RunInterrupted):
+        pass
+    else:
+        pytest.fail("the blocked node is an error")
+    with pytest.raises(NodeError, match="scaled: LatentUpscaleBy failed: ExecutionBlocked"):
+        run(("ProbeAdd", {"a": 7, "b": 1}))
+
+
+def test_async_nodes_of_one_content_run_once(session):
+    session.clear()
+    graph = make_graph(a=("ProbeAsync", {"a": 41, "b": 1}), b=("ProbeAsync", {"a": 41, "b": 1}))
+    execution = session.run(session.check(graph, ["a", "b"]))
+    assert len(execution.executed) == 1
+    assert [execution.outputs[name].outputs for name in "ab"] == [[[42]], [[42]]]
+
+
+def test_outputs_of_other_surroundings_are_not_reused(session):
+    graph = session.check(make_graph(a=("ProbeAdd", {"a": 51, "b": 1})), ["a"])
+    executed = []
+    for threads in ("2", "2", "1"):
+        session.note_surroundings({"torch.threads": threads})
+        executed.append(session.run(graph).executed)
+    assert executed == [("a",), (), ("a",)]
+
+
 def test_packs_may_take_inputs_of_any_name_and_constants_of_their_own_types(session):
     assert evaluate(session, "x", x=("ProbeLoose", {"a": 1, "b": 2, "any_01": 10})) == [13]
     with pytest.raises(ConfigError, match=r"x\.model: needs a link to a MODEL, got 5"):
@@ -196,11 +247,11 @@ def test_packs_may_take_inputs_of_any_name_and_constants_of_their_own_types(sess
 def test_an_interrupted_async_node_does_not_go_on_in_the_next_run(session, monkeypatch):
     def interrupt(event):
         if isinstance(event, NodeStarted):
-            session._loop.call_later(0.001, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+            session._loop.loop.call_later(0.001, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
 
     with pytest.raises(KeyboardInterrupt):
         session.run(session.check(make_graph(a=("ProbeAsync", {"a": 31, "b": 1})), ["a"]), interrupt)
-    assert not asyncio.all_tasks(session._loop)
+    assert not asyncio.all_tasks(session._loop.loop)
     assert evaluate(session, "x", x=("ProbeAsync", {"a": 20, "b": 4})) == [24]
 
 

@@ -76,6 +76,34 @@ def test_values_are_taken_as_they_are(tmp_path, monkeypatch, session):
         run(overrides=["sampler.steps=it's"])
 
 
+SAVE = ["+save._node_=ProbeSave", "+save.value=[add,0]", "run.outputs=[add,save]"]
+
+
+def test_a_file_that_a_node_writes_again_is_kept_again(tmp_path, session):
+    """Into the folder of the run before, and after the first attempt of a run was out of memory."""
+    for _ in range(2):
+        result = run(overrides=[*ADD, *SAVE, "tracking=none"], folder=tmp_path)
+        assert "number.txt" in {path.name for path in result.files}
+    calls = session.comfyui.nodes.NODE_CLASS_MAPPINGS["ProbeAdd"].add.__globals__["CALLS"]
+    calls.clear()
+    late = ["+late._node_=ProbeOutOfMemory", "+late.a=1", "+late.b=[add,0]", "run.outputs=[save,late]"]
+    result = run(overrides=[*ADD, *SAVE, *late, "tracking=none"], folder=tmp_path / "late")
+    assert calls.count("ProbeOutOfMemory") == 2
+    assert "number.txt" in {path.name for path in result.files}
+
+
+def test_what_was_computed_with_other_threads_is_not_reused(tmp_path, session):
+    threads = torch.get_num_threads()
+    try:
+        for count, cached in ((threads, None), (threads, ("add",)), (threads + 1, ())):
+            torch.set_num_threads(count)
+            result = run(overrides=[*ADD, "tracking=none"], folder=tmp_path)
+            assert cached is None or result.cached == cached
+            assert result.facts["torch.threads"] == str(count)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_the_written_config_reads_back_as_it_was(tmp_path):
     texts = {"a": "1e3", "b": "${seed}", "c": "on", "d": "5", "e": "nan", "f": "x: y", "g": "", "h": None, "i": [1.0]}
     config = compose_config([*ADD, "tracking=none"])

@@ -38,14 +38,12 @@ PROMPT_ID = "latentgrid"
 class NodeOutputs:
     """What a node gave. `outputs` has a list for each output slot (of one value, but for list outputs).
 
-    `ui` is what an output node shows; `latent_format` ComfyUI's format of a LATENT among the outputs, if known; `batch`
-    the seeds that were sampled with it.
+    `ui` is what an output node shows; `latent_format` ComfyUI's format of a LATENT among the outputs, if known.
     """
 
     outputs: list[list[Any]]
     ui: Mapping[str, Any] = field(default_factory=dict)
     latent_format: Any = None
-    batch: SeedBatch | None = None
     _digests: dict[int, str | None] = field(default_factory=dict)
 
     def digest(self, slot: int) -> str | None:
@@ -106,6 +104,7 @@ class NodeCaller:
         self.prompt = DynamicPrompt(copied)
         self.mark_in_use: Callable[[Any], None] = lambda outputs: None
         self.batch: SeedBatch | None = None
+        self.batched = ""  # the KSampler that was planned for a batch, also where it is sampled alone
         self.lora_keys: dict[str, LoraKeys] = {}  # by node of the prompt
         self.changers: set[str] = set()  # class_types that change their inputs, and get copies
         self._graphs: dict[tuple[str, int], int] = {}
@@ -147,7 +146,7 @@ class NodeCaller:
         values = add_missing_frames(node.name, values)
         batch = self._find_batch(node, values, key)
         if node.class_type in self.changers:
-            values = {name: copy_value(many) for name, many in values.items()}
+            values = copy_value(values)  # at once: what is one tensor in two inputs stays one
         if batch:
             values["latent_image"] = batch.repeat(values["latent_image"])
         target = self.objects.get(node.name, node.class_type, cls)

@@ -1,6 +1,7 @@
 """Nodes that let the tests see how nodes are called: both generations, async, lists, failures, fingerprints."""
 
 import asyncio
+import pathlib
 
 import folder_paths
 import torch
@@ -66,6 +67,22 @@ class ProbeOutOfMemory(ProbeAdd):
         if CALLS.count("ProbeOutOfMemory") <= a:
             raise torch.cuda.OutOfMemoryError("no memory is left")
         return (b,)
+
+
+class ProbeSave(ProbeAdd):
+    """Writes a number into a file that always has the same name."""
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": ("INT", {"default": 0})}}
+
+    def add(self, value):
+        path = pathlib.Path(folder_paths.get_output_directory(), "number.txt")
+        path.write_text(str(value))
+        return {"ui": {"text": [path.name]}}
 
 
 class ProbeChanging(ProbeAdd):
@@ -314,6 +331,7 @@ V1 = (
     ProbeAsync,
     ProbeFail,
     ProbeOutOfMemory,
+    ProbeSave,
     ProbeChanging,
     ProbeJudge,
     ProbeTyped,

@@ -67,6 +67,27 @@ class ProbeMean(ProbeMultiply):
         return (float(image.mean()),)
 
 
+class ProbeHalve(ProbeMultiply):
+    """Multiplies the image in place and adds the other one."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "other": ("IMAGE",), "factor": ("FLOAT", {"default": 1.0})}}
+
+    def multiply(self, image, other, factor):
+        return (image.mul_(factor) + other,)
+
+
+class ProbeKept(ProbeImage):
+    """An image that is 1 everywhere, and that the node holds on to."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def make(self, size):
+        return (self.kept.setdefault(size, torch.ones(1, size, size, 3)),)
+
+
 class ProbeCondition:
     """A conditioning with a strength of 1."""
 
@@ -216,6 +237,8 @@ CHANGING = (
     ProbeMultiply,
     ProbeMultiplyToo,
     ProbeMultiplyToLatent,
+    ProbeHalve,
+    ProbeKept,
     ProbePass,
     ProbeMean,
     ProbeCondition,
