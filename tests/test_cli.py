@@ -21,6 +21,14 @@ from pipeline.record.writer_process import WRITER
 HEAVY = re.compile(r"\| +(torch|mlflow|comfy|nodes)$", re.MULTILINE)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Started by a shell in the background, these tests would hand on to their processes that Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def run_py(tmp_path, environment):
     """Runs run.py in an empty folder."""

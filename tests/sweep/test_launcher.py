@@ -207,9 +207,9 @@ def test_a_node_that_changes_its_input_in_place_makes_no_job_depend_on_those_bef
 
 
 def test_a_node_that_expands_is_counted_in_a_sweep(run_sweep, tmp_path):
-    done, _ = run_sweep(*PROBES, "+more._node_=FlowCount", "+more.count=1,2", "run.outputs=[more]", "seed=3")
+    done, _ = run_sweep(*PROBES, "+more._node_=FlowCountdown", "+more.count=1,2", "run.outputs=[more]", "seed=3")
     assert (done.returncode, "2 of 2 jobs ran, 0 were recorded already, 0 failed" in done.stderr) == (0, True)
-    assert [job.info.status for job in list_jobs(tmp_path, "count=1,2")] == ["FINISHED", "FINISHED"]
+    assert [job.info.status for job in list_jobs(tmp_path, "more=1,2")] == ["FINISHED", "FINISHED"]
 
 
 def test_seeds_are_sampled_in_batches_that_no_resume_mixes_up_with_single_runs(run_sweep, tmp_path):
