@@ -198,6 +198,44 @@ def test_a_writer_that_dies_again_and_again_is_given_up(uri, experiment, tmp_pat
     tracker.close()
 
 
+def test_an_answer_that_nobody_waits_for_is_passed_over(tracker, experiment, tmp_path, monkeypatch):
+    def be_interrupted():
+        raise KeyboardInterrupt
+
+    def ask_and_be_interrupted():
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(tracker._link._writer, "receive", be_interrupted)
+            tracker.list_runs(experiment, 5)
+
+    finish(tracker.start(NewRun("one", {}, {}, tmp_path), started=time.time()))
+    ask_and_be_interrupted()
+    assert tracker.list_runs("nowhere", 5) == []
+    ask_and_be_interrupted()
+    finish(tracker.start(NewRun("two", {}, {}, tmp_path), started=time.time()))
+    assert {run["name"] for run in tracker.list_runs(experiment, 5)} == {"one", "two"}
+
+
+# What a library may print, and an answer in the middle of which it is killed.
+HALF = (
+    "import os, sys; sys.stdin.readline(); os.write(1, b'\\xff hello\\n3\\n{\"opened\": tr'); os.kill(os.getpid(), 9)"
+)
+
+
+def test_a_writer_that_dies_within_an_answer_is_given_up_too(uri, experiment, tmp_path, monkeypatch):
+    (tmp_path / "half_writer.py").write_text(HALF)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("pipeline.record.writer_process.WRITER", "half_writer")
+    tracker = Tracker(TrackingSettings(uri, experiment))
+    writer = tracker._link._writer
+    writer._listener.join(60)  # else this test would hang for ever
+    died = writer.receive_waiting() or {}
+    assert "died" in died
+    writer._answers.put(died)
+    with pytest.raises(TrackingError, match="ended 3 times"):
+        finish(tracker.start(NewRun("lost", {}, {}, tmp_path), started=time.time()))
+    tracker.close()
+
+
 def test_what_is_waited_for_is_said(uri, experiment, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("pipeline.base.waiting.SAID_AFTER", 0.0)
