@@ -270,12 +270,41 @@ def test_after_a_minute_it_is_said_what_to_do(caplog):
     assert caplog.messages == ["waiting for paint to dry", "waiting for paint to dry since 61 s. Open a window"]
 
 
-def test_names_that_mlflow_refuses_are_changed(tracker, uri, tmp_path):
-    run = tracker.start(NewRun("run", {"x.\u2795 Add Lora": "1", "a.b:c": "2"}, {}, tmp_path), started=time.time())
-    run.log([("seconds/x.\u2795", 1.0, time.time(), 0)])
-    data = MlflowClient(uri).get_run(finish(run).run_id).data
-    assert data.params == {"x._ Add Lora": "1", "a.b_c": "2"}
-    assert data.metrics == {"seconds/x._": 1.0}
+def test_names_that_mlflow_refuses_are_changed_and_stay_apart(tracker, uri, tmp_path):
+    from PIL import Image
+
+    taken = ["sampler.steps", "a.宽度", "a.高度", "a.b:c", "n. x-y_z/w"]
+    refused = [
+        "x.\u2795 Add Lora",
+        "x.\u2796 Add Lora",
+        "a?",
+        "a!",
+        "a_",
+        "/a",
+        "//a",
+        "a/../b",
+        "a\n",
+        "",
+        "..",
+        "\ud800",
+    ]
+    names = [*taken, *refused, "y" * 251, "y" * 252]
+    run = tracker.start(NewRun("run", {name: repr(name) for name in names}, {}, tmp_path), started=time.time())
+    run.log([(name, float(index), time.time(), 0) for index, name in enumerate(names)])
+    for index, name in enumerate(("宽度", "高度", "z" * 200)):
+        path = tmp_path / f"{index}.png"
+        Image.new("RGB", (8, 8)).save(path)
+        run.add_file(path, picture_key=name)
+    run_id = finish(run).run_id
+    client = MlflowClient(uri)
+    data = client.get_run(run_id).data
+    assert len(data.params) == len(names)
+    assert sorted(data.metrics.values()) == [float(index) for index in range(len(names))]
+    assert data.params.keys() == data.metrics.keys()
+    assert [data.params.get(name) for name in [*taken, "a_"]] == [repr(name) for name in [*taken, "a_"]]
+    assert [key for key, name in data.params.items() if name == "'a?'"] == ["a__5289f1df"]
+    pictures = [one.path.partition("+")[0] for one in client.list_artifacts(run_id, "images")]
+    assert len(set(pictures)) == 3
 
 
 def test_two_processes_may_make_the_store_at_once(tmp_path):
