@@ -327,6 +327,23 @@ def test_a_store_that_cannot_be_opened_is_a_tracking_error(tmp_path):
     tracker.close()
 
 
+def test_an_experiment_that_is_deleted_is_refused_with_advice(uri, experiment, tmp_path):
+    client = MlflowClient(uri)
+    made = client.create_experiment(experiment)
+    client.delete_experiment(made)
+    tracker = Tracker(TrackingSettings(uri, experiment))
+    run = tracker.start(NewRun("run", {}, {}, tmp_path), started=time.time())
+    said = f"tracking.experiment_name: is deleted .*, got '{experiment}'.* restore --experiment-id {made};"
+    with pytest.raises(TrackingError, match=said):
+        finish(run)
+    with pytest.raises(TrackingError, match=said):
+        tracker.raise_if_failed()  # by which the next run ends before it begins
+    tracker.close()
+    reader = Tracker(TrackingSettings(uri))
+    assert reader.list_runs(experiment, 1) == []
+    reader.close()
+
+
 def finish(run: TrackedRun) -> MLflowRun:
     run.finish("FINISHED", time.time())
     return run.wait()
