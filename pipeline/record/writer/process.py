@@ -111,11 +111,15 @@ class Writer:
         return {"listed": self._finished.list_runs(experiment, count)}
 
     def do_survey(self) -> dict[str, Any]:
-        """What the store should not have."""
+        """What the store should not have; None if it is out of reach."""
+        if self._store.uri != self._wanted:
+            return {"surveyed": None}
         return {"surveyed": self._leftovers.find()}
 
     def do_remove(self, orphans: list[str], broken: list[str]) -> dict[str, Any]:
-        """Remove leftovers that were found before."""
+        """Remove leftovers that were found before; None if the store is out of reach."""
+        if self._store.uri != self._wanted:
+            return {"removed": None}
         return {"removed": self._leftovers.remove(orphans, broken)}
 
     def do_read(self, run_id: str, folder: str) -> dict[str, Any]:
