@@ -156,6 +156,28 @@ def test_only_what_is_damaged_is_offered_for_removal(server, experiment, tmp_pat
     reader.close()
 
 
+def test_a_run_waits_for_the_run_above_it_to_be_sent(server, experiment, tmp_path, monkeypatch):
+    server.close()
+    tracker = Tracker(TrackingSettings(server.uri, experiment))
+    sweep = begin(tracker, tmp_path / "sweep", "sweep")
+    finish(begin(tracker, tmp_path / "job", "job", sweep))
+    finish(sweep)
+    tracker.close()
+    server.start()
+    unsent = UnsentRuns(server.uri)
+    above, below = (run["run_id"] for run in unsent.list_runs())
+    with monkeypatch.context() as patch:
+        patch.setattr(unsent, "_send_artifacts", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            unsent.send(above)
+    with pytest.raises(OSError, match=f"it is below run {above} \\(sweep\\), which must be sent first"):
+        unsent.send(below)
+    sent = [unsent.send(run["run_id"]) for run in unsent.list_runs()]
+    _, runs = find_runs(server.uri, experiment)
+    assert [run.info.run_id for run in runs] == sent
+    assert runs[1].data.tags["mlflow.parentRunId"] == sent[0]
+
+
 def test_runs_are_kept_and_sent_later(server, experiment, tmp_path, caplog):
     server.close()
     away = Tracker(TrackingSettings(server.uri, experiment))
