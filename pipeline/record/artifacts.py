@@ -58,6 +58,15 @@ def write_text(folder: Path, name: str, text: str) -> Path:
     return folder / name
 
 
+def remove_record(folder: Path) -> None:
+    """Remove the record of an earlier run in the same folder, if there is one. Raises OutputError."""
+    path = folder / RECORD
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed: {error.strerror or error}") from error
+
+
 def write_prompt(folder: Path, prompt: Mapping[str, Any]) -> Path:
     """Write the graph in ComfyUI's API format."""
     return write_text(folder, PROMPT, write_json(prompt))

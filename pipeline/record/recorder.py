@@ -77,6 +77,7 @@ class Recorder:
     def start(self) -> None:
         """Write what is known before the run. Raises OutputError or TrackingError."""
         facts.reset_peak_memory()
+        artifacts.remove_record(self.folder)  # what an earlier run here followed from
         self._note_files()
         written = [
             artifacts.write_text(self.folder, artifacts.CONFIG, self.facts.config_yaml),

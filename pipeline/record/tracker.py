@@ -146,12 +146,20 @@ class Tracker:
         return list(self._ask("list", "listed", experiment=experiment, count=count))
 
     def find_leftovers(self) -> dict[str, list[Any]]:
-        """What the store should not have: see `Leftovers.find`."""
-        return dict(self._ask("survey", "surveyed"))
+        """What the store should not have: see `Leftovers.find`. Raises RecordError if it is out of reach."""
+        found = self._ask("survey", "surveyed")
+        if found is None:
+            raise RecordError(f"tracking.uri: {self._settings.uri!r} is out of reach, so nothing was looked at")
+        return dict(found)
 
     def remove_leftovers(self, orphans: Sequence[str], broken: Sequence[str]) -> dict[str, list[str]]:
-        """Remove folders of artifacts, and runs by their ids, that `find_leftovers` found: see `Leftovers.remove`."""
-        return dict(self._ask("remove", "removed", orphans=list(orphans), broken=list(broken)))
+        """Remove folders of artifacts, and runs by their ids, that `find_leftovers` found: see `Leftovers.remove`.
+        Raises RecordError if it is out of reach."""
+        removed = self._ask("remove", "removed", orphans=list(orphans), broken=list(broken))
+        if removed is None:
+            what = "went out of reach, so not all was removed; try again with the same command"
+            raise RecordError(f"tracking.uri: {self._settings.uri!r} {what}")
+        return dict(removed)
 
     def read(self, run_id: str, folder: Path) -> RecordedRun:
         """What is recorded of a run, with its files in `folder`. Raises RecordError."""

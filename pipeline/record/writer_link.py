@@ -6,6 +6,7 @@ the same for both by its record id, so it is completed and not doubled.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Mapping
@@ -54,6 +55,7 @@ class WriterLink:
         self._told: list[dict[str, Any]] = []  # of runs that are not whole, in the order of telling
         self._is_open = False
         self._deaths = 0
+        self._questions = itertools.count(1)
         self._telling = threading.Lock()  # never wait for the other one while holding this
         self._reading = threading.RLock()  # or one thread would take what another waits for
         self._writer = WriterProcess()
@@ -74,16 +76,19 @@ class WriterLink:
                 self._take(self._receive(waiting))
 
     def ask(self, message: Mapping[str, Any], expected: str) -> Any:
-        """Tell something about no run, and wait for what the answer says is `expected`."""
-        waiting, asked = Waiting(), None
+        """Tell something about no run, and wait for what the answer says is `expected`.
+
+        The answer repeats the number of the question: Ctrl-C may have kept somebody from waiting for an earlier one.
+        """
+        waiting, asked, number = Waiting(), None, next(self._questions)
         with self._reading:
             while True:
                 self._raise_if_failed()
                 if asked is not self._writer:
                     asked = self._writer
-                    asked.send(message, lambda: waiting.look(self._describe_wait(), ADVICE))
+                    asked.send({**message, "question": number}, lambda: waiting.look(self._describe_wait(), ADVICE))
                 answer = self._receive(waiting)
-                if expected in answer:
+                if answer.get("question") == number:
                     return answer[expected]
                 self._take(answer)
 
@@ -154,6 +159,8 @@ class WriterLink:
                 "python -m pipeline sync tracking.uri=%s\n  %s",
                 *(self._uri, UNSENT, self._uri, answer["out_of_reach"]),
             )
+        elif "question" in answer:
+            pass  # nobody waits for it any more
         elif "lost" in answer:
             self._lose(answer["lost"], answer["reason"])
         else:

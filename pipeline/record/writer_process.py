@@ -31,6 +31,7 @@ class WriterProcess:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            errors="replace",  # what the listener cannot read would end it
             cwd=Path.cwd(),
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *_python_path()])},
             start_new_session=True,  # Ctrl-C in the terminal is for us; the writer ends when we have told it all
@@ -85,13 +86,23 @@ class WriterProcess:
         assert self._process.stdout is not None
         with self._process.stdout as answers, self._log:
             for line in answers:
-                self._answers.put(json.loads(line))
+                if (answer := _read_answer(line)) is not None:
+                    self._answers.put(answer)
             status = self._process.wait()
             self._answers.put({"closed": True} if status == 0 else {"died": f"status {status}{self._read_log()}"})
 
     def _read_log(self) -> str:
         self._log.seek(0)
         return "\n" + self._log.read()[-2000:].decode(errors="replace")
+
+
+def _read_answer(line: str) -> dict[str, Any] | None:
+    """Return the answer in a line, None if it has none: the process may die within a line, or a library print one."""
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _widen(pipe: Any) -> None:

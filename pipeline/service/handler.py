@@ -125,6 +125,7 @@ class RequestHandler:
         try:
             answer = _make_answer(request, _describe(sampling, result, request))
             self._ledger.keep_answer(request, answer)
+            self._ledger.forget_attempts(request)  # its latent may be removed, and the request come again
         except OutputError:
             self._ledger.take_back_attempt(request, number)
             raise

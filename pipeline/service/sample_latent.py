@@ -226,7 +226,7 @@ def _compose(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
 def _describe(config: DictConfig, result: RunResult) -> dict[str, Any]:
     mlflow = result.wait()
     settings = {name: OmegaConf.select(config, path) for name, path in SETTINGS.items()}
-    record = result.folder / RECORD if result.folder else None
+    record = result.folder / RECORD if result.folder and mlflow else None  # else it is that of an earlier call
     hashes = json.loads(record.read_text()).get("files", {}) if record and record.is_file() else {}
     return {
         "seed": settings["seed"],

@@ -146,7 +146,8 @@ def test_a_run_whose_beginning_is_refused_does_not_stay_running(uri, client, tmp
     writer.handle({"do": "open", "uri": uri, "experiment": request.node.name, "system_metrics": False})
     start = {"do": "start", "run": 1, "record": "r", "name": "one", "time": 1.0, "parent": None, "identity": ""}
     start |= {"folder": str(tmp_path), **{key: {} for key in ("tags", "files", "inputs", "facts", "axes", "kept")}}
-    answer = writer.handle({**start, "params": {"same": "1", "same?": "2", "same!": "3"}})  # `same_` twice
+    writer.handle({**start, "params": {"same": "1"}})
+    answer = writer.handle({**start, "params": {"same": "2"}, "again": True})  # a param cannot be changed
     assert answer.keys() == {"lost", "reason"}
     assert writer.handle({"do": "log", "run": 1, "metrics": [], "tags": {}}) is None
     experiment = client.get_experiment_by_name(request.node.name).experiment_id

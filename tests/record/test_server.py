@@ -12,13 +12,16 @@ import time
 import pytest
 from conftest import ROOT
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from PIL import Image
 from record.mlflow_server import PASSWORD, USER, MLflowServer
 
+from pipeline.base.file_hashes import FileHashes
 from pipeline.errors import RecordError, TrackingError
 from pipeline.record.tracker import NewRun, Tracker, TrackingSettings
+from pipeline.record.writer.finished_runs import FinishedRuns
 from pipeline.record.writer.process import Writer
-from pipeline.record.writer.store import UNSENT
+from pipeline.record.writer.store import UNSENT, is_out_of_reach
 from pipeline.record.writer.unsent import UnsentRuns, list_files
 
 LATER = itertools.count()  # no two runs begin in the same millisecond, so they can be told by their order
@@ -111,6 +114,68 @@ def test_a_wrong_password_is_found_before_anything_runs(server, experiment, monk
     with pytest.raises(TrackingError, match=r"Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"):
         tracker.raise_if_failed()
     tracker.close()
+
+
+def test_a_deleted_experiment_is_found_before_anything_runs(server, experiment):
+    client = MlflowClient(server.uri)
+    client.delete_experiment(client.create_experiment(experiment))
+    tracker = Tracker(TrackingSettings(server.uri, experiment))
+    with pytest.raises(TrackingError, match=r"mlflow experiments restore --experiment-id \d+"):
+        tracker.raise_if_failed()
+    tracker.close()
+
+
+def test_only_what_is_damaged_is_offered_for_removal(server, experiment, tmp_path, monkeypatch):
+    tracker = Tracker(TrackingSettings(server.uri, experiment))
+    whole, damaged = (finish(begin(tracker, tmp_path / name, name)).run_id for name in ("whole", "damaged"))
+    tracker.close()
+    (path,) = server._folder.glob(f"artifacts/**/{damaged}/artifacts/notes.txt")
+    path.unlink()
+    client = MlflowClient(server.uri)
+    where = client.get_run(whole).info.experiment_id
+    finished = FinishedRuns(client, where, FileHashes(tmp_path / "cache"))
+    assert (finished.explain_damage(whole), "404" in finished.explain_damage(damaged)) == ("", True)
+
+    reader = Tracker(TrackingSettings(server.uri, experiment))
+    reader.raise_if_failed()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    download = client.download_artifacts
+
+    def lose_the_server(*args):
+        server.close()
+        return download(*args)
+
+    monkeypatch.setattr(client, "download_artifacts", lose_the_server)
+    with pytest.raises(MlflowException) as caught:
+        finished.explain_damage(whole)
+    assert is_out_of_reach(caught.value)
+    with pytest.raises(RecordError, match="out of reach, so nothing was looked at"):
+        reader.find_leftovers()
+    with pytest.raises(RecordError, match="out of reach, so not all was removed"):
+        reader.remove_leftovers([], [whole])
+    reader.close()
+
+
+def test_a_run_waits_for_the_run_above_it_to_be_sent(server, experiment, tmp_path, monkeypatch):
+    server.close()
+    tracker = Tracker(TrackingSettings(server.uri, experiment))
+    sweep = begin(tracker, tmp_path / "sweep", "sweep")
+    finish(begin(tracker, tmp_path / "job", "job", sweep))
+    finish(sweep)
+    tracker.close()
+    server.start()
+    unsent = UnsentRuns(server.uri)
+    above, below = (run["run_id"] for run in unsent.list_runs())
+    with monkeypatch.context() as patch:
+        patch.setattr(unsent, "_send_artifacts", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            unsent.send(above)
+    with pytest.raises(OSError, match=f"it is below run {above} \\(sweep\\), which must be sent first"):
+        unsent.send(below)
+    sent = [unsent.send(run["run_id"]) for run in unsent.list_runs()]
+    _, runs = find_runs(server.uri, experiment)
+    assert [run.info.run_id for run in runs] == sent
+    assert runs[1].data.tags["mlflow.parentRunId"] == sent[0]
 
 
 def test_runs_are_kept_and_sent_later(server, experiment, tmp_path, caplog):

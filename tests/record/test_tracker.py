@@ -198,6 +198,44 @@ def test_a_writer_that_dies_again_and_again_is_given_up(uri, experiment, tmp_pat
     tracker.close()
 
 
+def test_an_answer_that_nobody_waits_for_is_passed_over(tracker, experiment, tmp_path, monkeypatch):
+    def be_interrupted():
+        raise KeyboardInterrupt
+
+    def ask_and_be_interrupted():
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(tracker._link._writer, "receive", be_interrupted)
+            tracker.list_runs(experiment, 5)
+
+    finish(tracker.start(NewRun("one", {}, {}, tmp_path), started=time.time()))
+    ask_and_be_interrupted()
+    assert tracker.list_runs("nowhere", 5) == []
+    ask_and_be_interrupted()
+    finish(tracker.start(NewRun("two", {}, {}, tmp_path), started=time.time()))
+    assert {run["name"] for run in tracker.list_runs(experiment, 5)} == {"one", "two"}
+
+
+# What a library may print, and an answer in the middle of which it is killed.
+HALF = (
+    "import os, sys; sys.stdin.readline(); os.write(1, b'\\xff hello\\n3\\n{\"opened\": tr'); os.kill(os.getpid(), 9)"
+)
+
+
+def test_a_writer_that_dies_within_an_answer_is_given_up_too(uri, experiment, tmp_path, monkeypatch):
+    (tmp_path / "half_writer.py").write_text(HALF)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("pipeline.record.writer_process.WRITER", "half_writer")
+    tracker = Tracker(TrackingSettings(uri, experiment))
+    writer = tracker._link._writer
+    writer._listener.join(60)  # else this test would hang for ever
+    died = writer.receive_waiting() or {}
+    assert "died" in died
+    writer._answers.put(died)
+    with pytest.raises(TrackingError, match="ended 3 times"):
+        finish(tracker.start(NewRun("lost", {}, {}, tmp_path), started=time.time()))
+    tracker.close()
+
+
 def test_what_is_waited_for_is_said(uri, experiment, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("pipeline.base.waiting.SAID_AFTER", 0.0)
@@ -232,12 +270,41 @@ def test_after_a_minute_it_is_said_what_to_do(caplog):
     assert caplog.messages == ["waiting for paint to dry", "waiting for paint to dry since 61 s. Open a window"]
 
 
-def test_names_that_mlflow_refuses_are_changed(tracker, uri, tmp_path):
-    run = tracker.start(NewRun("run", {"x.\u2795 Add Lora": "1", "a.b:c": "2"}, {}, tmp_path), started=time.time())
-    run.log([("seconds/x.\u2795", 1.0, time.time(), 0)])
-    data = MlflowClient(uri).get_run(finish(run).run_id).data
-    assert data.params == {"x._ Add Lora": "1", "a.b_c": "2"}
-    assert data.metrics == {"seconds/x._": 1.0}
+def test_names_that_mlflow_refuses_are_changed_and_stay_apart(tracker, uri, tmp_path):
+    from PIL import Image
+
+    taken = ["sampler.steps", "a.宽度", "a.高度", "a.b:c", "n. x-y_z/w"]
+    refused = [
+        "x.\u2795 Add Lora",
+        "x.\u2796 Add Lora",
+        "a?",
+        "a!",
+        "a_",
+        "/a",
+        "//a",
+        "a/../b",
+        "a\n",
+        "",
+        "..",
+        "\ud800",
+    ]
+    names = [*taken, *refused, "y" * 251, "y" * 252]
+    run = tracker.start(NewRun("run", {name: repr(name) for name in names}, {}, tmp_path), started=time.time())
+    run.log([(name, float(index), time.time(), 0) for index, name in enumerate(names)])
+    for index, name in enumerate(("宽度", "高度", "z" * 200)):
+        path = tmp_path / f"{index}.png"
+        Image.new("RGB", (8, 8)).save(path)
+        run.add_file(path, picture_key=name)
+    run_id = finish(run).run_id
+    client = MlflowClient(uri)
+    data = client.get_run(run_id).data
+    assert len(data.params) == len(names)
+    assert sorted(data.metrics.values()) == [float(index) for index in range(len(names))]
+    assert data.params.keys() == data.metrics.keys()
+    assert [data.params.get(name) for name in [*taken, "a_"]] == [repr(name) for name in [*taken, "a_"]]
+    assert [key for key, name in data.params.items() if name == "'a?'"] == ["a__5289f1df"]
+    pictures = [one.path.partition("+")[0] for one in client.list_artifacts(run_id, "images")]
+    assert len(set(pictures)) == 3
 
 
 def test_two_processes_may_make_the_store_at_once(tmp_path):
@@ -258,6 +325,23 @@ def test_a_store_that_cannot_be_opened_is_a_tracking_error(tmp_path):
     with pytest.raises(TrackingError, match="tracking=none"):
         tracker.raise_if_failed()
     tracker.close()
+
+
+def test_an_experiment_that_is_deleted_is_refused_with_advice(uri, experiment, tmp_path):
+    client = MlflowClient(uri)
+    made = client.create_experiment(experiment)
+    client.delete_experiment(made)
+    tracker = Tracker(TrackingSettings(uri, experiment))
+    run = tracker.start(NewRun("run", {}, {}, tmp_path), started=time.time())
+    said = f"tracking.experiment_name: is deleted .*, got '{experiment}'.* restore --experiment-id {made};"
+    with pytest.raises(TrackingError, match=said):
+        finish(run)
+    with pytest.raises(TrackingError, match=said):
+        tracker.raise_if_failed()  # by which the next run ends before it begins
+    tracker.close()
+    reader = Tracker(TrackingSettings(uri))
+    assert reader.list_runs(experiment, 1) == []
+    reader.close()
 
 
 def finish(run: TrackedRun) -> MLflowRun:

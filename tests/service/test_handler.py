@@ -37,7 +37,8 @@ def make_handler(session, tmp_path):
 
 
 def read_attempts(folder: Path) -> int:
-    return json.loads((folder / "r/attempts.json").read_text())["attempts"]
+    path = folder / "r/attempts.json"
+    return json.loads(path.read_text())["attempts"] if path.exists() else 0
 
 
 def test_a_deadline_ends_the_sampling(make_handler, tmp_path):
@@ -74,14 +75,14 @@ def test_a_deadline_ends_the_tries_to_reach_mlflow(make_handler):
         server.shutdown()
 
 
-def test_a_record_that_fails_after_the_sampling_is_no_reason_to_sample_again(make_handler, tmp_path):
+def test_a_record_that_fails_after_the_sampling_is_no_reason_to_sample_again(make_handler, tmp_path, caplog):
     (tmp_path / "mlartifacts").write_text("no folder")  # the store takes the run and not its files
     answer = make_handler(f"tracking.uri=sqlite:///{tmp_path}/mlflow.db").answer(make_request(), threading.Event())
     assert answer.status == "ok"
     assert answer.sampled_latent.sha256 == hash_file(tmp_path / "r/sampler.pt")
     assert answer.metadata["run_id"] is None
     assert "mlartifacts" in answer.metadata["record_error"]
-    assert read_attempts(tmp_path) == 1
+    assert "tried again" not in caplog.text
 
 
 def test_a_request_is_let_go_between_two_steps(make_handler, tmp_path):
@@ -110,6 +111,26 @@ def test_a_request_without_a_seed_has_one_of_its_own(make_handler, tmp_path):
     assert handler.answer(request, threading.Event()).sampled_latent == first.sampled_latent
     other = handler.answer(make_request(request_id="s"), threading.Event())
     assert other.metadata["seed"] != first.metadata["seed"]
+
+
+def test_a_request_whose_latent_is_removed_is_sampled_again_any_number_of_times(make_handler, tmp_path):
+    handler = make_handler()
+    for _ in range(4):  # one more than attempts
+        assert handler.answer(make_request(), threading.Event()).status == "ok"
+        assert read_attempts(tmp_path) == 0
+        (tmp_path / "r/sampler.pt").unlink()
+
+
+def test_hashes_of_an_earlier_record_are_not_claimed(make_handler, tmp_path):
+    recorded = make_handler(f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
+    first = recorded.answer(make_request(), threading.Event())
+    assert first.metadata["models"]["unet_model_name"]["sha256"]
+    assert (tmp_path / "r/record.json").exists()
+    (tmp_path / "r/sampler.pt").unlink()
+    again = make_handler().answer(make_request(), threading.Event())
+    assert again.metadata["run_id"] is None
+    assert again.metadata["models"]["unet_model_name"]["sha256"] is None
+    assert not (tmp_path / "r/record.json").exists()
 
 
 def test_a_folder_that_is_of_no_use_holds_up_no_other_request(make_handler, tmp_path):

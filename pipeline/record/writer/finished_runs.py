@@ -14,6 +14,7 @@ from pipeline.record.artifacts import RECORD
 from pipeline.record.differences import compare_facts, join_facts
 from pipeline.record.fact_table import CELL, select_key_facts
 from pipeline.record.provenance import read_record
+from pipeline.record.writer.store import is_out_of_reach
 
 IDENTITY = "identity"  # the tag by which a run is found; set when its record is whole
 LATEST = "attributes.start_time DESC"
@@ -93,7 +94,7 @@ class FinishedRuns:
         record = self._read_record(run_id, folder)
         for name, sha256 in record["artifacts"].items():
             (folder / name).parent.mkdir(exist_ok=True, parents=True)
-            self._client.download_artifacts(run_id, name, str((folder / name).parent))
+            self._download(run_id, name, folder)
             if hash_file(folder / name) != sha256:
                 raise OSError(f"{name} of run {run_id} is not what was recorded")
         return record
@@ -115,11 +116,16 @@ class FinishedRuns:
         ]
 
     def explain_damage(self, run_id: str) -> str:
-        """Why what a run kept cannot be read as it was written; empty if it can."""
+        """Why what a run kept cannot be read as it was written; empty if it can.
+
+        Raises what says that the store, or what holds its files, is out of reach.
+        """
         with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
             try:
                 self.fetch(run_id, Path(name))
             except Exception as error:  # whatever a store raises for what it no longer has
+                if is_out_of_reach(error):
+                    raise
                 return str(error) or type(error).__name__
         return ""
 
@@ -168,6 +174,19 @@ class FinishedRuns:
         return True
 
     def _read_record(self, run_id: str, folder: Path) -> dict[str, Any]:
-        self._client.download_artifacts(run_id, RECORD, str(folder))
+        self._download(run_id, RECORD, folder)
         record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
         return record
+
+    def _download(self, run_id: str, name: str, folder: Path) -> None:
+        """Put an artifact into `folder`. MLflow's client says of whatever fails that there is no such file, so what
+        holds the files is asked itself then."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        try:
+            self._client.download_artifacts(run_id, name, str((folder / name).parent))
+        except MlflowException:
+            artifacts = self._client.get_run(run_id).info.artifact_uri
+            files = get_artifact_repository(artifacts, tracking_uri=self._client.tracking_uri)
+            files._download_file(name, str(folder / name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from pipeline.record import provenance
 from pipeline.record.artifacts import write_record
 from pipeline.record.note import NOTE
 from pipeline.record.writer.finished_runs import IDENTITY, FinishedRuns
+from pipeline.record.writer.keys import make_key, make_picture_key
 from pipeline.record.writer.orphans import ERROR, WRITER, end_run, name_writer
 from pipeline.record.writer.run_page import RunPages
 from pipeline.record.writer.store import Store
@@ -121,7 +121,7 @@ class OpenRuns:
         """Add metrics (key, value, seconds since the epoch, step) and tags."""
         from mlflow.entities import Metric, RunTag
 
-        entities = [Metric(_make_key(key), value, _milliseconds(time), step) for key, value, time, step in metrics]
+        entities = [Metric(make_key(key), value, _milliseconds(time), step) for key, value, time, step in metrics]
         self._client.log_batch(
             self._open[run].run_id, metrics=entities, tags=[RunTag(key, value) for key, value in tags.items()]
         )
@@ -137,7 +137,7 @@ class OpenRuns:
 
             ours.pictures[name] = key
             with Image.open(path) as picture:
-                self._client.log_image(ours.run_id, picture.convert("RGB"), key=_make_key(key), step=0)
+                self._client.log_image(ours.run_id, picture.convert("RGB"), key=make_picture_key(key), step=0)
 
     def finish(
         self, run: int, status: str, time: float, learnt: dict[str, str], outputs: dict[str, str]
@@ -196,7 +196,7 @@ class OpenRuns:
         if run_id is None:
             made = self._client.create_run(self._experiment_id, _milliseconds(time), tags, name)
             run_id, tags = str(made.info.run_id), {}
-        entities = [Param(_make_key(key), value[:PARAM_LENGTH]) for key, value in params.items()]
+        entities = [Param(make_key(key), value[:PARAM_LENGTH]) for key, value in params.items()]
         self._client.log_batch(run_id, params=entities, tags=[RunTag(key, value) for key, value in tags.items()])
         return run_id
 
@@ -231,11 +231,6 @@ def remove_pictures(client: Any, run_id: str, uri: str) -> None:
 def read_states(files: Mapping[str, list[Any]]) -> dict[str, FileState]:
     """The files of a message."""
     return {where: FileState(*state) for where, state in files.items()}
-
-
-def _make_key(name: str) -> str:
-    """A name that MLflow takes as a key: packs use characters in the names of inputs that it refuses."""
-    return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)[:250]
 
 
 def _milliseconds(seconds: float) -> int:

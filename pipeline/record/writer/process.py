@@ -1,8 +1,9 @@
 """The process that writes records to MLflow: the only importer of mlflow.
 
 Reads one JSON message a line from its standard input, in order, and answers on its standard output; the messages
-are those that `Tracker` sends. When the input ends while a run is still open, the process that ran it died, and
-the run is marked KILLED: a record never claims that something runs which does not.
+are those that `Tracker` sends. The answer to a question repeats its number. When the input ends while a run is still
+open, the process that ran it died, and the run is marked KILLED: a record never claims that something runs which does
+not.
 
 A server may go out of reach at any moment. What was told of the open runs is then told again to a store at hand, and
 `unsent.py` sends it to the server later.
@@ -110,11 +111,15 @@ class Writer:
         return {"listed": self._finished.list_runs(experiment, count)}
 
     def do_survey(self) -> dict[str, Any]:
-        """What the store should not have."""
+        """What the store should not have; None if it is out of reach."""
+        if self._store.uri != self._wanted:
+            return {"surveyed": None}
         return {"surveyed": self._leftovers.find()}
 
     def do_remove(self, orphans: list[str], broken: list[str]) -> dict[str, Any]:
-        """Remove leftovers that were found before."""
+        """Remove leftovers that were found before; None if the store is out of reach."""
+        if self._store.uri != self._wanted:
+            return {"removed": None}
         return {"removed": self._leftovers.remove(orphans, broken)}
 
     def do_read(self, run_id: str, folder: str) -> dict[str, Any]:
@@ -198,9 +203,11 @@ def main(messages: TextIO, answers: TextIO) -> None:
         for line in messages:
             if not line.endswith("\n"):
                 break  # it was killed while it told this
-            answer = writer.handle(json.loads(line))
+            message = json.loads(line)
+            number = message.pop("question", None)
+            answer = writer.handle(message)
             if answer is not None:
-                say(answer)
+                say(answer if number is None else {**answer, "question": number})
         writer.close()
         forget_writer()
     except Exception as error:

@@ -41,7 +41,7 @@ class OutOfReach(Exception):
 
 
 class Refused(Exception):
-    """A server does not let us in."""
+    """A server does not let us in, or the experiment takes no runs."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,10 @@ def open_store(uri: str, experiment: str | None) -> Store:
         is_relative = uri.startswith(SQLITE) and not find_database(uri).is_absolute()
         client = MlflowClient(f"{SQLITE}{Path.cwd()}/{uri.removeprefix(SQLITE)}" if is_relative else uri)
         try:
-            experiment_id = _find_experiment(client, experiment or "Default", _artifact_location(uri))
+            found = _find_experiment(client, experiment or "Default", _artifact_location(uri))
+            if experiment:  # else it is to be read from
+                _refuse_deleted(uri, found)
+            experiment_id = str(found.experiment_id)
             end_orphans(client, experiment_id)
         except MlflowException as error:
             if is_server(uri) and error.get_http_status_code() in (401, 403):
@@ -115,18 +118,28 @@ def read_all(search: Callable[..., Any], *args: Any, **options: Any) -> Iterator
             return
 
 
-def _find_experiment(client: Any, name: str, artifacts: str | None) -> str:
+def _find_experiment(client: Any, name: str, artifacts: str | None) -> Any:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifacts, EXPERIMENT_TAGS))
+            return client.get_experiment(client.create_experiment(name, artifacts, EXPERIMENT_TAGS))
         except MlflowException:  # made by another process in this moment, or refused
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
-    return str(found.experiment_id)
+    return found
+
+
+def _refuse_deleted(uri: str, experiment: Any) -> None:
+    """Raise Refused for a deleted experiment: MLflow finds it by its name and takes no runs for it."""
+    if experiment.lifecycle_stage == "deleted":
+        raise Refused(
+            f"tracking.experiment_name: is deleted in this store, got {experiment.name!r}. Restore it: "
+            f"MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id {experiment.experiment_id}; "
+            "or take another name: tracking.experiment_name=NAME"
+        )
 
 
 @contextlib.contextmanager

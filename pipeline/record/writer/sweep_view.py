@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
+from pipeline.record.writer.keys import make_key, make_picture_key
+
 SECTION = "sweep"  # of the charts
 SIZE = {"columns": 2, "cardHeight": 600}  # of one: the UI lists all params of a run above its picture
 
@@ -15,17 +17,19 @@ def write_view(run_id: str, axes: Collection[str], kept: Collection[str]) -> tup
     It is what the UI's own "Share" writes: the runs below `run_id`, the swept settings `axes` and the statistics of the
     `kept` latents as columns, and charts of both. The page has the key `run_id`.
     """
-    metrics = ["seconds/total", *(f"latent/{node}/{name}" for node in kept for name in ("mean", "std"))]
+    params = [make_key(path) for path in axes]
+    metrics = ["seconds/total", *(make_key(f"latent/{node}/{name}") for node in kept for name in ("mean", "std"))]
     shared = {"metricSectionId": SECTION, "deleted": False, "isGenerated": False, "runsCountToCompare": 100}
     charts = [
-        {**shared, "uuid": f"{SECTION}-image-{node}", "type": "IMAGE", "imageKeys": [node], "step": 0} for node in kept
+        {**shared, "uuid": f"{SECTION}-image-{node}", "type": "IMAGE", "imageKeys": [make_picture_key(node)], "step": 0}
+        for node in kept
     ]
-    parallel = {"type": "PARALLEL", "selectedParams": [*axes], "selectedMetrics": metrics, "showAllRuns": True}
+    parallel = {"type": "PARALLEL", "selectedParams": params, "selectedMetrics": metrics, "showAllRuns": True}
     view = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{run_id}'",
         "orderByKey": "tags.`mlflow.runName`",  # sorted by time, the runs would be folded into the sweep's
         "orderByAsc": True,
-        "selectedColumns": [*(f"params.`{path}`" for path in axes), *(f"metrics.`{name}`" for name in metrics)],
+        "selectedColumns": [*(f"params.`{path}`" for path in params), *(f"metrics.`{name}`" for name in metrics)],
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": [*charts, {**shared, "uuid": f"{SECTION}-parallel", **parallel}],
         "compareRunSections": [

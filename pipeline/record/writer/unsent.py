@@ -56,9 +56,10 @@ class UnsentRuns:
         return [{"run_id": run.info.run_id, "name": run.info.run_name, "status": run.info.status} for run in ready]
 
     def send(self, run_id: str) -> str:
-        """Send one run and delete it here; its id on the server. Raises OSError if the server does not show all of it,
-        and what MLflow raises."""
+        """Send one run and delete it here; its id on the server. Raises OSError if the run above it is not sent yet or
+        the server does not show all of it, and what MLflow raises."""
         run = self._here.get_run(run_id)
+        self._check_parent(run)
         store = self._open_experiment(self._here.get_experiment(run.info.experiment_id).name)
         found = self._begin(run, store)
         there = str(found.info.run_id)
@@ -73,6 +74,23 @@ class UnsentRuns:
         self._check(run, store.client, there)
         self._delete(run, there)
         return there
+
+    def _check_parent(self, run: Any) -> None:
+        """Raise OSError while the run above is here: its id on the server is not known, and cannot be added later."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+        parent = run.data.tags.get(PARENT)
+        if parent is None:
+            return
+        try:
+            above = self._here.get_run(parent)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return  # it is on the server
+        if above.info.lifecycle_stage == "active" and SENT_AS not in above.data.tags:
+            raise OSError(f"it is below run {parent} ({above.info.run_name}), which must be sent first")
 
     def _open_experiment(self, name: str) -> Store:
         if name not in self._stores:
