@@ -133,6 +133,7 @@ def test_what_only_known_nodes_read_is_not_held_for_them():
     plan = plan_cells(dict(enumerate(cells)))
     assert not plan.is_read_after(0, cells[0].keys["unet"])
     assert plan.is_read_after(0, cells[0].keys["lora"])
+    assert not plan.is_read_after(0, "a key that no cell reads")
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from((0.5, 1.0)), st.integers(0, 3)), max_size=12))

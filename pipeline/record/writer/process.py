@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -221,6 +222,6 @@ def main(messages: TextIO, answers: TextIO) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that runs the nodes decides when to stop
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # whatever mlflow prints is no answer
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever mlflow and its libraries print is no answer
     main(sys.stdin, answers)
