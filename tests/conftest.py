@@ -44,7 +44,7 @@ def session():
 def loggers() -> None:
     """MLflow's migrations, which tests run in this process, disable all loggers that there are."""
     for name, logger in logging.root.manager.loggerDict.items():
-        if name.startswith("pipeline") and isinstance(logger, logging.Logger):
+        if name.startswith(("pipeline", "latentgrid")) and isinstance(logger, logging.Logger):
             logger.disabled = False
 
 
