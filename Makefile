@@ -16,8 +16,8 @@ setup: .venv/ready ## make .venv with all pinned dependencies
 demo: setup ## run the default graph once and print where its latent, picture and MLflow run are
 	$(BIN)/python run.py
 
-test: setup ## run all tests
-	$(BIN)/python -m pytest
+test: setup ## run all tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: setup ## test the Kafka worker under faults at full size: 500 requests a test, 20 kills
 	LATENTGRID_FAULTS=500 $(BIN)/python -m pytest tests/service/test_faults.py

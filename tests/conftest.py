@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
+
+# How fast an example is says how busy the machine is.
+settings.register_profile("latentgrid", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("latentgrid")
 
 # One process runs one ComfyUI with one set of settings, so every run in this process has these overrides.
 PROBES = [f"comfyui.custom_nodes=[{ROOT / 'tests' / 'packs'}]"]
