@@ -15,7 +15,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -89,7 +88,6 @@ def _change_values(model: DictConfig, plain: Sequence[Override], overrides: Sequ
     ours = [override for override in overrides if not override.is_hydra_override()]
     config.hydra.overrides.task = [override.input_line for override in ours]
     names = config.hydra.job.config.override_dirname
-    config.hydra.job.override_dirname = get_overrides_dirname(
-        overrides=ours, kv_sep=names.kv_sep, item_sep=names.item_sep, exclude_keys=names.exclude_keys
-    )
+    lines = sorted(str(one.input_line) for one in ours if one.key_or_group not in names.exclude_keys)
+    config.hydra.job.override_dirname = names.item_sep.join(lines).replace("=", names.kv_sep)
     return config
