@@ -114,6 +114,10 @@ class Case:
     why: str = ""
 
 
+def _change_nothing(world: World) -> None:
+    pass
+
+
 def _change(name: str, term: float) -> Callable[[World], None]:
     return lambda world: world.write(name, term)
 
@@ -189,7 +193,7 @@ def _damage_record(world: World) -> None:
 
 
 CASES = (
-    Case("nothing", lambda world: None, TAKEN),
+    Case("nothing", _change_nothing, TAKEN),
     Case("all files touched", _touch, TAKEN, "their content is the same"),
     Case("all files replaced by copies of themselves", _move_copy, TAKEN, "their content is the same"),
     Case("a constant", _add_constant, AGAIN),
@@ -217,7 +221,7 @@ CASES = (
     ),
     Case("`comfyui.reproducible`", _override("comfyui.reproducible=true"), AGAIN, "last digits may differ"),
     Case("the recorded latent, damaged in the store", _damage_record, AGAIN),
-    Case("nothing, once more", lambda world: None, TAKEN),
+    Case("nothing, once more", _change_nothing, TAKEN),
 )
 
 
@@ -238,7 +242,7 @@ def try_cases(world: World) -> Iterator[tuple[Case, str, bool]]:
 
 def try_lora(world: World) -> tuple[Case, str, bool]:
     """Change a LoRA in place, with its size and time of modification kept."""
-    case = Case("a LoRA, with its size and time of modification kept (`rsync -t`)", lambda world: None, AGAIN)
+    case = Case("a LoRA, with its size and time of modification kept (`rsync -t`)", _change_nothing, AGAIN)
     world.overrides, world.variables = [], {}
     _, (before,) = world.run("seed=7", "sampler.steps=2")
     path = world.folder / "models/loras/demo_outline.safetensors"
@@ -252,7 +256,7 @@ def try_lora(world: World) -> tuple[Case, str, bool]:
 
 def try_mutation(world: World) -> tuple[Case, str, bool]:
     """Let a node change its input in place, in a sweep over the factor, and take the sweep over afterwards."""
-    case = Case("an image that a node multiplies in place by 0.5, 0.25, 0.125", lambda world: None, TAKEN)
+    case = Case("an image that a node multiplies in place by 0.5, 0.25, 0.125", _change_nothing, TAKEN)
     world.overrides = [f"comfyui.custom_nodes=[{world.folder}/pack]", "run.outputs=[mut]"]
     graph = ["+image._node_=EmptyImage", "+image.width=64", "+image.height=64"]
     graph += ["+image.batch_size=1", "+image.color=16777215"]
@@ -374,7 +378,7 @@ def try_inputs(world: World) -> Iterator[tuple[Case, str, bool]]:
         right, given = read(), read()
         one.as_comfyui_has_it(right)
         one.given(given)
-        case = Case(one.name, lambda world: None, REFUSED if one.said else AGAIN, one.why)
+        case = Case(one.name, _change_nothing, REFUSED if one.said else AGAIN, one.why)
         try:
             if not one.said:
                 _, (expected,) = world.run(*right.write(world.folder))

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config.read import CONF, register_names
-from pipeline.config.values import has_key, list_paths
+from pipeline.config.values import has_key, suggest_path
 from pipeline.errors import Problem, did_you_mean
 
 
@@ -114,9 +114,8 @@ def _check_value(override: Override, config: DictConfig) -> Iterator[Problem]:
 
 
 def _say_what_to_do(override: Override, config: DictConfig) -> str:
-    tree: Any = OmegaConf.to_container(config, resolve=False)
     takes_any = OmegaConf.select(config, override.key_or_group.rpartition(".")[0]) == {}  # such as comfyui.args
-    near = "" if takes_any else did_you_mean(override.key_or_group, list_paths(tree))
+    near = "" if takes_any else suggest_path(config, override.key_or_group)
     if near:
         return near
     return ", so it cannot be deleted" if override.is_delete() else f". To add it, write +{override.input_line}"

@@ -23,9 +23,7 @@ def set_values(config: DictConfig, values: Mapping[str, Any]) -> list[str]:
     problems = []
     for path, value in values.items():
         if not has_key(config, path):
-            tree: Any = OmegaConf.to_container(config, resolve=False)
-            near = did_you_mean(path, list_paths(tree))
-            problems.append(Problem("unknown_input", path, f"is not in the config{near}"))
+            problems.append(Problem("unknown_input", path, f"is not in the config{suggest_path(config, path)}"))
             continue
         try:
             OmegaConf.update(config, path, escape(value), force_add=isinstance(value, Mapping))
@@ -82,11 +80,16 @@ def has_key(config: DictConfig, key: str) -> bool:
     return isinstance(section, DictConfig) and last in section
 
 
-def list_paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the dotted paths of all keys of a mapping, those of mappings within it too."""
+def suggest_path(config: DictConfig, path: str) -> str:
+    """Return a did-you-mean with the dotted path of the config that a wrong one is nearest to; empty without one."""
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+    return did_you_mean(path, _list_paths(tree))
+
+
+def _list_paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
     paths = []
     for name, value in tree.items():
         paths.append(f"{prefix}{name}")
         if isinstance(value, Mapping):
-            paths.extend(list_paths(value, f"{prefix}{name}."))
+            paths.extend(_list_paths(value, f"{prefix}{name}."))
     return paths

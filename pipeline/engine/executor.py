@@ -155,22 +155,23 @@ class Executor:
             found = {*known, *run.served}
             return tuple(name for name in checked.order if name in found and name not in run.executed)
 
+        begins_again = False
         try:
             await run.run()
             outputs = {name: held.get(name) for name in checked.targets if held.find(name)}
         except OutputsChanged as changed:
-            self.cache.drop_changed(changed.key)  # all else stays: the run begins again
+            begins_again = True  # so all else stays
+            self.cache.drop_changed(changed.key)
             await run.cancel()
             raise
-        except BaseException as error:
-            if isinstance(error, NodeError):
-                error.executed, error.cached = tuple(run.executed), list_cached()
-            self._end(held, is_read_later, caller.objects)
+        except NodeError as error:
+            error.executed, error.cached = tuple(run.executed), list_cached()
             raise
         finally:
             for name, counted in caller.lora_keys.items():
                 facts.note(keys[name], "lora_unfit", counted.describe() if counted.unfit else "")
-        self._end(held, is_read_later, caller.objects)
+            if not begins_again:
+                self._end(held, is_read_later, caller.objects)
         return Execution(
             outputs=outputs,
             executed=tuple(run.executed),

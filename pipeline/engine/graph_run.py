@@ -180,8 +180,9 @@ class GraphRun:
         if answer.parts:
             return await self._expand(name, answer)
         outputs = answer.outputs
-        batch = self._caller.batch if self._caller.batched == name else None
+        batch = None
         if self._caller.batched == name:
+            batch = self._caller.batch
             self._door.source_facts.note_batch(self._outputs.keys[name], batch)
         if batch and not any(is_blocked(one) for slot in outputs for one in slot):  # else each seed fails by itself
             parts = batch.split(outputs)

@@ -132,8 +132,13 @@ class Session:
             raise ConfigError(problems)
         return signatures
 
-    def _make_caller(self, checked: CheckedGraph, extra_data: Mapping[str, Any] | None = None) -> NodeCaller:
-        return NodeCaller(self.comfyui, checked.prompt or write_api_prompt(checked.graph), self._objects, extra_data)
+    def _make_caller(
+        self, checked: CheckedGraph, extra_data: Mapping[str, Any] | None = None, batched: str = ""
+    ) -> NodeCaller:
+        prompt = checked.prompt or write_api_prompt(checked.graph)
+        caller = NodeCaller(self.comfyui, prompt, self._objects, extra_data)
+        caller.batched = batched
+        return caller
 
     def _judge(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
         caller = NodeCaller(self.comfyui, write_api_prompt(Graph({node.name: node})), NodeObjects())
@@ -154,9 +159,7 @@ class Session:
 
         `batched` is a KSampler that is to run for several seeds at once.
         """
-        caller = self._make_caller(checked)
-        caller.batched = batched
-        return self._loop.run(self._executor.make_keys(checked, caller))
+        return self._loop.run(self._executor.make_keys(checked, self._make_caller(checked, batched=batched)))
 
     def note_surroundings(self, facts: Mapping[str, str]) -> None:
         """Release what was computed under other facts of the process, such as torch's threads, than those of now."""
@@ -235,8 +238,8 @@ class Session:
         """
         checked = graph if isinstance(graph, CheckedGraph) else self.check_prompt(graph, targets)
         self._begun += 1
-        caller = self._make_caller(checked, extra_data)
-        caller.batched = batch.node if batch else ""
+        batched = batch.node if batch else ""
+        caller = self._make_caller(checked, extra_data, batched)
         caller.batch = batch if batch and tuple(batch.seeds) not in self._too_large else None
         try:
             return self._loop.run(self._run(checked, caller, listen, is_read_later))
@@ -250,8 +253,7 @@ class Session:
         # Not in the handler: the error's traceback holds tensors.
         del caller
         self.clear()
-        caller = self._make_caller(checked, extra_data)
-        caller.batched = batch.node if batch else ""
+        caller = self._make_caller(checked, extra_data, batched)
         return self._loop.run(self._run(checked, caller, listen, is_read_later))
 
     async def _run(

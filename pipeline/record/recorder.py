@@ -68,7 +68,7 @@ class Recorder:
     outputs: dict[str, str] = field(default_factory=dict)
     learnt: dict[str, str] = field(default_factory=dict)
     run: TrackedRun | None = None
-    _found: dict[Path, FileState] = field(default_factory=dict)
+    _found: dict[Path, FileState] = field(default_factory=dict)  # the files that were there when the nodes began
     _metrics: list[tuple[str, float, float, int]] = field(default_factory=list)
     _cached: tuple[str, ...] = ()
     _node: str = ""
@@ -78,7 +78,6 @@ class Recorder:
         """Write what is known before the run. Raises OutputError or TrackingError."""
         facts.reset_peak_memory()
         artifacts.remove_record(self.folder)  # what an earlier run here followed from
-        self._note_files()
         written = [
             artifacts.write_text(self.folder, artifacts.CONFIG, self.facts.config_yaml),
             artifacts.write_prompt(self.folder, self.facts.prompt),
@@ -121,7 +120,7 @@ class Recorder:
     def _begin_again(self) -> None:
         """Forget what was measured, and which files nodes wrote: a run that was out of memory starts anew."""
         self._metrics.clear()
-        self._note_files()
+        self._found = {path: FileState.of(path) for path in artifacts.list_files(self.folder)}
         facts.reset_peak_memory()
 
     def keep_latent(self, node: str, samples: torch.Tensor) -> None:
@@ -162,10 +161,6 @@ class Recorder:
         for path in artifacts.list_files(self.folder):
             if path not in self.files and self._found.get(path) != FileState.of(path):
                 self._add(path)
-
-    def _note_files(self) -> None:
-        """Remember the files that nodes of this run have not written, or written over."""
-        self._found = {path: FileState.of(path) for path in artifacts.list_files(self.folder)}
 
     def finish(self, status: str, seconds: float, error: str = "", learnt: Mapping[str, str] | None = None) -> None:
         """Complete the record with a status of MLflow's: FINISHED, FAILED or KILLED. Raises TrackingError.
