@@ -88,8 +88,8 @@ def test_requests_are_answered_once_and_what_is_none_is_buried(service):
 def test_no_reply_and_no_letter_holds_up_the_others(service):
     """A topic for replies that is gone, headers as large as a message may be, names of topics that are Kafka's own."""
     admin, temporary = AdminClient({"bootstrap.servers": service.servers}), f"{service.name}-temporary"
-    service.send(service.make_request("a", steps=400), [("reply-topic", temporary.encode())])
-    service.send(service.make_request("b", steps=400), [("reply-topic", temporary.encode())])
+    service.send(service.make_request("a", steps=150), [("reply-topic", temporary.encode())])
+    service.send(service.make_request("b", steps=150), [("reply-topic", temporary.encode())])
     for name in ("__consumer_offsets", service.requests, service.dead):
         service.send(service.make_request(name.strip("_")), [("reply-topic", name.encode())])
     service.send(service.make_request("c"), [("correlation-id", b"c" * 1_047_000)])
