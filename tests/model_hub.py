@@ -10,6 +10,8 @@ import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from patience import PATIENCE
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -56,7 +58,7 @@ class AnswerWithBytes(BaseHTTPRequestHandler):
         end = start + self.server.ends.pop(0) if self.server.ends else len(body)
         middle = (start + end) // 2
         self._send(body[start:middle])
-        self.server.open.wait(60)
+        self.server.open.wait(PATIENCE)
         self._send(body[middle:end])
         if end < len(body):
             if self.server.resets:

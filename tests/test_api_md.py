@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import PROBES, ROOT
+from patience import PATIENCE
 
 from pipeline.models.tiny import make_tiny_model, tiny_folder
 from pipeline.service.handler import RequestHandler, refuse
@@ -34,7 +35,7 @@ SAMPLING, PROMPTS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 def run_code(environment, tmp_path):
     def run(code: str) -> list[str]:
         command = [sys.executable, "-c", code]
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 

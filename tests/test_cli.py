@@ -14,6 +14,7 @@ import psutil
 import pytest
 from conftest import ROOT
 from mlflow import MlflowClient
+from patience import PATIENCE
 from safetensors.torch import load_file
 
 from pipeline.record.writer_process import WRITER
@@ -35,7 +36,7 @@ def run_py(tmp_path, environment):
 
     def call(*overrides: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *options, str(ROOT / "run.py"), *overrides]
-        return subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=300)
+        return subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=PATIENCE)
 
     return call
 
@@ -172,7 +173,7 @@ def sampling_process(tmp_path: Path, environment: dict[str, str]) -> subprocess.
 def test_a_run_ended_by_a_signal_is_recorded_as_killed(tmp_path, environment, number, status, error):
     process = sampling_process(tmp_path, environment)
     os.kill(process.pid, number)
-    assert process.wait(timeout=120) == status
+    assert process.wait(timeout=PATIENCE) == status
     record = wait_for_end(tmp_path)
     assert record.info.status == "KILLED"
     assert record.data.tags["error"].startswith(error)
@@ -190,7 +191,7 @@ def test_a_sweep_whose_writer_is_killed_is_recorded_whole(tmp_path, environment)
         time.sleep(0.02)
     (writer,) = (one for one in psutil.Process(process.pid).children() if WRITER in one.cmdline())
     writer.kill()
-    assert process.wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
+    assert process.wait(timeout=PATIENCE) == 0, (tmp_path / "stderr").read_text()
     client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
     experiment = client.get_experiment_by_name("latentgrid").experiment_id
     runs = client.search_runs([experiment], order_by=["attributes.start_time ASC"])
@@ -203,7 +204,7 @@ def test_a_sweep_whose_writer_is_killed_is_recorded_whole(tmp_path, environment)
 
 def wait_for_end(folder: Path):
     client = MlflowClient(f"sqlite:///{folder}/outputs/mlflow.db")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         experiment = client.get_experiment_by_name("latentgrid")  # the writer may still be making the store
         runs = client.search_runs([experiment.experiment_id]) if experiment else []

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import PROBES, ROOT, load_yaml
+from patience import PATIENCE
 from workflow.making import make_node, make_subgraph, make_workflow
 
 from pipeline.commands import import_workflow
@@ -164,7 +165,7 @@ def checkout(tmp_path_factory) -> Path:
 def call(checkout: Path, environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
     environment = {**environment, "PYTHONPATH": str(checkout)}
     return subprocess.run(
-        [sys.executable, *command], cwd=checkout, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *command], cwd=checkout, env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from patience import PATIENCE
 
 
 class Host:
@@ -38,7 +39,9 @@ class Host:
 
     def set_up(self, *options: str) -> subprocess.CompletedProcess[str]:
         command = [str(self.project / "setup.sh"), *options]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from patience import PATIENCE
 
 from pipeline.base.cache_folder import cache_folder
 from pipeline.engine.comfyui import download, install
@@ -97,7 +98,7 @@ class AnswerWithArchive(BaseHTTPRequestHandler):
         wanted = self.headers["Range"]
         self.server.ranges.append(wanted)
         self.server.asked.set()
-        self.server.open.wait(60)
+        self.server.open.wait(PATIENCE)
         body = self.server.body
         if self.server.status != 200:
             self.answer(self.server.status, b"", {})
@@ -441,12 +442,12 @@ def test_overloaded_server_is_tried_again(pinned: Release, server: ArchiveServer
 def test_two_processes_at_once_install_once(pinned: Release, server: ArchiveServer, tmp_path: Path) -> None:
     server.open.clear()
     with start(pinned, server, tmp_path) as first:
-        assert server.asked.wait(60)  # the first one is in the middle of its download ...
+        assert server.asked.wait(PATIENCE)  # the first one is in the middle of its download ...
         with start(pinned, server, tmp_path) as second:
             assert second.stderr is not None
             assert second.stderr.readline() == "another process is installing ComfyUI 9.9.9; waiting for it\n"
             server.open.set()  # ... and goes on only now
-            outputs = [process.communicate(timeout=60) for process in (first, second)]
+            outputs = [process.communicate(timeout=PATIENCE) for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], outputs
     assert [Path(output.strip()) for output, _ in outputs] == [tmp_path / "comfyui" / VERSION] * 2
     assert server.ranges == [None]

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from model_hub import Hub
+from patience import PATIENCE
 
 UNET, LORA = "split_files/diffusion_models/unet.safetensors", "lora.safetensors"
 SIZE = 600_000
@@ -66,7 +67,7 @@ class Fetching:
     def fetch(self, name: str = "pair", before: str = "", status: int = 0) -> str:
         """Run it to its end; what it printed, its log included."""
         process = self.start(name, before)
-        output, log = process.communicate(timeout=120)
+        output, log = process.communicate(timeout=PATIENCE)
         assert process.returncode == status, log
         return output + log
 
@@ -119,7 +120,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(fetching: Fetching,
 def test_a_killed_process_is_taken_up_where_it_was(fetching: Fetching) -> None:
     fetching.storage.open.clear()
     with fetching.start() as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not (parts := fetching.find_parts()) or not parts[0].stat().st_size:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -191,7 +192,7 @@ def test_a_disk_that_fills_up_keeps_what_has_arrived(fetching: Fetching) -> None
 def test_two_processes_fetch_once(fetching: Fetching) -> None:
     fetching.storage.open.clear()
     with fetching.start() as first:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not fetching.storage.ranges:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -200,7 +201,7 @@ def test_two_processes_fetch_once(fetching: Fetching) -> None:
             assert second.stderr.readline() == "another process is fetching unet.safetensors; waiting for it\n"
             fetching.storage.open.set()
             for process in (first, second):
-                _, log = process.communicate(timeout=60)
+                _, log = process.communicate(timeout=PATIENCE)
                 assert process.returncode == 0, log
     fetching.assert_whole()
     assert fetching.storage.ranges == [None, None]
@@ -210,7 +211,7 @@ def test_an_unknown_set_is_refused_with_the_known_ones() -> None:
     command = [sys.executable, "-m", "pipeline", "models", "fetch"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for name, end in (("qwen_image_edit", "; did you mean 'qwen_image_edit_2509'?"), ("x", "qwen_image_edit_2509")):
-        done = subprocess.run([*command, name], env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*command, name], env=environment, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 1
         assert done.stderr.strip().startswith(f"models: {name!r} is no model set")
         assert done.stderr.strip().endswith(end)

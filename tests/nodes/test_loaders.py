@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from latentgrid_pack import PACK, import_pack
+from patience import PATIENCE
 from safetensors.torch import save_file
 
 pack = import_pack("/packs/latentgrid_nodes")
@@ -303,7 +304,7 @@ print("RESULT " + json.dumps(asyncio.run(main())))
 def run_in_comfyui(comfyui_path: Path, folder: Path) -> dict[str, Any]:
     """What the script above found out, in a process of its own: ComfyUI's modules have very common names."""
     command = [sys.executable, "-c", IN_COMFYUI, str(comfyui_path), str(folder), str(PACK.parent)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert results, done.stderr
     return json.loads(results[0].removeprefix("RESULT "))

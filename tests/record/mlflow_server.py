@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import requests
+from patience import PATIENCE
 
 USER, PASSWORD = "admin", "a-password-of-tests"
 
@@ -49,7 +50,7 @@ class MLflowServer:
             self._process = subprocess.Popen(
                 command, cwd=self._folder, env=environment, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 if requests.get(f"{self.uri}/health", timeout=5).ok:

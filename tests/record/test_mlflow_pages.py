@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from mlflow import MlflowClient
+from patience import PATIENCE
 from record.mlflow_server import MLflowServer
 
 from benchmarks._browser import Page, open_page, run_browser
@@ -68,7 +69,7 @@ def ui(tmp_path_factory) -> Iterator[UI]:
     folder = tmp_path_factory.mktemp("ui")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, ROOT / "run.py", "-m", *GRID, f"seed={','.join(SEEDS)}", "hydra.sweep.dir=sweep"]
-    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     store = f"sqlite:///{folder}/outputs/mlflow.db"
     server = MLflowServer(folder, store)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from mlflow import MlflowClient
+from patience import PATIENCE
 
 from pipeline.base.file_state import FileState
 from pipeline.record.artifacts import write_prompt
@@ -64,7 +65,7 @@ def test_system_metrics_are_logged_on_request(uri, tmp_path, monkeypatch):
     tracker = Tracker(TrackingSettings(uri, "system", system_metrics=True))
     run = tracker.start(NewRun("run", {}, {"marker": "1"}, tmp_path), time.time())
     client = MlflowClient(uri)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (found := find_metrics(client)) and time.monotonic() < deadline:
         time.sleep(0.2)
     run.finish("FINISHED", time.time())

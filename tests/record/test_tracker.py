@@ -13,6 +13,7 @@ import time
 import pytest
 from filelock import FileLock
 from mlflow import MlflowClient
+from patience import PATIENCE
 
 from pipeline.base.waiting import Waiting
 from pipeline.errors import TrackingError
@@ -227,7 +228,7 @@ def test_a_writer_that_dies_within_an_answer_is_given_up_too(uri, experiment, tm
     monkeypatch.setattr("pipeline.record.writer_process.WRITER", "half_writer")
     tracker = Tracker(TrackingSettings(uri, experiment))
     writer = tracker._link._writer
-    writer._listener.join(60)  # else this test would hang for ever
+    writer._listener.join(PATIENCE)  # else this test would hang for ever
     died = writer.receive_waiting() or {}
     assert "died" in died
     writer._answers.put(died)
@@ -363,7 +364,7 @@ def list_runs(client: MlflowClient, experiment: str):
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if found := condition():
             return found

@@ -18,12 +18,12 @@ from typing import Any
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from filelock import FileLock
+from patience import PATIENCE
 
 from pipeline.base.cache_folder import cache_folder
 
 POM = Path(__file__).parent / "broker" / "pom.xml"
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"
-PATIENCE = 60.0
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -113,7 +113,7 @@ def _fetch_jars() -> Path:
             part = jars.with_name(f"{jars.name}.part")
             shutil.rmtree(part, ignore_errors=True)
             command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={part}"]
-            subprocess.run(command, check=True, timeout=600)
+            subprocess.run(command, check=True, timeout=PATIENCE)
             part.rename(jars)
     return jars
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from confluent_kafka import Consumer, Producer
+from patience import PATIENCE
 from service.kafka_broker import make_topics
 
-PATIENCE = 120.0
 TIMES = "session.timeout.ms:3000,heartbeat.interval.ms:500,transaction.timeout.ms:3000"
 PASSWORD = "hunter2"  # of a broker that wants none; what it may not be found in is tested
 

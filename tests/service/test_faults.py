@@ -21,8 +21,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from patience import PATIENCE
 from service.kafka_broker import Broker, find_free_port, make_mock_cluster
-from service.serving import PATIENCE, Service, stop
+from service.serving import Service, stop
 
 from pipeline.base.file_state import hash_file
 

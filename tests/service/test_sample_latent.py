@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import PROBES
 from mlflow import MlflowClient
+from patience import PATIENCE
 
 from pipeline import run, sample_latent
 from pipeline.errors import ConfigError, NodeError
@@ -124,12 +125,12 @@ def test_the_command_prints_the_result(inputs, base, environment, tmp_path):
     flags = [word for name, path in inputs.items() for word in (f"--{name}", path)]
     command = [sys.executable, "-m", "pipeline", "sample", *flags, "--seed", "7", "--steps", "1", "--output_dir", "out"]
     environment["LATENTGRID_SAMPLING"] = "experiment=tiny tracking=none"
-    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     given = json.loads(done.stdout)
     assert (given["metadata"]["seed"], given["metadata"]["run_id"]) == (7, None)
     assert load(given["sampled_latent_tensor"])["samples"].shape == torch.Size(given["sampled_latent_shape"])
     environment["LATENTGRID_SAMPLING"] = "inputs=demo tracking=none"
-    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert "positive.path: is no setting of the config of 'inputs=demo tracking=none'" in done.stderr

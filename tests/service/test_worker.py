@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import socket
@@ -17,8 +18,9 @@ from typing import Any
 import pytest
 import torch
 from confluent_kafka.admin import AdminClient
+from patience import PATIENCE
 from service.kafka_broker import Broker, make_topics
-from service.serving import PASSWORD, PATIENCE, stop
+from service.serving import PASSWORD, stop
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
@@ -169,15 +171,23 @@ def test_a_killed_worker_loses_nothing(service):
     assert service.read(service.dead, 0, quiet=3.0) == []
 
 
+def load(message):
+    return json.loads(message.value())
+
+
 def test_sampling_longer_than_the_poll_interval_keeps_the_partition(service):
     kafka = "{session.timeout.ms:3000,heartbeat.interval.ms:500,max.poll.interval.ms:3000}"
-    service.send(service.make_request("slow", steps=1000))
-    service.send(service.make_request("quick"))
+    service.send(service.make_request("warm"))
+    service.send(service.make_request("probe", steps=20))
     with service.worker(f"+worker.kafka={kafka}") as worker:
-        replies = service.read(service.replies, 2, quiet=3.0)
+        first = {reply["request_id"]: reply for reply in map(load, service.read(service.replies, 2))}
+        seconds_per_step = first["probe"]["metadata"]["seconds"]["sampling"] / 20
+        service.send(service.make_request("slow", steps=math.ceil(8 / seconds_per_step)))
+        service.send(service.make_request("quick"))
+        replies = [load(reply) for reply in service.read(service.replies, 4, quiet=3.0)]
         stop(worker)
-    assert Counter(json.loads(reply.value())["request_id"] for reply in replies) == {"slow": 1, "quick": 1}
-    (slow,) = [reply for reply in (json.loads(one.value()) for one in replies) if reply["request_id"] == "slow"]
+    assert Counter(reply["request_id"] for reply in replies) == Counter(["warm", "probe", "slow", "quick"])
+    (slow,) = [reply for reply in replies if reply["request_id"] == "slow"]
     assert slow["metadata"]["seconds"]["sampling"] > 3.0
 
 

@@ -20,6 +20,7 @@ from hydra.core.plugins import Plugins
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
 from hydra.version import VersionBase, __compat_version__
 from mlflow import MlflowClient
+from patience import PATIENCE
 from safetensors.torch import load_file
 
 from pipeline.config.read import register_names
@@ -62,7 +63,7 @@ def run_sweep(tmp_path, environment):
 
     def call(*overrides: str) -> tuple[subprocess.CompletedProcess[str], Path]:
         command = [sys.executable, str(ROOT / "run.py"), "-m", *overrides, "hydra.sweep.dir=sweep"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=300)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=PATIENCE)
         return done, tmp_path / "sweep"
 
     return call

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from PIL import Image, ImageDraw
 
 from pipeline.errors import OutputError
@@ -432,7 +433,7 @@ def test_a_browser_opens_cells_and_moves_between_them(tmp_path, paint):
     path.write_text(path.read_text().replace("</body>", PRESSES))
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
     done = subprocess.run(
-        [CHROMIUM, *options, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120
+        [CHROMIUM, *options, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=PATIENCE
     )
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title, done.stderr

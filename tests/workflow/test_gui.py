@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from filelock import FileLock
+from patience import PATIENCE
 
 from pipeline.base.cache_folder import cache_folder
 
@@ -35,6 +36,6 @@ def gui() -> Path:
 
 def test_the_gui_makes_the_same_prompts_of_exported_graphs(gui, environment):
     command = [sys.executable, str(ROOT / "benchmarks" / "gui.py"), str(gui)]
-    done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=400)
+    done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["equal"] * 6
