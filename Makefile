@@ -6,10 +6,12 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check ui lock
+PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: help setup demo test test-fast faults check ui lock
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: .venv/ready ## make .venv with all pinned dependencies
 
@@ -17,7 +19,10 @@ demo: setup ## run the default graph once and print where its latent, picture an
 	$(BIN)/python run.py
 
 test: setup ## run all tests, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-fast: setup ## run the tests that start no processes, servers or browsers
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 faults: setup ## test the Kafka worker under faults at full size: 500 requests a test, 20 kills
 	LATENTGRID_FAULTS=500 $(BIN)/python -m pytest tests/service/test_faults.py

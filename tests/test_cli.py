@@ -16,6 +16,7 @@ from conftest import ROOT
 from mlflow import MlflowClient
 from patience import PATIENCE
 from safetensors.torch import load_file
+from warm_python import PYTHON
 
 from pipeline.record.writer_process import WRITER
 
@@ -153,7 +154,7 @@ def test_a_run_leaves_a_latent_a_picture_and_a_record(run_py, tmp_path):
 
 def sampling_process(tmp_path: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """A run of many steps that has begun to sample."""
-    command = [sys.executable, str(ROOT / "run.py"), "sampler.steps=10000"]
+    command = [PYTHON, str(ROOT / "run.py"), "sampler.steps=10000"]
     with (tmp_path / "stderr").open("wb") as stderr:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stderr, start_new_session=True)
     while "sampler: step" not in (tmp_path / "stderr").read_text():
@@ -183,7 +184,7 @@ def test_a_run_ended_by_a_signal_is_recorded_as_killed(tmp_path, environment, nu
 
 
 def test_a_sweep_whose_writer_is_killed_is_recorded_whole(tmp_path, environment):
-    command = [sys.executable, str(ROOT / "run.py"), "-m", "seed=1,2,3,4,5,6,7,8", "sampler.steps=4"]
+    command = [PYTHON, str(ROOT / "run.py"), "-m", "seed=1,2,3,4,5,6,7,8", "sampler.steps=4"]
     with (tmp_path / "stderr").open("wb") as stderr:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stderr)
     while len(list(tmp_path.glob("outputs/sweeps/*/*/*/sampler.latent"))) < 2:  # the first is told whole
@@ -218,7 +219,7 @@ def wait_for_end(folder: Path):
 def test_runs_of_two_processes_are_equal_bit_for_bit(run_py, tmp_path):
     def sample():
         before = set(tmp_path.glob("outputs/runs/*/*/sampler.latent"))
-        done = run_py("sampler.steps=1", "tracking=none")
+        done = run_py("sampler.steps=1", "tracking=none", options=("-u",))  # each a Python of its own
         assert done.returncode == 0, done.stderr
         (made,) = set(tmp_path.glob("outputs/runs/*/*/sampler.latent")) - before
         return load_file(made)["latent_tensor"]

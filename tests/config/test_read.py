@@ -6,7 +6,6 @@ import functools
 import json
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from warm_python import PYTHON
 
 from pipeline.config.read import CONF, RunConfig, compose_config, read_config
 from pipeline.engine.comfyui.settings import ComfyUISettings
@@ -581,6 +581,6 @@ print(read.graph["sampler"].inputs["steps"], pipeline.config.read.__file__)
 
 
 def test_the_graph_is_plain_python_and_a_config_is_read_without_torch_mlflow_or_comfyui() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([PYTHON, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["[]", "[]", f"8 {ROOT / 'pipeline' / 'config' / 'read.py'}"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from patience import PATIENCE
+from warm_python import PYTHON
 
 
 class Host:
@@ -24,7 +24,7 @@ class Host:
             copy(ROOT / name, self.project / name)
         (self.project / "outputs").mkdir()
         (self.project / ".venv/bin").mkdir(parents=True)
-        self.add_command("python", f'exec {sys.executable} "$@"', self.project / ".venv/bin")
+        self.add_command("python", f'exec {PYTHON} "$@"', self.project / ".venv/bin")
         self.environment = {
             **environment,
             "PATH": f"{self.commands}:/usr/bin:/bin",
@@ -49,7 +49,7 @@ def host(tmp_path: Path, environment: dict[str, str]) -> Host:
     host = Host(tmp_path, environment)
     host.add_command("make", 'echo "make $@"')
     host.add_command("python3.13", "exit 1")
-    host.add_command("python3.12", f'exec {sys.executable} "$@"')
+    host.add_command("python3.12", f'exec {PYTHON} "$@"')
     host.add_command("nvidia-smi", "exit 9")
     return host
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm_python import PYTHON
 
 from pipeline.base.events import NodeFinished, NodeProgress, NodeStarted, RunStarted
 from pipeline.engine.comfyui.call import is_blocked
@@ -376,7 +377,7 @@ def test_starting_comfyui_leaves_the_root_logger_alone(environment, comfyui_path
         "assert 'server' in sys.modules and 'aiohttp' not in sys.modules;"
         "assert 'main' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    subprocess.run([PYTHON, "-c", code], check=True, env=environment)
 
 
 @pytest.mark.parametrize("class_type", ["ImageBlend", "LatentBatch"])  # of the two modules that import each other

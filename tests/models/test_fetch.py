@@ -15,6 +15,7 @@ import yaml
 from conftest import ROOT
 from model_hub import Hub
 from patience import PATIENCE
+from warm_python import PYTHON
 
 UNET, LORA = "split_files/diffusion_models/unet.safetensors", "lora.safetensors"
 SIZE = 600_000
@@ -59,7 +60,7 @@ class Fetching:
         (self.sets / "pair.yaml").write_text(yaml.safe_dump(self.entries))
 
     def start(self, name: str = "pair", before: str = "") -> subprocess.Popen[str]:
-        code = [sys.executable, "-c", SCRIPT.format(before=before), str(self.sets)]
+        code = [PYTHON, "-c", SCRIPT.format(before=before), str(self.sets)]
         command = [*code, "models", "fetch", name, f"comfyui.models=[{self.models}]"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, env=self.environment, cwd=self.models.parent, text=True, **pipes)

@@ -17,6 +17,7 @@ import torch
 from latentgrid_pack import PACK, import_pack
 from patience import PATIENCE
 from safetensors.torch import save_file
+from warm_python import PYTHON
 
 pack = import_pack("/packs/latentgrid_nodes")
 loaders = pack.loaders
@@ -303,7 +304,7 @@ print("RESULT " + json.dumps(asyncio.run(main())))
 
 def run_in_comfyui(comfyui_path: Path, folder: Path) -> dict[str, Any]:
     """What the script above found out, in a process of its own: ComfyUI's modules have very common names."""
-    command = [sys.executable, "-c", IN_COMFYUI, str(comfyui_path), str(folder), str(PACK.parent)]
+    command = [PYTHON, "-c", IN_COMFYUI, str(comfyui_path), str(folder), str(PACK.parent)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert results, done.stderr

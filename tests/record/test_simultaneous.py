@@ -12,7 +12,7 @@ from record.mlflow_server import PASSWORD, USER, MLflowServer
 from pipeline.base.file_state import FileState
 from pipeline.record.tracker import NewRun, Tracker, TrackingSettings
 
-WRITERS, ROUNDS = 8, 3
+WRITERS, ROUNDS = 8, 2
 
 
 @pytest.fixture(params=["sqlite", "server"])

@@ -182,7 +182,7 @@ def test_a_writer_that_is_killed_has_another_one_complete_its_runs(tracker, uri,
     assert "Another one writes what it had not finished" in caplog.text
 
 
-def test_an_answer_of_a_writer_that_dies_is_asked_for_again(tracker, tmp_path):
+def test_an_answer_of_a_writer_that_dies_is_asked_for_again(own_python, tracker, tmp_path):
     finish(tracker.start(NewRun("one", {"p": "1"}, {}, tmp_path), started=time.time()))
     os.kill(get_writer(tracker), signal.SIGSTOP)  # so that it cannot answer before it is killed
     threading.Timer(0.5, kill_writer, [tracker]).start()

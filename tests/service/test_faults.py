@@ -103,7 +103,7 @@ def caller(service, request) -> Caller:
     return Caller(service, len(request.node.name))
 
 
-def test_killed_workers(service, caller):
+def test_killed_workers(own_python, service, caller):
     chance = random.Random(1)
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(service.worker()) for _ in range(2)]
@@ -136,7 +136,7 @@ def test_a_broker_that_dies_and_comes_back(service, caller, broker):
         stop(second)
 
 
-def test_workers_that_come_and_go_and_freeze(service, caller):
+def test_workers_that_come_and_go_and_freeze(own_python, service, caller):
     chance = random.Random(3)
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(service.worker()) for _ in range(2)]

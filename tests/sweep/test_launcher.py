@@ -240,8 +240,8 @@ def wait_for_sampler(process: subprocess.Popen[str], job: str) -> None:
     assert any(line.startswith("sampler: KSampler") for line in process.stderr)
 
 
-def test_after_sigkill_the_same_command_finishes_the_rest(run_sweep, start_sweep, tmp_path):
-    settings = ["seed=1,2,3", "sampler.steps=1,200"]
+def test_after_sigkill_the_same_command_finishes_the_rest(own_python, run_sweep, start_sweep, tmp_path):
+    settings = ["seed=1,2,3", "sampler.steps=1,60"]
     with start_sweep(*settings) as process:
         wait_for_sampler(process, "5/6")
         process.send_signal(signal.SIGKILL)

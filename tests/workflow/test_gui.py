@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from filelock import FileLock
 from patience import PATIENCE
+from warm_python import PYTHON
 
 from pipeline.base.cache_folder import cache_folder
 
@@ -28,14 +28,14 @@ def gui() -> Path:
         if not folder.is_dir():
             part = folder.with_name(f"{folder.name}.part")
             shutil.rmtree(part, ignore_errors=True)
-            uv = Path(sys.executable).with_name("uv")
+            uv = Path(PYTHON).with_name("uv")
             subprocess.run([uv, "pip", "install", "--quiet", "--no-deps", "--target", part, FRONT_END], check=True)
             part.rename(folder)
     return folder / "comfyui_frontend_package" / "static"
 
 
 def test_the_gui_makes_the_same_prompts_of_exported_graphs(gui, environment):
-    command = [sys.executable, str(ROOT / "benchmarks" / "gui.py"), str(gui)]
+    command = [PYTHON, str(ROOT / "benchmarks" / "gui.py"), str(gui)]
     done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["equal"] * 6
