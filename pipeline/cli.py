@@ -37,6 +37,7 @@ from pipeline.commands import (
     sync,
     worker,
 )
+from pipeline.config.help import format_help
 from pipeline.config.read import CONF, register_names
 from pipeline.errors import ConfigError, PipelineError
 
@@ -94,6 +95,9 @@ def _terminate(signum: int, frame: Any) -> NoReturn:
 
 
 def _run_jobs() -> None:
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(format_help(_read_overrides()))
+        return
     from pipeline.sweep.launcher import register_launcher, run_job, sweeps_recorded
 
     register_launcher()
