@@ -42,7 +42,7 @@ from demo_model.classifier import read_picture  # noqa: E402
 from pipeline.base.events import Event, NodeFinished  # noqa: E402
 from pipeline.config.read import compose_config, read_config  # noqa: E402
 from pipeline.engine.comfyui.preview import draw_latent  # noqa: E402
-from pipeline.runs.run import open_session  # noqa: E402
+from pipeline.runs.process import open_session  # noqa: E402
 
 REFERENCE_STEPS = 50
 STEPS = (2, 4, 8, 16)

@@ -29,7 +29,7 @@ from pipeline.graph.api_format import is_link, read_api_format, write_api_format
 from pipeline.graph.model import Graph, Node
 from pipeline.graph.reader import VALUE
 from pipeline.models.tiny import make_tiny_model
-from pipeline.runs.run import open_session
+from pipeline.runs.process import open_session
 from pipeline.workflow.to_ui import write_ui_format
 
 CONFIGS: Mapping[str, Sequence[str]] = {

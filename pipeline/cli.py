@@ -7,6 +7,7 @@ Errors are shown here and nowhere else: a user's mistake in plain words and with
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import re
@@ -22,26 +23,26 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pipeline.commands import (
-    clean,
-    comfyui,
-    compare,
-    export,
-    import_workflow,
-    models,
-    redrive,
-    rerun,
-    runs,
-    sample,
-    show,
-    sync,
-    worker,
-)
+from pipeline.config.help import format_help
 from pipeline.config.read import CONF, register_names
 from pipeline.errors import ConfigError, PipelineError
 
-COMMANDS = (comfyui, show, import_workflow, export, runs, rerun, compare, clean, sync, models, sample, worker, redrive)
-"""The modules of the commands of `python -m pipeline`."""
+COMMANDS = {
+    "comfyui": "comfyui",
+    "show": "show",
+    "import": "import_workflow",
+    "export": "export",
+    "runs": "runs",
+    "rerun": "rerun",
+    "compare": "compare",
+    "clean": "clean",
+    "sync": "sync",
+    "models": "models",
+    "sample": "sample",
+    "worker": "worker",
+    "redrive": "redrive",
+}
+"""The commands of `python -m pipeline`, each with its module in pipeline/commands/, imported when it is asked for."""
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -94,6 +95,9 @@ def _terminate(signum: int, frame: Any) -> NoReturn:
 
 
 def _run_jobs() -> None:
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(format_help(_read_overrides()))
+        return
     from pipeline.sweep.launcher import register_launcher, run_job, sweeps_recorded
 
     register_launcher()
@@ -127,8 +131,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_dotenv(CONF.parent / ".env")
     parser = argparse.ArgumentParser("python -m pipeline", description="Commands around `python run.py`.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in COMMANDS:
-        command.add_parser(commands)
+    words = sys.argv[1:] if argv is None else argv
+    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
+        importlib.import_module(f"pipeline.commands.{COMMANDS[name]}").add_parser(commands)
     args, rest = parser.parse_known_args(argv)
     if rest and hasattr(args, "overrides") and not any(one.startswith("-") for one in rest):
         args.overrides += rest  # argparse takes a list of positional arguments in one piece, before the options

@@ -90,7 +90,7 @@ def comfyui_path() -> Path:
 def session():
     """The session that `run` uses, with the tiny Qwen-Image model and the nodes of tests/packs/probe."""
     from pipeline.config.read import compose_config, read_config
-    from pipeline.runs.run import open_session
+    from pipeline.runs.process import open_session
 
     return open_session(read_config(compose_config([*PROBES, "experiment=tiny"])))
 

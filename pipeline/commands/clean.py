@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipeline.commands.recorded import open_recorded_tracker, split_overrides
+from pipeline.commands.recorded import open_store, split_overrides
 
 
 def add_parser(commands: Any) -> None:
@@ -19,8 +19,8 @@ def add_parser(commands: Any) -> None:
 def clean(args: argparse.Namespace) -> None:
     """Show what the store should not have, ask, and remove it."""
     tracking, _ = split_overrides(args.overrides)
-    tracker = open_recorded_tracker(tracking)
-    found = tracker.find_leftovers()
+    store = open_store(tracking)
+    found = store.find_leftovers()
     for path in found["orphans"]:
         print(f"artifacts without a run  {path}")
     for run in found["broken"]:
@@ -32,7 +32,7 @@ def clean(args: argparse.Namespace) -> None:
         return
     print("Folders are removed for good; runs are marked as deleted, and `mlflow runs restore` brings them back.")
     if args.yes or _agrees():
-        removed = tracker.remove_leftovers(found["orphans"], [run["run_id"] for run in found["broken"]])
+        removed = store.remove_leftovers(found["orphans"], [run["run_id"] for run in found["broken"]])
         for reason in removed["failed"]:
             print(f"not removed              {reason}")
         print(f"removed {len(removed['orphans'])} folders and {len(removed['broken'])} runs")

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.commands.recorded import open_recorded_tracker, show_differences, split_overrides
+from pipeline.commands.recorded import open_store, show_differences, split_overrides
 from pipeline.errors import ConfigError, Problem, RecordError
 from pipeline.latents.distance import (
     DISTANCES,
@@ -89,7 +89,7 @@ def _read_items(names: Sequence[str], overrides: Sequence[str], folder: Path) ->
             continue
         from pipeline.latents.reference import read_latents
 
-        run = open_recorded_tracker(tracking).read(name, folder / str(place))
+        run = open_store(tracking).read(name, folder / str(place))
         latents = read_latents(run)
         if not latents:
             raise RecordError(f"run {name}: is {run.status} and has no latent")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.recorded import open_recorded_tracker, split_overrides
+from pipeline.commands.recorded import open_store, split_overrides
 from pipeline.config.read import RunConfig, compose_config, read_config
 from pipeline.errors import ConfigError
 from pipeline.graph.check import CheckedGraph
@@ -49,14 +49,14 @@ def export_graph(args: argparse.Namespace) -> None:
 def read_run(run_id: str, overrides: Sequence[str], name: str) -> str:
     """The text of an artifact of a run, finished or not. Raises ConfigError or RecordError."""
     tracking, _ = split_overrides(overrides)
-    return open_recorded_tracker(tracking).read_artifact(run_id, name)
+    return open_store(tracking).read_artifact(run_id, name)
 
 
 def write_graph(overrides: Sequence[str], form: str) -> str:
     """The graph that the overrides declare, in a format of ARTIFACTS. Raises ConfigError with all that is wrong."""
     from pipeline.runs.export import export_prompt, export_workflow, find_original
     from pipeline.runs.facts import write_yaml
-    from pipeline.runs.run import open_session
+    from pipeline.runs.process import open_session
 
     config = compose_config(overrides)
     read = read_config(config)
@@ -71,7 +71,7 @@ def write_graph(overrides: Sequence[str], form: str) -> str:
 
 def check_config(read: RunConfig) -> CheckedGraph:
     """Check a config, but for the files that it reads: it may run elsewhere. Raises ConfigError with all mistakes."""
-    from pipeline.runs.run import open_session
+    from pipeline.runs.process import open_session
 
     if read.has_wrong_settings:
         raise ConfigError(read.problems)

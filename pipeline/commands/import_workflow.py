@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
 def import_workflow(args: argparse.Namespace) -> None:
     """Import the file, and print what became of it and what it lacks here."""
     read = read_sections(args.overrides, "comfyui")
-    from pipeline.runs.run import open_session
+    from pipeline.runs.process import open_session
     from pipeline.workflow.embedded import read_workflow_file
 
     name = _choose_name(args.file, args.name)

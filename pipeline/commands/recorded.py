@@ -16,7 +16,7 @@ from pipeline.record.tracker import TrackingSettings
 
 if TYPE_CHECKING:
     from pipeline.record.differences import Difference
-    from pipeline.record.tracker import Tracker
+    from pipeline.record.queries import RunStore
 
 SHOWN = 20  # differences that are listed
 SQLITE = "sqlite:///"
@@ -43,9 +43,9 @@ def split_overrides(overrides: Sequence[str]) -> tuple[TrackingSettings, dict[st
     return TrackingSettings(read.tracking.uri, experiment), comfyui
 
 
-def open_recorded_tracker(tracking: TrackingSettings) -> Tracker:
-    """A connection to MLflow to read runs with, of whichever experiment. Raises RecordError if there is none."""
-    from pipeline.runs.run import open_tracker
+def open_store(tracking: TrackingSettings) -> RunStore:
+    """Return the recorded runs, of whichever experiment. Raises RecordError if there is no store."""
+    from pipeline.runs.process import open_tracker
 
     database = Path(unquote((tracking.uri or "").removeprefix(SQLITE).split("?")[0]))
     if tracking.uri and tracking.uri.startswith(SQLITE) and not database.is_file():
@@ -53,7 +53,7 @@ def open_recorded_tracker(tracking: TrackingSettings) -> Tracker:
     tracker = open_tracker(TrackingSettings(tracking.uri))  # without an experiment, which would be made
     if tracker is None:
         raise RecordError("tracking.uri: recorded runs are in MLflow, got null. Say where: tracking.uri=URI")
-    return tracker
+    return tracker.store
 
 
 def show_differences(name: str, what: str, differences: Sequence[Difference], file: TextIO | None = None) -> None:

@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.commands.recorded import open_recorded_tracker, show_differences, split_overrides
+from pipeline.commands.recorded import open_store, show_differences, split_overrides
 from pipeline.errors import PipelineError, RecordError
 from pipeline.latents.distance import Tolerance, find_worst
 
 if TYPE_CHECKING:
     from pipeline.record.provenance import RecordedRun
-    from pipeline.record.tracker import Tracker
+    from pipeline.record.queries import RunStore
     from pipeline.runs.rerun import Rerun
 
 STATUSES = {"equal": 0, "close": 3, "different": 4}
@@ -41,10 +41,10 @@ def run_again(args: argparse.Namespace) -> None:
     folder = Path(datetime.now().strftime("outputs/reruns/%Y-%m-%d/%H-%M-%S-%f"))
     tolerance = Tolerance(args.atol, args.rtol)
     with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
-        tracker = open_recorded_tracker(tracking)
-        source = tracker.read(args.run_id, Path(name, "source"))
+        store = open_store(tracking)
+        source = store.read(args.run_id, Path(name, "source"))
         is_sweep = source.record is None and bool(source.children)
-        sources = _read_children(tracker, source, Path(name)) if is_sweep else [source]
+        sources = _read_children(store, source, Path(name)) if is_sweep else [source]
         runs = rebuild_runs(sources, tracking, comfyui)
         for run in runs:
             show_differences(run.source.name, "differs from the record before it runs", run.differences)
@@ -62,9 +62,9 @@ def run_again(args: argparse.Namespace) -> None:
         sys.exit(STATUSES[verdict])
 
 
-def _read_children(tracker: Tracker, above: RecordedRun, folder: Path) -> list[RecordedRun]:
+def _read_children(store: RunStore, above: RecordedRun, folder: Path) -> list[RecordedRun]:
     """The runs of a sweep that finished; of the others it is said that there is nothing to compare with."""
-    found = [tracker.read(run_id, folder / run_id) for run_id in above.children]
+    found = [store.read(run_id, folder / run_id) for run_id in above.children]
     for run in found:
         if run.record is None:
             print(f"{run.name}: is {run.status}, so there is nothing to compare with", file=sys.stderr)

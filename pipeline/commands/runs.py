@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.commands.recorded import open_recorded_tracker, split_overrides
+from pipeline.commands.recorded import open_store, split_overrides
 from pipeline.config.read import compose_config, read_config
 from pipeline.errors import ConfigError, Problem
 
@@ -31,7 +31,7 @@ def show_runs(args: argparse.Namespace) -> None:
         raise ConfigError([Problem("value_smaller_than_min", "--last", f"must be at least 1, got {args.last}")])
     tracking, _ = split_overrides(args.overrides)
     experiment = tracking.experiment_name or read_config(compose_config()).tracking.experiment_name or "Default"
-    runs = open_recorded_tracker(tracking).list_runs(experiment, args.last)
+    runs = open_store(tracking).list_runs(experiment, args.last)
     print(format_runs(runs) if runs else f"no runs in the experiment {experiment!r} of {tracking.uri}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipeline.commands.recorded import open_recorded_tracker, split_overrides
+from pipeline.commands.recorded import open_store, split_overrides
 from pipeline.errors import RecordError
 from pipeline.record.writer.store import UNSENT
 
@@ -22,12 +22,12 @@ def sync(args: argparse.Namespace) -> None:
     tracking, _ = split_overrides(args.overrides)
     if tracking.uri == UNSENT:
         raise RecordError(f"tracking.uri: these are the runs to send, got {UNSENT!r}. Say whereto: tracking.uri=URI")
-    tracker = open_recorded_tracker(tracking)
-    waiting = tracker.list_unsent()
+    store = open_store(tracking)
+    waiting = store.list_unsent()
     failed = []
     for run in waiting:
         try:
-            sent = tracker.send_unsent(run["run_id"])
+            sent = store.send_unsent(run["run_id"])
             print(f"{run['name']}: {run['status']}, now run {sent}", flush=True)
         except RecordError as error:
             failed.append(str(error))

@@ -80,7 +80,7 @@ def take_port(health: Health, port: int) -> int:
 
 def check_models(read: RunConfig) -> None:
     """Start ComfyUI and check all of the graph that does not come with a request. Raises ConfigError, ComfyUIError."""
-    from pipeline.runs.run import open_session
+    from pipeline.runs.process import open_session
 
     try:
         open_session(read).check(read.graph, read.run.outputs, read.problems)

@@ -14,7 +14,7 @@ from pipeline.base.tensor_digest import digest_tensors
 from pipeline.errors import ConfigError, Problem, RecordError
 from pipeline.latents.distance import SUFFIXES, measure_distance, read_latent
 from pipeline.record.provenance import RecordedRun
-from pipeline.record.tracker import Tracker
+from pipeline.record.queries import RunStore
 
 if TYPE_CHECKING:
     import torch
@@ -50,17 +50,17 @@ class Reference:
             return {}
 
 
-def open_reference(text: str, tracker: Tracker | None) -> Reference:
+def open_reference(text: str, store: RunStore | None) -> Reference:
     """The latents of a file, or of a run by its id. Raises ConfigError."""
     try:
         if Path(text).suffix.lower() in SUFFIXES:
             return Reference(text, {ANY: read_latent(Path(text).expanduser())})
-        if tracker is None:
+        if store is None:
             raise RecordError(
                 f"{text!r} is no latent file ({', '.join(SUFFIXES)}), and without MLflow there are no runs"
             )
         with tempfile.TemporaryDirectory(prefix="latentgrid-") as folder:
-            latents = read_latents(tracker.read(text, Path(folder)))
+            latents = read_latents(store.read(text, Path(folder)))
         if not latents:
             raise RecordError(f"run {text} has no latent")
         return Reference(text, latents)

@@ -34,10 +34,11 @@ from pipeline.record.artifacts import CONFIG, GRAPH, PROMPT, WORKFLOW
 from pipeline.record.differences import Difference, find_differences, join_facts, list_facts
 from pipeline.record.fact_table import KINDS, rank_fact
 from pipeline.record.provenance import RecordedRun
-from pipeline.record.tracker import NewRun, TrackingSettings
+from pipeline.record.tracker import NewRun, Tracker, TrackingSettings
 from pipeline.runs.facts import collect_run_facts
+from pipeline.runs.process import open_session, open_tracker
 from pipeline.runs.result import RunResult
-from pipeline.runs.run import CheckedRun, InSweep, identify, open_session, open_tracker, run_checked
+from pipeline.runs.run import CheckedRun, InSweep, identify, run_checked
 
 if TYPE_CHECKING:
     from pipeline.engine.comfyui.seed_batch import SeedBatch
@@ -51,9 +52,14 @@ PINNED = "pinned copy"
 
 @dataclass(frozen=True)
 class RebuiltRun:
-    """A recorded run, ready to run again. `differences` are those that are known before it runs; `keys` the content
-    keys of its nodes; `batch` the seeds that were sampled with its own."""
+    """A recorded run, ready to run again by `session`, and to be recorded by `tracker`.
 
+    `differences` are those that are known before it runs; `keys` the content keys of its nodes; `batch` the seeds that
+    were sampled with its own.
+    """
+
+    session: Session
+    tracker: Tracker | None
     source: RecordedRun
     job: CheckedRun
     keys: Mapping[str, str]
@@ -98,22 +104,23 @@ def rebuild_runs(
     graphs: list[CheckedGraph] = []
     for source, read in zip(sources, reads, strict=True):
         try:
-            graphs.append(open_session(read).check(_read_graph(source), read.run.outputs))
+            session = open_session(read)
+            graphs.append(session.check(_read_graph(source), read.run.outputs))
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
         raise ConfigError([*problems, *_explain_folder(sources[0])])
-    open_session(reads[0]).clear()  # what earlier runs of this process left would be held against itself
+    session.clear()  # what earlier runs of this process left would be held against itself
     together = zip(sources, configs, reads, graphs, strict=True)
-    return [_rebuild(source, config, read, checked) for source, config, read, checked in together]
+    return [_rebuild(session, source, config, read, checked) for source, config, read, checked in together]
 
 
 def rerun(run: RebuiltRun, folder: Path, tolerance: Tolerance, sweep: InSweep | None = None) -> Rerun:
     """Run a run again, into `folder`, and compare. Raises what `run_checked` raises."""
     if run.batch:
         sweep = dataclasses.replace(sweep or InSweep(), batch=run.batch)
-    with open_session(run.job.read).generators.changed(secrets.randbits(32)):
-        result = run_checked(run.job, folder, sweep)
+    with run.session.generators.changed(secrets.randbits(32)):
+        result = run_checked(run.job, folder, run.session, run.tracker, sweep)
     reference = run.job.reference
     assert reference
     nodes = dict.fromkeys([*reference.latents, *result.latents])
@@ -135,7 +142,7 @@ def rerun(run: RebuiltRun, folder: Path, tolerance: Tolerance, sweep: InSweep | 
 def _find_random_node(run: RebuiltRun) -> str:
     """Run the graph twice more, and say which node gives other outputs although its inputs are equal."""
     log.info("nothing that is recorded explains the difference, so the graph runs twice to find a node that is random")
-    session, checked = open_session(run.job.read), run.job.checked
+    session, checked = run.session, run.job.checked
     with tempfile.TemporaryDirectory(prefix="latentgrid-") as folder:
         first, second = (session.digest_outputs(checked, Path(folder), seed) for seed in (1, 2))
     differing = {name for name in checked.order if first.get(name) != second.get(name)}
@@ -157,7 +164,7 @@ def rerun_sweep(
     A run that fails is its error, and the others go on. Their records stand below one of their own. Raises
     TrackingError.
     """
-    tracker = open_tracker(runs[0].job.read.tracking)
+    tracker = runs[0].tracker
     assert tracker, "what was read from MLflow is recorded there"
     tags = {RERUN_OF: above.run_id}
     record = tracker.start(NewRun(f"rerun of {above.name}", {}, tags, folder), time.time())
@@ -216,18 +223,20 @@ def _explain_folder(source: RecordedRun) -> list[Problem]:
     ]
 
 
-def _rebuild(source: RecordedRun, config: DictConfig, read: RunConfig, checked: CheckedGraph) -> RebuiltRun:
-    session = open_session(read)
+def _rebuild(
+    session: Session, source: RecordedRun, config: DictConfig, read: RunConfig, checked: CheckedGraph
+) -> RebuiltRun:
     batch = _rebuild_batch(session, checked, source.tags)
     reference = Reference(f"run {source.run_id}", read_latents(source))
-    identity = identify(read, checked, batched=batch is not None)
+    identity = identify(session, read, checked, batched=batch is not None)
     job = CheckedRun(source.name, config, None, read, checked, identity, reference, {RERUN_OF: source.run_id})
     facts = collect_run_facts(job.name, config, (), read, checked, session, identity, {}).all_facts
     del facts["process.order"]  # it has not begun yet
     if batch:
         facts |= batch.list_tags(int(checked.graph[batch.node].inputs["seed"]))
     differences = find_differences(list_facts(source), _list_facts_now(job, facts))
-    return RebuiltRun(source, job, session.make_keys(checked, batch.node if batch else ""), batch, differences)
+    keys = session.make_keys(checked, batch.node if batch else "")
+    return RebuiltRun(session, open_tracker(read.tracking), source, job, keys, batch, differences)
 
 
 def _rebuild_batch(session: Session, checked: CheckedGraph, tags: Mapping[str, str]) -> SeedBatch | None:

@@ -21,14 +21,15 @@ from pipeline.config.values import set_values
 from pipeline.errors import ConfigError, RunInterrupted, TrackingError
 from pipeline.graph.check import CheckedGraph
 from pipeline.latents.reference import Reference, open_reference
-from pipeline.models.tiny import make_tiny_model, names_tiny_model
 from pipeline.record.artifacts import list_files, open_folder
+from pipeline.record.queries import FinishedRun
 from pipeline.record.recorder import Recorder
-from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker, TrackingSettings
+from pipeline.record.tracker import TrackedRun, Tracker
 from pipeline.runs.console import Progress, format_plan
 from pipeline.runs.export import export_workflow, find_original
 from pipeline.runs.facts import collect_key_facts, collect_run_facts, select_process_facts
 from pipeline.runs.keeping import Keeper
+from pipeline.runs.process import open_session, open_tracker
 from pipeline.runs.result import RunResult
 
 if TYPE_CHECKING:
@@ -79,17 +80,17 @@ def run_config(
     if read.has_wrong_settings:
         raise ConfigError(read.problems)
     warn_of_unread([read])
-    if not read.run.dry_run:
-        open_tracker(read.tracking)
+    tracker = None if read.run.dry_run else open_tracker(read.tracking)  # it gets ready while ComfyUI starts
     session = open_session(read)
     checked = session.check(read.graph, read.run.outputs, read.problems)
     if read.run.dry_run:
         print(_describe_plan(config, hydra, checked))
         return RunResult(checked)
     name = read.run.name or " ".join(_list_overrides(hydra))
-    reference = find_reference(read)
-    identity = identify(read, checked, reference=reference)
-    return run_checked(CheckedRun(name, config, hydra, read, checked, identity, reference), folder, waits=waits)
+    reference = find_reference(read, tracker)
+    identity = identify(session, read, checked, reference=reference)
+    job = CheckedRun(name, config, hydra, read, checked, identity, reference)
+    return run_checked(job, folder, session, tracker, waits=waits)
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,18 @@ def warn_of_unread(reads: Iterable[RunConfig]) -> None:
         log.warning("%s: is read by nothing, so it has no effect", name)
 
 
-def find_reference(read: RunConfig) -> Reference | None:
-    """What `run.reference` names. Raises ConfigError."""
+def find_reference(read: RunConfig, tracker: Tracker | None) -> Reference | None:
+    """Return what `run.reference` names, None if it is not set. Raises ConfigError."""
     text = read.run.reference
-    return None if text is None else open_reference(text, open_tracker(read.tracking))
+    return None if text is None else open_reference(text, tracker.store if tracker else None)
 
 
 def identify(
-    read: RunConfig, checked: CheckedGraph, batched: bool = False, reference: Reference | None = None
+    session: Session,
+    read: RunConfig,
+    checked: CheckedGraph,
+    batched: bool = False,
+    reference: Reference | None = None,
 ) -> Identity:
     """What the results of a run follow from. A seed that is sampled in a batch differs in its last digits, and the
     distances to a reference are results too."""
@@ -131,7 +136,6 @@ def identify(
         settings["batched"] = True
     if reference:
         settings["reference"] = reference.digest
-    session = open_session(read)
     return session.identify(checked, settings, collect_key_facts(read, checked, session))
 
 
@@ -149,10 +153,18 @@ class InSweep:
     batch: SeedBatch | None = None
 
 
-def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None, waits: bool = True) -> RunResult:
-    """Run into `folder`. If it `waits`, the record in MLflow is complete on return; that of a run in a sweep comes
-    later."""
-    session = open_session(job.read)
+def run_checked(
+    job: CheckedRun,
+    folder: Path,
+    session: Session,
+    tracker: Tracker | None,
+    sweep: InSweep | None = None,
+    waits: bool = True,
+) -> RunResult:
+    """Run a job by `session` into `folder`, recorded by `tracker` if there is one.
+
+    If it `waits`, the record in MLflow is complete on return; that of a run in a sweep comes later.
+    """
     session.set_output_folder(open_folder(folder).resolve())
     session.use_cache(job.read.run.cache)
     overrides = _list_overrides(job.hydra)
@@ -161,7 +173,7 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None, wai
     session.note_surroundings(select_process_facts(facts.all_facts))
     batch = sweep.batch if sweep else None
     facts = dataclasses.replace(facts, tags={**facts.tags, **job.tags})
-    recorder = Recorder(folder, facts, open_tracker(job.read.tracking))
+    recorder = Recorder(folder, facts, tracker)
     if sweep:
         recorder.parent = sweep.record
     progress = Progress(below_another=sweep is not None)
@@ -213,13 +225,13 @@ def run_checked(job: CheckedRun, folder: Path, sweep: InSweep | None = None, wai
     return dataclasses.replace(result, mlflow=result.wait(), pending=None)
 
 
-def link_run(job: CheckedRun, found: FinishedRun, folder: Path, parent: TrackedRun | None) -> RunResult:
+def link_run(
+    job: CheckedRun, found: FinishedRun, folder: Path, tracker: Tracker, parent: TrackedRun | None
+) -> RunResult:
     """Instead of running `job` again, put what the run `found` kept into `folder` and record whose it is.
 
     Raises TrackingError.
     """
-    tracker = open_tracker(job.read.tracking)
-    assert tracker, "only a tracker finds runs"
     mlflow = tracker.link(job.name, found.run_id, folder, time.time(), parent).wait()
     return RunResult(
         checked=job.checked,
@@ -229,41 +241,6 @@ def link_run(job: CheckedRun, found: FinishedRun, folder: Path, parent: TrackedR
         mlflow=mlflow,
         linked=found.run_id,
     )
-
-
-_trackers: dict[TrackingSettings, Tracker] = {}
-
-
-def open_tracker(settings: TrackingSettings) -> Tracker | None:
-    """The tracker of this process for these settings, None without a uri; its writer starts at once, beside us."""
-    if not settings.uri:
-        return None
-    if settings not in _trackers or _trackers[settings].failed:
-        _trackers[settings] = Tracker(settings)
-    return _trackers[settings]
-
-
-_session: Session | None = None
-
-
-def open_session(read: RunConfig) -> Session:
-    """The session of this process: the first run starts it. Importing torch and ComfyUI happens here."""
-    from pipeline.engine.comfyui.start import start_comfyui
-    from pipeline.engine.session import Session
-
-    global _session
-    if _session is None:
-        _session = Session(start_comfyui(read.comfyui))
-    start_comfyui(read.comfyui)  # refuses settings other than those it runs with
-    if names_tiny_model(read.values):
-        _session.add_models(make_tiny_model() / "models")
-    return _session
-
-
-def interrupt_run() -> None:
-    """Let the run that another thread is in end with RunInterrupted; without one nothing happens."""
-    if _session is not None:
-        _session.interrupt()
 
 
 @contextlib.contextmanager

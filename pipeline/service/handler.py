@@ -21,8 +21,8 @@ from filelock import Timeout
 
 from pipeline.base.waiting import Waiting
 from pipeline.errors import ConfigError, NodeError, OutputError, RunInterrupted, TrackingError
+from pipeline.runs.process import interrupt_run
 from pipeline.runs.result import RunResult
-from pipeline.runs.run import interrupt_run
 from pipeline.service.claims import take_file
 from pipeline.service.ledger import Ledger, digest_request
 from pipeline.service.messages import (

@@ -7,7 +7,6 @@ from typing import Any
 
 from pipeline.graph.model import Graph
 from pipeline.runs.facts import list_constants
-from pipeline.runs.run import open_tracker
 from pipeline.sweep.sweep import Sweep
 
 RECALLED = 200
@@ -19,8 +18,7 @@ STEPS = "steps"
 
 def expect_jobs(sweep: Sweep) -> dict[int, float | None]:
     """The seconds that each job of a sweep is expected to take, by its place; none without earlier runs."""
-    tracker = open_tracker(sweep.jobs[0].read.tracking)
-    earlier = tracker.recall(RECALLED) if tracker else []
+    earlier = sweep.tracker.store.recall(RECALLED) if sweep.tracker else []
     if not earlier:
         return {}
     return {

@@ -13,7 +13,7 @@ from pipeline.record.facts import collect_origin
 from pipeline.record.note import NOTE, begin_note
 from pipeline.record.tracker import NewRun, TrackedRun
 from pipeline.runs.facts import list_constants
-from pipeline.runs.run import RunResult, open_tracker
+from pipeline.runs.run import RunResult
 from pipeline.sweep.axes import Axis
 from pipeline.sweep.sheet.layout import SheetJob
 from pipeline.sweep.sheet.live import LiveSheet
@@ -77,14 +77,13 @@ class SweepRecord:
         self._totals.jobs += len(sweep.jobs)
         self._plans.append(sweep.describe({}) + "\n")
         plan = write_text(open_folder(self._folder), PLAN, "\n".join(self._plans))
-        tracker = open_tracker(sweep.jobs[0].read.tracking)
-        if tracker and self.run is None:
+        if sweep.tracker and self.run is None:
             params = {axis.path: self._write_values(axis) for axis in axes}
             note = begin_note({**params, "jobs": str(len(sweep.jobs))}, self._command)
             tags = {**collect_origin(), NOTE: note}
             kept = sweep.jobs[0].read.run.outputs
             new = NewRun(self._name(axes), params, tags, self._folder, axes=list(params), kept=kept)
-            self.run = tracker.start(new, time.time())
+            self.run = sweep.tracker.start(new, time.time())
         if self.run:
             self.run.add_file(plan)
         jobs = [SheetJob(job.number, job.name, job.config.hydra.overrides.task) for job in sweep.jobs]

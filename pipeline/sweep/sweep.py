@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -14,7 +15,9 @@ from pipeline.config.read import RunConfig
 from pipeline.errors import ConfigError, Problem, shorten_list
 from pipeline.graph.check import CheckedGraph
 from pipeline.latents.reference import Reference
-from pipeline.record.tracker import FinishedRun, TrackedRun, Tracker
+from pipeline.record.queries import FinishedRun, RunStore
+from pipeline.record.tracker import TrackedRun, Tracker, TrackingSettings
+from pipeline.runs.process import open_session, open_tracker
 from pipeline.runs.run import (
     CheckedRun,
     InSweep,
@@ -22,13 +25,14 @@ from pipeline.runs.run import (
     find_reference,
     identify,
     link_run,
-    open_session,
-    open_tracker,
     run_checked,
     warn_of_unread,
 )
 from pipeline.sweep.batches import BatchedSampler, explain_unbatched, find_batched
 from pipeline.sweep.plan import Cell, Plan, PlannedCell, plan_cells
+
+if TYPE_CHECKING:
+    from pipeline.engine.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +55,23 @@ class SweepJob:
 class Sweep:
     """Jobs without mistakes, in Hydra's order, and how each comes to its results.
 
+    session, trackers: what they run by and, by the settings of a job, are recorded by, if at all.
     found: those whose results are recorded already, by place in `jobs`; keys: the content keys of the nodes of all
     others, and `plan` says in which order they run and what they reuse.
     """
 
+    session: Session
+    trackers: Mapping[TrackingSettings, Tracker | None]
     jobs: Sequence[SweepJob]
     runs: Sequence[CheckedRun]
     found: Mapping[int, FinishedRun]
     keys: Mapping[int, Mapping[str, str]]
     plan: Plan
+
+    @property
+    def tracker(self) -> Tracker | None:
+        """What the sweep as a whole is recorded by."""
+        return self.trackers[self.jobs[0].read.tracking]
 
     @functools.cached_property
     def order(self) -> tuple[int, ...]:
@@ -72,12 +84,15 @@ class Sweep:
         Raises what `run_checked` raises.
         """
         index = self.order[place]
+        tracker = self.trackers[self.jobs[index].read.tracking]
         if index in self.found:
-            return link_run(self.runs[index], self.found[index], folder, record)
+            assert tracker, "only a tracker finds runs"
+            return link_run(self.runs[index], self.found[index], folder, tracker, record)
         # What the last job leaves stays for the sweep's next batch of jobs, which is planned by itself.
         planned = place - len(self.found)
         later = functools.partial(self.plan.is_read_after, planned) if place + 1 < len(self.jobs) else None
-        return run_checked(self.runs[index], folder, InSweep(later, record, self.plan.cells[planned].batch))
+        place_in_sweep = InSweep(later, record, self.plan.cells[planned].batch)
+        return run_checked(self.runs[index], folder, self.session, tracker, place_in_sweep)
 
     def describe(self, expected: Mapping[int, float | None]) -> str:
         """The plan as a table: jobs in the order of execution, what they run and what they reuse.
@@ -127,21 +142,25 @@ def check_sweep(jobs: Sequence[SweepJob]) -> Sweep:
     """
     _check_settings(jobs)
     warn_of_unread(job.read for job in jobs)
-    tracker = open_tracker(jobs[0].read.tracking)  # it gets ready while ComfyUI starts
-    graphs = _check_graphs(jobs)
-    keys = {index: open_session(jobs[index].read).make_keys(checked) for index, checked in graphs.items()}
+    # The processes that write to MLflow get ready while ComfyUI starts.
+    trackers = {settings: open_tracker(settings) for settings in dict.fromkeys(job.read.tracking for job in jobs)}
+    tracker = trackers[jobs[0].read.tracking]
+    for job in jobs:  # one session, which finds the models that any of them names
+        session = open_session(job.read)
+    graphs = _check_graphs(jobs, session)
+    keys = {index: session.make_keys(checked) for index, checked in graphs.items()}
     batched = _find_batched(jobs, graphs, keys)
     for index, sampler in batched.items():
-        keys[index] = open_session(jobs[index].read).make_keys(graphs[index], sampler.node)
-    references = _find_references(jobs)
+        keys[index] = session.make_keys(graphs[index], sampler.node)
+    references = _find_references(jobs, tracker)
     runs = [
-        _prepare(job, graphs[index], index in batched, references[job.read.run.reference])
+        _prepare(job, session, graphs[index], index in batched, references[job.read.run.reference])
         for index, job in enumerate(jobs)
     ]
-    found = _find_finished(jobs, runs, tracker)
+    found = _find_finished(jobs, runs, tracker.store) if tracker else {}
     keys = {index: known for index, known in keys.items() if index not in found}
     plan = plan_cells({index: Cell(graphs[index], known, batched.get(index)) for index, known in keys.items()})
-    return Sweep(jobs, runs, found, keys, plan)
+    return Sweep(session, trackers, jobs, runs, found, keys, plan)
 
 
 def _check_settings(jobs: Sequence[SweepJob]) -> None:
@@ -154,12 +173,12 @@ def _check_settings(jobs: Sequence[SweepJob]) -> None:
     _raise_if_any(found, len(jobs))
 
 
-def _check_graphs(jobs: Sequence[SweepJob]) -> dict[int, CheckedGraph]:
+def _check_graphs(jobs: Sequence[SweepJob], session: Session) -> dict[int, CheckedGraph]:
     found: dict[Problem, list[SweepJob]] = {}
     graphs = {}
     for index, job in enumerate(jobs):
         try:
-            graphs[index] = open_session(job.read).check(job.read.graph, job.read.run.outputs, job.read.problems)
+            graphs[index] = session.check(job.read.graph, job.read.run.outputs, job.read.problems)
         except ConfigError as error:
             _collect(found, error.problems, job)
     _raise_if_any(found, len(jobs))
@@ -175,32 +194,32 @@ def _find_batched(
     return find_batched(graphs, keys, sizes)
 
 
-def _find_references(jobs: Sequence[SweepJob]) -> dict[str | None, Reference | None]:
+def _find_references(jobs: Sequence[SweepJob], tracker: Tracker | None) -> dict[str | None, Reference | None]:
     """What the jobs are held against, by what they call it."""
     reads = {job.read.run.reference: job.read for job in jobs}
-    return {text: find_reference(read) for text, read in reads.items()}
+    return {text: find_reference(read, tracker) for text, read in reads.items()}
 
 
-def _prepare(job: SweepJob, checked: CheckedGraph, batched: bool, reference: Reference | None) -> CheckedRun:
-    identity = identify(job.read, checked, batched, reference)
+def _prepare(
+    job: SweepJob, session: Session, checked: CheckedGraph, batched: bool, reference: Reference | None
+) -> CheckedRun:
+    identity = identify(session, job.read, checked, batched, reference)
     name = job.read.run.name or job.name
     return CheckedRun(name, job.config, job.config.hydra, job.read, checked, identity, reference)
 
 
-def _find_finished(
-    jobs: Sequence[SweepJob], runs: Sequence[CheckedRun], tracker: Tracker | None
-) -> dict[int, FinishedRun]:
+def _find_finished(jobs: Sequence[SweepJob], runs: Sequence[CheckedRun], store: RunStore) -> dict[int, FinishedRun]:
     """The jobs that need not run, by their places."""
     wanted = [index for index, job in enumerate(jobs) if job.read.run.resume]
-    if tracker is None or not wanted:
+    if not wanted:
         return {}
-    answers = tracker.find_finished([(runs[index].identity.key, runs[index].identity.all_files) for index in wanted])
+    answers = store.find_finished([(runs[index].identity.key, runs[index].identity.all_files) for index in wanted])
     found = {index: run for index, run in zip(wanted, answers, strict=True) if run}
-    _explain_missing({index: runs[index] for index in wanted if index not in found}, tracker)
+    _explain_missing({index: runs[index] for index in wanted if index not in found}, store)
     return found
 
 
-def _explain_missing(runs: Mapping[int, CheckedRun], tracker: Tracker) -> None:
+def _explain_missing(runs: Mapping[int, CheckedRun], store: RunStore) -> None:
     """Report why jobs run again although their settings are recorded, once for each reason.
 
     Only some of the jobs are asked about: what changed for one of a sweep has changed for most.
@@ -209,7 +228,7 @@ def _explain_missing(runs: Mapping[int, CheckedRun], tracker: Tracker) -> None:
     older = 0
     for run in list(runs.values())[:EXPLAINED]:
         identity = run.identity
-        found, count = tracker.explain_missing(run.name, identity.cell, identity.facts, identity.all_files)
+        found, count = store.explain_missing(run.name, identity.cell, identity.facts, identity.all_files)
         reasons |= dict.fromkeys(reason.partition(": ")[2] for reason in found)
         older += count > 0
     if reasons:

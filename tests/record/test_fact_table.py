@@ -76,7 +76,7 @@ def checked(session):
 def recorded(session, checked):
     """All facts of the record of a run."""
     read, graph = checked
-    return collect_run_facts("a", {}, (), read, graph, session, identify(read, graph), {}).all_facts
+    return collect_run_facts("a", {}, (), read, graph, session, identify(session, read, graph), {}).all_facts
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.pattern)

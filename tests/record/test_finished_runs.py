@@ -46,7 +46,7 @@ def record(tracker, folder, model, status="FINISHED"):
 
 
 def find(tracker, model, key="the key"):
-    (found,) = tracker.find_finished([(key, {"unet.unet_name": FileState.of(model)})])
+    (found,) = tracker.store.find_finished([(key, {"unet.unet_name": FileState.of(model)})])
     return found
 
 
@@ -116,7 +116,7 @@ def record_cell(tracker, folder, model, name="first", cell="the cell", identity=
 
 def explain(tracker, model, name="first", **changed):
     facts = {name: text for name, text in {**FACTS, **changed}.items() if text and name != "host.name"}
-    return tracker.explain_missing(name, "the cell", facts, {"unet.unet_name": FileState.of(model)})
+    return tracker.store.explain_missing(name, "the cell", facts, {"unet.unet_name": FileState.of(model)})
 
 
 @pytest.mark.parametrize(

@@ -100,12 +100,12 @@ def test_a_run_is_recorded_found_and_taken_over(tracker, server, experiment, tmp
     client, (found,) = find_runs(server.uri, experiment)
     assert (found.info.run_id, server.uri) == (run.run_id, run.uri)
     check_whole(client, found, "one")
-    (known,) = tracker.find_finished([("key of one", {})])
+    (known,) = tracker.store.find_finished([("key of one", {})])
     assert known.run_id == run.run_id
     linked = tracker.link("again", run.run_id, tmp_path / "linked", time.time(), None).wait()
     assert client.get_run(linked.run_id).data.tags["linked_run_id"] == run.run_id
     assert (tmp_path / "linked" / "notes.txt").read_text() == "one"
-    assert tracker.read(linked.run_id, tmp_path / "read").record.artifacts.keys() == {"notes.txt", "picture.png"}
+    assert tracker.store.read(linked.run_id, tmp_path / "read").record.artifacts.keys() == {"notes.txt", "picture.png"}
 
 
 def test_a_wrong_password_is_found_before_anything_runs(server, experiment, monkeypatch):
@@ -150,9 +150,9 @@ def test_only_what_is_damaged_is_offered_for_removal(server, experiment, tmp_pat
         finished.explain_damage(whole)
     assert is_out_of_reach(caught.value)
     with pytest.raises(RecordError, match="out of reach, so nothing was looked at"):
-        reader.find_leftovers()
+        reader.store.find_leftovers()
     with pytest.raises(RecordError, match="out of reach, so not all was removed"):
-        reader.remove_leftovers([], [whole])
+        reader.store.remove_leftovers([], [whole])
     reader.close()
 
 
@@ -185,22 +185,22 @@ def test_runs_are_kept_and_sent_later(server, experiment, tmp_path, caplog):
     first = finish(begin(away, tmp_path / "first", "first", sweep))
     assert first.uri == UNSENT
     assert f"python -m pipeline sync tracking.uri={server.uri}" in caplog.text
-    (found,) = away.find_finished([("key of first", {})])
+    (found,) = away.store.find_finished([("key of first", {})])
     again = away.link("again", found.run_id, tmp_path / "again", time.time() + next(LATER), sweep).wait()
     with pytest.raises(RecordError, match="out of reach, so nothing was sent"):
-        away.list_unsent()
+        away.store.list_unsent()
 
     server.start()
     back = Tracker(TrackingSettings(server.uri))
-    assert back.list_unsent() == []  # the run above them is still open
+    assert back.store.list_unsent() == []  # the run above them is still open
     back.close()
     finish(sweep)
     away.close()
     back = Tracker(TrackingSettings(server.uri))
-    waiting = back.list_unsent()
+    waiting = back.store.list_unsent()
     assert [run["name"] for run in waiting] == ["sweep", "first", "again"]
-    sent = {run["run_id"]: back.send_unsent(run["run_id"]) for run in waiting}
-    assert back.list_unsent() == []
+    sent = {run["run_id"]: back.store.send_unsent(run["run_id"]) for run in waiting}
+    assert back.store.list_unsent() == []
     back.close()
 
     client, runs = find_runs(server.uri, experiment)
@@ -218,7 +218,7 @@ def test_a_server_that_fails_in_mid_run_gets_each_run_once(server, experiment, t
     before = finish(begin(tracker, tmp_path / "before", "before", sweep))
     cut = begin(tracker, tmp_path / "cut", "cut", sweep)
     cut.log([("loss", 1.0, 1001.0, 1)], {"only": "the server has it"})
-    (source,) = tracker.find_finished([("key of before", {})])  # so all the above is on the server
+    (source,) = tracker.store.find_finished([("key of before", {})])  # so all the above is on the server
     server.close()
     lost = tracker.link("lost", source.run_id, tmp_path / "lost", time.time(), sweep)
     assert finish(cut).uri == UNSENT
@@ -231,8 +231,8 @@ def test_a_server_that_fails_in_mid_run_gets_each_run_once(server, experiment, t
 
     server.start()
     back = Tracker(TrackingSettings(server.uri))
-    for run in back.list_unsent():
-        back.send_unsent(run["run_id"])
+    for run in back.store.list_unsent():
+        back.store.send_unsent(run["run_id"])
     back.close()
     client, runs = find_runs(server.uri, experiment)
     assert [run.info.run_name for run in runs] == ["sweep", "before", "cut", "after"]

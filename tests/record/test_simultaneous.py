@@ -46,7 +46,7 @@ def make_run(folder, number: int) -> NewRun:
 def test_all_of_them_are_recorded_with_one_entry_for_each_input(uri, tmp_path):
     trackers = [Tracker(TrackingSettings(uri, "tests")) for _ in range(WRITERS)]
     for tracker in trackers:
-        tracker.recall(1)  # its store is open
+        tracker.store.recall(1)  # its store is open
     ids = []
     for number in range(ROUNDS):
         runs = []

@@ -161,7 +161,7 @@ def test_a_writer_that_is_killed_has_another_one_complete_its_runs(tracker, uri,
     cut = tracker.start(NewRun("cut", {"seed": "1"}, {}, tmp_path), started=1002, parent=above)
     cut.add_file(tmp_path / "picture.png", picture_key="sampler")
     cut.log([("loss", 0.5, 1000.0, 1)])
-    tracker.recall(1)  # so the store has all this
+    tracker.store.recall(1)  # so the store has all this
     kill_writer(tracker)
     cut.log([("loss", 0.25, 1001.0, 2)])
     finish(cut)
@@ -186,7 +186,7 @@ def test_an_answer_of_a_writer_that_dies_is_asked_for_again(own_python, tracker,
     finish(tracker.start(NewRun("one", {"p": "1"}, {}, tmp_path), started=time.time()))
     os.kill(get_writer(tracker), signal.SIGSTOP)  # so that it cannot answer before it is killed
     threading.Timer(0.5, kill_writer, [tracker]).start()
-    assert [run["params"] for run in tracker.recall(1)] == [{"p": "1"}]
+    assert [run["params"] for run in tracker.store.recall(1)] == [{"p": "1"}]
 
 
 def test_a_writer_that_dies_again_and_again_is_given_up(uri, experiment, tmp_path, monkeypatch):
@@ -206,14 +206,14 @@ def test_an_answer_that_nobody_waits_for_is_passed_over(tracker, experiment, tmp
     def ask_and_be_interrupted():
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(tracker._link._writer, "receive", be_interrupted)
-            tracker.list_runs(experiment, 5)
+            tracker.store.list_runs(experiment, 5)
 
     finish(tracker.start(NewRun("one", {}, {}, tmp_path), started=time.time()))
     ask_and_be_interrupted()
-    assert tracker.list_runs("nowhere", 5) == []
+    assert tracker.store.list_runs("nowhere", 5) == []
     ask_and_be_interrupted()
     finish(tracker.start(NewRun("two", {}, {}, tmp_path), started=time.time()))
-    assert {run["name"] for run in tracker.list_runs(experiment, 5)} == {"one", "two"}
+    assert {run["name"] for run in tracker.store.list_runs(experiment, 5)} == {"one", "two"}
 
 
 # What a library may print, and an answer in the middle of which it is killed.
@@ -341,7 +341,7 @@ def test_an_experiment_that_is_deleted_is_refused_with_advice(uri, experiment, t
         tracker.raise_if_failed()  # by which the next run ends before it begins
     tracker.close()
     reader = Tracker(TrackingSettings(uri))
-    assert reader.list_runs(experiment, 1) == []
+    assert reader.store.list_runs(experiment, 1) == []
     reader.close()
 
 

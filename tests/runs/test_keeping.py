@@ -16,8 +16,8 @@ from pipeline import run
 from pipeline.errors import ConfigError, OutputError, TrackingError
 from pipeline.record import artifacts, recorder
 from pipeline.runs.keeping import measure_not_finite
+from pipeline.runs.process import open_tracker
 from pipeline.runs.result import RunResult
-from pipeline.runs.run import open_tracker
 
 FOUND = {"mean": 0.5}
 
@@ -128,7 +128,7 @@ def test_a_run_that_lost_an_output_is_not_found_as_its_result(keep, uri, session
     lost = keep("a=ResultLatent:sparse", "b=ResultLatent:2:1.0", tracking=f"tracking.uri={uri}")
     tags = [read_tags(uri, result)["identity"] for result in (whole, lost)]
     tracker = open_tracker(read_config(compose_config([f"tracking.uri={uri}"])).tracking)
-    found = tracker.find_finished([(tag.removesuffix(" incomplete"), {}) for tag in tags])
+    found = tracker.store.find_finished([(tag.removesuffix(" incomplete"), {}) for tag in tags])
     assert [one and one.run_id for one in found] == [whole.mlflow.run_id, None]
 
 

@@ -20,7 +20,7 @@ from service.kafka_broker import make_mock_cluster
 from pipeline.config.read import WorkerSettings, read_config
 from pipeline.errors import NodeError
 from pipeline.models.tiny import tiny_folder
-from pipeline.runs.run import open_session
+from pipeline.runs.process import open_session
 from pipeline.service.errors import errors_named
 from pipeline.service.handler import RequestHandler
 from pipeline.service.health import Health

@@ -1,0 +1,50 @@
+"""The answer to `python run.py --help`.
+
+Hydra's own makes the list of all config groups twice, those of `hydra/` included, although the template of
+conf/config.yaml shows the groups of the application only; that takes more than a second.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Sequence
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from omegaconf import OmegaConf, open_dict
+
+from pipeline.config.read import CONF, register_names
+
+
+def format_help(overrides: Sequence[str]) -> str:
+    """Return `hydra.help.template` of the config that the overrides compose, filled in.
+
+    `$APP_CONFIG_GROUPS` becomes the groups with their choices, `$CONFIG` the config as YAML; what else Hydra would fill
+    in stays as it is. Raises the errors of Hydra and OmegaConf.
+    """
+    register_names()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+        groups = dict(_list_groups(GlobalHydra.instance().config_loader()))
+    HydraConfig.instance().set_config(config)
+    template = string.Template(config.hydra.help.template)
+    with open_dict(config):
+        del config["hydra"]
+    lines = [f"{group}: {', '.join(choices)}" for group, choices in sorted(groups.items())]
+    return template.safe_substitute(
+        APP_CONFIG_GROUPS="".join(f"{line}\n" for line in lines), CONFIG=OmegaConf.to_yaml(config)
+    )
+
+
+def _list_groups(loader: ConfigLoader, parent: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield the groups below `parent` with their choices; those of Hydra itself are left out."""
+    for name in loader.list_groups(parent):
+        group = f"{parent}/{name}" if parent else name
+        if group == "hydra":
+            continue
+        if choices := loader.get_group_options(group, ObjectType.CONFIG):
+            yield group, sorted(choices)
+        yield from _list_groups(loader, group)

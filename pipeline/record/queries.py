@@ -1,0 +1,106 @@
+"""Questions to the MLflow store, which the process that writes to it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.file_state import FileState
+from pipeline.errors import RecordError
+from pipeline.record.artifacts import RECORD
+from pipeline.record.provenance import RecordedRun, read_record
+from pipeline.record.writer_link import WriterLink
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that is recorded and need not run again. `metrics` has the last value of each."""
+
+    run_id: str
+    metrics: Mapping[str, float]
+
+
+class RunStore:
+    """The runs that an MLflow store has, as far as this process asks for them.
+
+    Each question waits for its answer, and for what was told to the writer before it. Each raises TrackingError once
+    nothing can be written to the store any more.
+    """
+
+    def __init__(self, link: WriterLink, uri: str):
+        self._link, self._uri = link, uri
+
+    def find_finished(self, wanted: Sequence[tuple[str, Mapping[str, FileState]]]) -> list[FinishedRun | None]:
+        """For each identity (key and files) a FINISHED run whose artifacts are intact, or None."""
+        plain = [(key, {where: astuple(state) for where, state in files.items()}) for key, files in wanted]
+        return [FinishedRun(**found) if found else None for found in self._ask("find", "found", wanted=plain)]
+
+    def explain_missing(
+        self, name: str, cell: str, facts: Mapping[str, str], files: Mapping[str, FileState]
+    ) -> tuple[list[str], int]:
+        """Return why no run was found for an identity although one of its cell is recorded, the likeliest cause first;
+        and, if none is, how many runs of this name have records too old to vouch for their results."""
+        plain = {where: astuple(state) for where, state in files.items()}
+        answer = self._ask("explain", "explained", name=name, cell=cell, facts=dict(facts), files=plain)
+        return list(answer["reasons"]), int(answer["older"])
+
+    def recall(self, count: int) -> list[dict[str, Any]]:
+        """The `params` and `metrics` of the runs that finished last, the latest first."""
+        return list(self._ask("recall", "recalled", count=count))
+
+    def list_runs(self, experiment: str, count: int) -> list[dict[str, Any]]:
+        """The latest runs of an experiment, whatever their status: `run_id`, `name`, `status`, `params`, `metrics` and
+        `artifact_uri` of each; none if there is no such experiment."""
+        return list(self._ask("list", "listed", experiment=experiment, count=count))
+
+    def find_leftovers(self) -> dict[str, list[Any]]:
+        """What the store should not have: see `Leftovers.find`. Raises RecordError if it is out of reach."""
+        found = self._ask("survey", "surveyed")
+        if found is None:
+            raise RecordError(f"tracking.uri: {self._uri!r} is out of reach, so nothing was looked at")
+        return dict(found)
+
+    def remove_leftovers(self, orphans: Sequence[str], broken: Sequence[str]) -> dict[str, list[str]]:
+        """Remove folders of artifacts, and runs by their ids, that `find_leftovers` found: see `Leftovers.remove`.
+        Raises RecordError if it is out of reach."""
+        removed = self._ask("remove", "removed", orphans=list(orphans), broken=list(broken))
+        if removed is None:
+            what = "went out of reach, so not all was removed; try again with the same command"
+            raise RecordError(f"tracking.uri: {self._uri!r} {what}")
+        return dict(removed)
+
+    def read(self, run_id: str, folder: Path) -> RecordedRun:
+        """What is recorded of a run, with its files in `folder`. Raises RecordError."""
+        answer = self._ask("read", "read", run_id=run_id, folder=str(folder.resolve()))
+        if "error" in answer:
+            raise RecordError(f"run {run_id}: cannot be read from {self._uri}: {answer['error']}")
+        record = read_record((folder / RECORD).read_bytes()) if answer.pop("is_whole") else None
+        return RecordedRun(**{**answer, "children": tuple(answer["children"])}, folder=folder, record=record)
+
+    def read_artifact(self, run_id: str, name: str) -> str:
+        """The text of an artifact of a run, finished or not. Raises RecordError."""
+        text, reason = self._ask("fetch", "fetched", run_id=run_id, name=name)
+        if text is None:
+            raise RecordError(f"run {run_id}: {name} cannot be read from {self._uri}: {reason}")
+        return str(text)
+
+    def list_unsent(self) -> list[dict[str, str]]:
+        """`run_id`, `name` and `status` of the runs at hand that can be sent to the server, in the order in which to
+        send them. Raises RecordError if it is out of reach."""
+        found = self._ask("list_unsent", "unsent")
+        if found is None:
+            raise RecordError(f"tracking.uri: {self._uri!r} is out of reach, so nothing was sent")
+        return list(found)
+
+    def send_unsent(self, run_id: str) -> str:
+        """Send one of them; its id on the server. Raises RecordError, and the run stays at hand."""
+        answer = self._ask("send", "sent", run_id=run_id)
+        if "error" in answer:
+            raise RecordError(f"run {run_id}: could not be sent to {self._uri}: {answer['error']}")
+        return str(answer["run_id"])
+
+    def _ask(self, what: str, expected: str, **content: Any) -> Any:
+        """Tell the writer something, and wait for what it says is `expected`."""
+        return self._link.ask({"do": what, **content}, expected)
