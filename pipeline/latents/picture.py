@@ -1,4 +1,4 @@
-"""Latents side by side in one picture, each with its difference from the first."""
+"""Draw latents side by side in one picture, each with its difference from the first."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     import torch
 
 SIZE = 256  # pixels of the longer side of a panel
-GAP = 8
-CAPTION = 20
+GAP = 8  # pixels between panels
+CAPTION = 20  # pixels of the height of a caption
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One latent of a row: what it is called, its samples, and the preview that lies beside it, if there is one."""
+    """One latent of a row: its caption, its samples, and the file of its preview, if there is one."""
 
     caption: str
     samples: torch.Tensor
     preview: Path | None = None
 
     def draw(self) -> Image.Image:
-        """The preview, or else the first three channels, stretched to the whole range of brightness."""
+        """Draw the preview, or else the first three channels, stretched to the whole range of brightness."""
         if self.preview:
             with Image.open(self.preview) as image:
                 return image.convert("RGB")
@@ -37,7 +37,10 @@ class Panel:
 
 
 def draw_comparison(rows: Sequence[Sequence[Panel]]) -> Image.Image:
-    """A row for each kind of latent: the first panel, then each other one and its difference from the first."""
+    """Draw a row for each kind of latent: the first panel, then each other one and its difference from the first.
+
+    A panel whose shape is not that of the first has no difference.
+    """
     drawn = [_draw_row(row) for row in rows]
     width = max(image.width for image in drawn)
     whole = Image.new("RGB", (width, sum(image.height for image in drawn)), "white")
@@ -67,7 +70,7 @@ def _draw_row(panels: Sequence[Panel]) -> Image.Image:
 
 
 def _draw_difference(samples: torch.Tensor, first: torch.Tensor) -> tuple[str, Image.Image]:
-    """The mean difference of all channels: black is none, white the largest, which the caption says."""
+    """Draw the mean difference of all channels and caption it: black is no difference, white the largest one."""
     difference = _flatten_frames(samples.double().sub(first.double()).abs()).mean(dim=1).numpy()
     largest = float(np.nanmax(difference))
     scaled = difference / largest if largest > 0 else difference
@@ -84,7 +87,7 @@ def _draw_channels(samples: torch.Tensor) -> np.ndarray:
 
 
 def _flatten_frames(samples: torch.Tensor) -> torch.Tensor:
-    """[batch, channels, height, width], of a video the first frame."""
+    """Return samples as [batch, channels, height, width]; of a video, the first frame."""
     return samples[:, :, 0] if samples.ndim == 5 else samples
 
 
