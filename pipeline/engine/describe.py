@@ -18,10 +18,10 @@ def describe_inputs(node: Node, sources: Mapping[str, NodeOutputs]) -> dict[str,
 
 
 def _follow(link: Link, sources: Mapping[str, NodeOutputs]) -> Any:
-    given = sources.get(link.node)
-    if given is None or int(link.output) >= len(given.outputs):
+    outputs = sources.get(link.node)
+    if outputs is None or int(link.output) >= len(outputs.outputs):
         return None
-    values = given.outputs[int(link.output)]
+    values = outputs.outputs[int(link.output)]
     return values[0] if len(values) == 1 else values
 
 

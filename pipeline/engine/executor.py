@@ -100,13 +100,13 @@ class Executor:
         caller.changers = self._changers
         restarts = 0
         while restarts < MOST_RESTARTS:
-            known = len(self._changers)
+            known_changers = len(self._changers)
             try:
                 return await self._run_once(checked, caller, listen, is_read_later, output_folder)
             except OutputsChanged as found:
                 changed = found
                 self._note_change(checked, changed, caller)
-                restarts += len(self._changers) == known
+                restarts += len(self._changers) == known_changers
         node = checked.graph.get(changed.name)
         message = "its outputs are changed after they were made, each time anew. Leave out the node that does it"
         raise NodeError(changed.name, node.class_type if node else "", {}, message)
@@ -120,8 +120,8 @@ class Executor:
         if len(suspects) == 1:
             log.warning("%s changes the outputs of %s in place. It gets copies from now on", suspects[0], changed.name)
         elif suspects:
-            said = ", ".join(suspects)
-            log.warning("one of %s changes the outputs of %s in place. They get copies from now on", said, changed.name)
+            text = ", ".join(suspects)
+            log.warning("one of %s changes the outputs of %s in place. They get copies from now on", text, changed.name)
         else:
             log.warning("the outputs of %s were changed after they were made, so it runs again", changed.name)
         self._changers |= new
@@ -137,7 +137,7 @@ class Executor:
         output_folder: str,
     ) -> Execution:
         """Run the graph. Raises OutputsChanged when a node is found to have changed the outputs of another one."""
-        began = time.perf_counter()
+        started = time.perf_counter()
         graph = [(name, node.class_type) for name, node in checked.graph.items()]
         children = self._offspring.keep(graph)
         caller.objects.keep({*graph, *children}, output_folder)
@@ -145,24 +145,24 @@ class Executor:
         keys = {name: name for name in checked.order} if keeps_none else await self.make_keys(checked, caller)
         signatures = dict(checked.signatures)
         facts = SourceFacts() if keeps_none else self._source_facts
-        held = RunOutputs(self.cache, keys, signatures, self._choose_stays(is_read_later), output_folder)
-        run = GraphRun(checked, signatures, held, self._make_door(caller, signatures, facts), listen)
-        known = [name for name in checked.order if held.find(name) is not None]
+        run_outputs = RunOutputs(self.cache, keys, signatures, self._choose_retained(is_read_later), output_folder)
+        run = GraphRun(checked, signatures, run_outputs, self._make_door(caller, signatures, facts), listen)
+        cache_hits = [name for name in checked.order if run_outputs.find(name) is not None]
         run.begin()
-        others = {} if keeps_none else await self._make_other_keys(checked, caller, keys)
-        self._release_unused(held, {*keys.values(), *others.values(), *children.values()}, is_read_later)
-        listen(RunStarted(checked.order, tuple(name for name in known if not run.is_scheduled(name))))
+        other_keys = {} if keeps_none else await self._make_other_keys(checked, caller, keys)
+        self._release_unused(run_outputs, {*keys.values(), *other_keys.values(), *children.values()}, is_read_later)
+        listen(RunStarted(checked.order, tuple(name for name in cache_hits if not run.is_scheduled(name))))
 
         def list_cached() -> tuple[str, ...]:
-            found = {*known, *run.served}
-            return tuple(name for name in checked.order if name in found and name not in run.executed)
+            hits = {*cache_hits, *run.served}
+            return tuple(name for name in checked.order if name in hits and name not in run.executed)
 
-        begins_again = False
+        starts_again = False
         try:
             await run.run()
-            outputs = {name: held.get(name) for name in checked.targets if held.find(name)}
+            outputs = {name: run_outputs.get(name) for name in checked.targets if run_outputs.find(name)}
         except OutputsChanged as changed:
-            begins_again = True  # so the other outputs are retained
+            starts_again = True  # so the other outputs are retained
             self.cache.drop_changed(changed.key)
             await run.cancel()
             raise
@@ -172,13 +172,13 @@ class Executor:
         finally:
             for name, counted in caller.lora_keys.items():
                 facts.note(keys[name], "lora_unfit", counted.describe() if counted.unfit else "")
-            if not begins_again:
-                self._end(held, is_read_later, caller.objects)
+            if not starts_again:
+                self._end(run_outputs, is_read_later, caller.objects)
         return Execution(
             outputs=outputs,
             executed=tuple(run.executed),
             cached=list_cached(),
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - started,
             ui=run.ui,
             node_errors=checked.node_errors,
             batch=facts.find_batch(keys[caller.batched]) if caller.batched in keys else None,
@@ -240,26 +240,26 @@ class Executor:
 
         return Door(caller, self._read_signatures, make_key_of, self._offspring, facts)
 
-    def _choose_stays(self, is_read_later: IsReadLater | None) -> IsReadLater:
+    def _choose_retained(self, is_read_later: IsReadLater | None) -> IsReadLater:
         """Return the function that says whether outputs are retained after their last reader in the run."""
         if self.cache.policy.name == "none":
             return lambda key: False
         return (lambda key: True) if self.cache.policy.keeps_others or not is_read_later else is_read_later
 
-    def _release_unused(self, held: RunOutputs, used: set[str], is_read_later: IsReadLater | None) -> None:
+    def _release_unused(self, run_outputs: RunOutputs, used: set[str], is_read_later: IsReadLater | None) -> None:
         """Release, before the first node runs, what neither this run nor, as far as is known, a later one reads."""
         if self.cache.policy.keeps_others:
             return
         if is_read_later:
-            self.cache.retain(lambda key: is_read_later(key) or held.readers[key] > 0)
+            self.cache.retain(lambda key: is_read_later(key) or run_outputs.readers[key] > 0)
         else:
             self.cache.retain(used.__contains__)
 
-    def _end(self, held: RunOutputs, is_read_later: IsReadLater | None, objects: NodeObjects) -> None:
+    def _end(self, run_outputs: RunOutputs, is_read_later: IsReadLater | None, objects: NodeObjects) -> None:
         if self.cache.policy.name == "none":
             self.cache.clear()
             objects.clear()  # as with ComfyUI's --cache-none, nodes retain no state
         elif is_read_later and not self.cache.policy.keeps_others:
             self.cache.retain(is_read_later)
         else:
-            self.cache.trim({*held.keys.values()})
+            self.cache.trim({*run_outputs.keys.values()})

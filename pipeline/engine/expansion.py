@@ -63,15 +63,15 @@ class Offspring:
     def keep(self, graph: Iterable[NodeId]) -> dict[NodeId, str]:
         """Forget all nodes but those that `graph` expanded to, at any depth; return these with their keys."""
         found: dict[NodeId, str] = {}
-        known: dict[NodeId, dict[NodeId, str]] = {}
+        retained: dict[NodeId, dict[NodeId, str]] = {}
         waiting = list(graph)
         while waiting:
             node = waiting.pop()
-            if node in self._children and node not in known:
-                known[node] = self._children[node]
-                found.update(known[node])
-                waiting.extend(known[node])
-        self._children = known
+            if node in self._children and node not in retained:
+                retained[node] = self._children[node]
+                found.update(retained[node])
+                waiting.extend(retained[node])
+        self._children = retained
         return found
 
     def clear(self) -> None:

@@ -46,10 +46,10 @@ class GraphRun:
         self._caller = door.caller
         self._nodes: dict[str, Node] = dict(checked.graph)
         self._targets = checked.targets
-        self._keeps_targets = checked.prompt is None  # a prompt's targets are wanted for what they show
+        self._retains_targets = checked.prompt is None  # a prompt's targets are wanted for what they show
         self._schedule = Schedule()
         self._place = {name: index for index, name in enumerate(checked.order)}
-        self._joined: dict[str, set[str]] = {}  # the nodes whose outputs a node is given
+        self._source_names: dict[str, set[str]] = {}  # the nodes whose outputs a node is given
         self._answers: dict[str, Answer] = {}  # of nodes that wait for the nodes that they expanded to
         self._pending: dict[asyncio.Task[None], tuple[str, Call, float]] = {}
         self._seconds: dict[str, float] = {}
@@ -58,7 +58,7 @@ class GraphRun:
 
     def begin(self) -> None:
         """Schedule the targets that are not in the cache, and the nodes that they need."""
-        if self._keeps_targets:
+        if self._retains_targets:
             self._outputs.count(self._targets)
         for name in self._targets:
             self._show(name)
@@ -122,8 +122,8 @@ class GraphRun:
             name, _, _ = next(iter(self._pending.values()))
             await self._try(name, self._caller.stop_if_interrupted())
         for task in done:
-            name, call, began = self._pending.pop(task)
-            self._add_seconds(name, began)
+            name, call, started = self._pending.pop(task)
+            self._add_seconds(name, started)
             await self._try(name, self._finish(name, call))
 
     async def _advance(self, name: str) -> None:
@@ -136,13 +136,13 @@ class GraphRun:
             return self._leave(name)
         if twins := self._find_pending(self._outputs.keys[name]):
             return self._schedule.wait(name, twins)
-        node, began = self._nodes[name], time.perf_counter()
+        node, started = self._nodes[name], time.perf_counter()
         if name not in self.executed:
             self.executed[name] = None
             self._listen(NodeStarted(name, node.class_type))
         sources = self._sources(name)
         if self._ask(name, await self._caller.find_wanted(node, sources)):
-            self._add_seconds(name, began)
+            self._add_seconds(name, started)
             return None
         self._door.source_facts.see(self._nodes, self._signatures, sources, self._outputs.keys)
         call = await self._caller.call(node, sources, self._outputs.keys[name])
@@ -151,26 +151,26 @@ class GraphRun:
         if call.blocked and not self._blocked:
             self._blocked = self._explain(name, ExecutionBlocked(f"Execution Blocked: {call.blocked[0]}"))
         if call.tasks:
-            self._pending[asyncio.create_task(call.wait())] = (name, call, began)
+            self._pending[asyncio.create_task(call.wait())] = (name, call, started)
             return None
-        self._add_seconds(name, began)
+        self._add_seconds(name, started)
         return await self._finish(name, call)
 
     def _find_pending(self, key: str) -> list[str]:
         """Return the async node with that key that has not finished, in a list that is empty if there is none."""
         return [name for name, _, _ in self._pending.values() if self._outputs.keys[name] == key]
 
-    def _ask(self, name: str, wanted: Iterable[str]) -> bool:
+    def _ask(self, name: str, requested: Iterable[str]) -> bool:
         """Add the lazy inputs that a node asks for to those it is given; return whether it must be asked again."""
-        node, joined = self._nodes[name], self._joined[name]
-        links = {one: node.inputs.get(one) for one in wanted}
-        wrong = [one for one, link in links.items() if not isinstance(link, Link)]
-        if wrong:
-            raise ValueError(f"asks for the input {wrong[0]!r}, which is not linked to a node")
-        self._check_given([one for one in links.values() if isinstance(one, Link) and one.node in joined], name)
-        new = {link.node for link in links.values() if isinstance(link, Link)} - joined
+        node, source_names = self._nodes[name], self._source_names[name]
+        links = {one: node.inputs.get(one) for one in requested}
+        unlinked = [one for one, link in links.items() if not isinstance(link, Link)]
+        if unlinked:
+            raise ValueError(f"asks for the input {unlinked[0]!r}, which is not linked to a node")
+        self._check_given([one for one in links.values() if isinstance(one, Link) and one.node in source_names], name)
+        new = {link.node for link in links.values() if isinstance(link, Link)} - source_names
         if new:
-            joined |= new
+            source_names |= new
             self._wait_for(name, new)
         return bool(new)
 
@@ -189,9 +189,9 @@ class GraphRun:
             outputs = parts.pop(self._outputs.keys[name])
             for key, part in parts.items():
                 self._outputs.hold(key, NodeOutputs(part, answer.ui, call.latent_format))
-        return self._keep(name, NodeOutputs(outputs, answer.ui, call.latent_format))
+        return self._store(name, NodeOutputs(outputs, answer.ui, call.latent_format))
 
-    def _keep(self, name: str, outputs: NodeOutputs) -> None:
+    def _store(self, name: str, outputs: NodeOutputs) -> None:
         if outputs.ui:
             self.ui[name] = outputs.ui
         self._outputs.put(name, outputs)
@@ -227,17 +227,17 @@ class GraphRun:
     def _resolve(self, name: str) -> None:
         """Take the results of a node from the nodes that it expanded to, which have finished."""
         answer = self._answers.pop(name)
-        given: list[NodeOutputs] = []
+        fetched: list[NodeOutputs] = []
 
         def fetch(link: Link) -> list[Any]:
-            given.append(self._outputs.get(link.node, self._nodes[name].class_type))
+            fetched.append(self._outputs.get(link.node, self._nodes[name].class_type))
             self._check_given([link], name)
-            return given[-1].outputs[int(link.output)]
+            return fetched[-1].outputs[int(link.output)]
 
         outputs = merge_results(answer.parts, [output.is_list for output in self._signatures[name].outputs], fetch)
-        known = (one.latent_format for one in given if one.latent_format is not None)
+        formats = (one.latent_format for one in fetched if one.latent_format is not None)
         self._outputs.release(link.node for link in find_result_links(answer.parts))
-        self._keep(name, NodeOutputs(outputs, answer.ui, next(known, None)))
+        self._store(name, NodeOutputs(outputs, answer.ui, next(formats, None)))
 
     async def _make_keys(self, names: Iterable[str]) -> None:
         """Make the keys of nodes that were added during the run, and of all nodes that they read."""
@@ -258,11 +258,11 @@ class GraphRun:
             if name in self._schedule or self._outputs.find(name) is not None:
                 continue
             node, signature = self._nodes[name], self._signatures[name]
-            joined = {link.node for key, link in node.links if key not in signature.lazy}
-            self._check_links(link for _, link in node.links if link.node in joined)
-            self._joined[name] = joined
+            source_names = {link.node for key, link in node.links if key not in signature.lazy}
+            self._check_links(link for _, link in node.links if link.node in source_names)
+            self._source_names[name] = source_names
             self._outputs.count(list_sources(node))
-            unknown = self._list_unknown(joined)
+            unknown = self._list_unknown(source_names)
             urgent = signature.is_async or signature.is_output_node
             self._schedule.add(name, self._place.setdefault(name, len(self._place)), urgent, unknown)
             waiting += unknown
@@ -283,7 +283,7 @@ class GraphRun:
     def _sources(self, name: str) -> dict[str, NodeOutputs]:
         node, signature = self._nodes[name], self._signatures[name]
         get = self._outputs.get_own if signature.is_async else self._outputs.get
-        sources = {source: get(source, node.class_type) for source in self._joined[name]}
+        sources = {source: get(source, node.class_type) for source in self._source_names[name]}
         self._check_given([one for key, one in node.links if one.node in sources and key not in signature.lazy], name)
         return sources
 
@@ -300,8 +300,8 @@ class GraphRun:
         self._schedule.finish(name)
         self._outputs.release(list_sources(self._nodes[name]))
 
-    def _add_seconds(self, name: str, began: float) -> None:
-        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - began
+    def _add_seconds(self, name: str, started: float) -> None:
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - started
 
     def _show(self, name: str) -> None:
         outputs = self._outputs.find(name)
@@ -309,11 +309,11 @@ class GraphRun:
             self.ui[name] = outputs.ui
 
     def _explain_circle(self, circle: list[str]) -> NodeError:
-        born = next((name for name in circle if self._caller.find_submitted(name) != name), circle[0])
-        return self._explain(born, CycleError(circle))
+        expanded = next((name for name in circle if self._caller.find_submitted(name) != name), circle[0])
+        return self._explain(expanded, CycleError(circle))
 
     def _explain(self, name: str, error: BaseException, kind: type[NodeError] = NodeError) -> NodeError:
-        found = {source: self._outputs.find(source) for source in self._joined.get(name, ())}
+        found = {source: self._outputs.find(source) for source in self._source_names.get(name, ())}
         sources = {source: outputs for source, outputs in found.items() if outputs is not None}
         submitted = self._nodes[self._caller.find_submitted(name)]
         return explain_error(self._nodes[name], submitted, sources, error, kind)

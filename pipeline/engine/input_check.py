@@ -113,7 +113,7 @@ class _Check:
         channels = found["shape"][1]
         # ComfyUI gives an empty latent the channels of the model (comfy.sample.fix_empty_latent_channels).
         if not found["empty"] and facts.latent_channels not in (None, channels):
-            self.add(_name_file(source), f"{_count(channels)}, but {model} takes {facts.latent_channels}")
+            self.add(_name_file(source), f"{_name_channels(channels)}, but {model} takes {facts.latent_channels}")
         return int(found["shape"][0])
 
     def _check_conditioning(self, source: Node | None, facts: ModelFacts, model: str, batch: int | None) -> None:
@@ -123,12 +123,12 @@ class _Check:
         for entry in found:
             width, where = entry["shape"][2], _name_file(source)
             if facts.text_channels not in (None, width):
-                self.add(where, f"{_count(width)}, but {model} takes {facts.text_channels}")
+                self.add(where, f"{_name_channels(width)}, but {model} takes {facts.text_channels}")
             self._check_batch(where, "the conditioning", entry["shape"][0], batch)
             for place, shape in enumerate(entry["references"]):
                 name = f"reference_latents[{place}]"
                 if facts.latent_channels not in (None, shape[1]):
-                    self.add(where, f"{name} has {_count(shape[1])}, but {model} takes {facts.latent_channels}")
+                    self.add(where, f"{name} has {_name_channels(shape[1])}, but {model} takes {facts.latent_channels}")
                 self._check_batch(where, name, shape[0], batch)
 
     def _check_batch(self, where: str, name: str, count: int, batch: int | None) -> None:
@@ -142,8 +142,8 @@ class _Check:
         shapes = self._read(path)
         if shapes and facts.weights and not count_fitting(shapes, facts.weights):
             name, count = PurePath(str(path)).name, len(shapes)
-            said = f"none of the {count} keys of {name} fits {model} (another architecture?), so it changes nothing"
-            log.warning("%s: %s", node.name, said)
+            message = f"none of the {count} keys of {name} fits {model} (another architecture?), so it changes nothing"
+            log.warning("%s: %s", node.name, message)
 
     def _follow_model(self, link: Link) -> tuple[str | None, list[Node]]:
         """Return the file that a model comes from and the LoRAs on the way; None if a node on the way is not known."""
@@ -179,7 +179,7 @@ class _Check:
             return None
 
 
-def _count(channels: int) -> str:
+def _name_channels(channels: int) -> str:
     return f"{channels} channel{'s' * (channels != 1)}"
 
 

@@ -62,19 +62,19 @@ def find_page(path: str) -> str | None:
 
 @functools.lru_cache(maxsize=256)
 def _read_shapes(state: FileState) -> Shapes:
-    again = "It is damaged, cut short or of another format. Fetch the file again"
+    advice = "It is damaged, cut short or of another format. Fetch the file again"
     with Path(state.path).open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else MOST + 1
         if length > MOST or length + 8 > state.size:
-            raise ModelFileDamage(f"is not a safetensors file, its header of {length} bytes cannot be. {again}")
+            raise ModelFileDamage(f"is not a safetensors file, its header of {length} bytes cannot be. {advice}")
         text = file.read(length)
     try:
         entries = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
         end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
         shapes = {name: tuple(entry["shape"]) for name, entry in entries.items() if _is_float(entry["dtype"])}
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        raise ModelFileDamage(f"is not a safetensors file, its header cannot be read. {again}") from None
+        raise ModelFileDamage(f"is not a safetensors file, its header cannot be read. {advice}") from None
     if end > state.size:
         raise ModelFileDamage(f"is cut short: it has {state.size} of {end} bytes. Fetch the file again")
     return shapes
@@ -122,8 +122,8 @@ def _describe_flux(shapes: Shapes) -> ModelFacts | None:
     blocks = {"double_blocks.0.img_attn.norm.key_norm.scale", "double_blocks.0.img_attn.norm.key_norm.weight"}
     if not {"img_in.weight", "txt_in.weight"} <= shapes.keys() or not blocks & shapes.keys():
         return None
-    gives = shapes.get("final_layer.linear.weight", (0,))[0]
-    return ModelFacts(16 if gives == 64 else None, shapes["txt_in.weight"][1])
+    output_channels = shapes.get("final_layer.linear.weight", (0,))[0]
+    return ModelFacts(16 if output_channels == 64 else None, shapes["txt_in.weight"][1])
 
 
 def _describe_sd(shapes: Shapes) -> ModelFacts | None:
@@ -158,16 +158,16 @@ def _spell(name: str) -> str:
 def _fits(name: str, shape: Sequence[int], known: Shapes, longest: int) -> bool:
     if name.endswith((".alpha", ".dora_scale")):  # scales fit weights of any shape
         return False
-    spelt: str | None = _spell(name)
-    while spelt is not None:
+    spelling: str | None = _spell(name)
+    while spelling is not None:
         # The longest name of a weight at the beginning of the key counts, else the key is tried without its prefix.
-        words = spelt.split("_")
+        words = spelling.split("_")
         for count in range(min(len(words), longest + 1), 0, -1):
             target = known.get("_".join(words[:count]))
             if target is not None:
                 return _fits_shape(words[count:], shape, target)
-        beginning = next((one for one in BEGINNINGS if spelt.startswith(one)), None)
-        spelt = None if beginning is None else spelt.removeprefix(beginning)
+        beginning = next((one for one in BEGINNINGS if spelling.startswith(one)), None)
+        spelling = None if beginning is None else spelling.removeprefix(beginning)
     return False
 
 

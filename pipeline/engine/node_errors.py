@@ -28,8 +28,8 @@ def explain_error(
     """
     reason: BaseException | str = error
     if submitted is not node:
-        said = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
-        reason = f"in the {node.class_type} that it expanded to ({node.name}): {said}"
+        message = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+        reason = f"in the {node.class_type} that it expanded to ({node.name}): {message}"
     explained = kind(submitted.name, submitted.class_type, describe_inputs(node, sources), reason)
     explained.__cause__ = error
     return explained

@@ -68,8 +68,8 @@ class NodeFacts:
         code = self._read_code(node.class_type)
         variables = [[name, os.environ.get(name)] for name in sorted(code.variables)] if code else []
         data = [code.sha256] if code and code.data else []
-        unequal = len(named.countless) + self._is_random(node.class_type, code)
-        return [*states, *variables, *data, *(uuid.uuid4().hex for _ in range(unequal))]
+        unique_count = len(named.countless) + self._is_random(node.class_type, code)
+        return [*states, *variables, *data, *(uuid.uuid4().hex for _ in range(unique_count))]
 
     def identify_random(self, node: Node, signature: Signature) -> str | None:
         """Return a unique text if the node's class is known to draw without a seed, else None."""

@@ -33,11 +33,11 @@ class RandomNodes:
         state = read_state(self._path)
         if state != self._state:  # another process has found one
             self._state, self._known = state, {**self._known, **self._read()}
-        return _join(class_type, sha256) in self._known
+        return _make_key(class_type, sha256) in self._known
 
     def add(self, class_type: str, sha256: str) -> None:
         """Remember a class. If the file cannot be written, a warning is logged and only this process remembers it."""
-        self._known[_join(class_type, sha256)] = class_type
+        self._known[_make_key(class_type, sha256)] = class_type
         try:
             with (
                 alone(self._path.with_name(f".{MEMORY}.lock"), "remembering a node"),
@@ -55,6 +55,6 @@ class RandomNodes:
         return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def _join(class_type: str, sha256: str) -> str:
+def _make_key(class_type: str, sha256: str) -> str:
     """Return the key of a class: the sha256 alone is not enough, because all classes of a pack have the same code."""
     return f"{sha256} {class_type}"

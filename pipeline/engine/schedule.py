@@ -66,14 +66,14 @@ class Schedule:
 
     def find_circle(self) -> list[str]:
         """Return nodes that wait for each other, when no node is ready; the first is repeated at the end."""
-        way: dict[str, None] = {}
+        path: dict[str, None] = {}
         name = next(iter(self._waits))
-        while name not in way:
-            way[name] = None
+        while name not in path:
+            path[name] = None
             name = next(iter(self._waits[name]))
-        names = list(way)
+        names = list(path)
         return [*names[names.index(name) :], name]
 
     def _make_ready(self, name: str) -> None:
-        calm, place = self._rank[name]
-        heapq.heappush(self._ready, (calm, self._round, place, name))
+        not_urgent, place = self._rank[name]
+        heapq.heappush(self._ready, (not_urgent, self._round, place, name))

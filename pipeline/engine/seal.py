@@ -98,28 +98,28 @@ def copy_value(value: Any) -> Any:
     return _copy(value, {})
 
 
-def _copy(value: Any, made: dict[int, Any]) -> Any:
+def _copy(value: Any, copies: dict[int, Any]) -> Any:
     import numpy as np
     import torch
 
-    if id(value) in made:
-        return made[id(value)]
+    if id(value) in copies:
+        return copies[id(value)]
     result = value
     if isinstance(value, torch.Tensor):
         result = value.clone()
     elif isinstance(value, np.ndarray):
         result = value.copy()
     elif isinstance(value, list | dict):
-        result = made[id(value)] = copy.copy(value)
+        result = copies[id(value)] = copy.copy(value)
         for key, one in list(value.items() if isinstance(value, dict) else enumerate(value)):
-            result[key] = _copy(one, made)
+            result[key] = _copy(one, copies)
     elif isinstance(value, tuple):
-        parts = [_copy(one, made) for one in value]
+        parts = [_copy(one, copies) for one in value]
         result = type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)  # SEGS has named tuples
     elif parts := _list_parts(value):
         result = copy.copy(value)
-        result.tensors = [_copy(one, made) for one in parts]
-    made[id(value)] = result
+        result.tensors = [_copy(one, copies) for one in parts]
+    copies[id(value)] = result
     return result
 
 

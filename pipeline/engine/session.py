@@ -70,7 +70,7 @@ class Session:
         self.generators = SharedGenerators()
         self._objects = NodeObjects()
         self._model_folders: set[Path] = set()
-        self._begun = 0  # how many runs have started
+        self._runs_started = 0
         self._surroundings: dict[str, str] = {}
         self._too_large: set[tuple[str, ...]] = set()  # the keys of seed batches that ran out of memory
         # The objects of the imports stay forever. A collection that skips them takes a tenth of the time.
@@ -95,7 +95,7 @@ class Session:
         def inspect(graph: Graph) -> list[Problem]:
             return find_input_problems(graph, signatures, self._nodes.find_models, self._describe_tensors)
 
-        return check_graph(graph, signatures, wanted, found, self._judge, inspect=inspect)
+        return check_graph(graph, signatures, wanted, found, self._find_own_problems, inspect=inspect)
 
     def read_definitions(self, class_types: Collection[str]) -> dict[str, NodeDefinition]:
         """Return what the GUI would know of these class_types; a class_type that nothing defines is missing."""
@@ -145,7 +145,7 @@ class Session:
         caller.batched = batched
         return caller
 
-    def _judge(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
+    def _find_own_problems(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
         caller = NodeCaller(self.comfyui, write_api_prompt(Graph({node.name: node})), NodeObjects())
         return self._loop.run(caller.find_problems(node, received_types))
 
@@ -198,7 +198,7 @@ class Session:
         """Return facts for a record, by dotted path, on this ComfyUI, its packs and the code of the graph's nodes."""
         sources = {node.class_type: self._catalog.find_code(node.class_type) for node in checked.graph.values()}
         codes = describe_codes(sources, self._catalog.list_foreign_packs(), self.comfyui.installation.path)
-        return {**describe_comfyui(self.comfyui), **codes, "process.order": str(self._begun)}
+        return {**describe_comfyui(self.comfyui), **codes, "process.order": str(self._runs_started)}
 
     def digest_outputs(self, checked: CheckedGraph, folder: Path, seed: int) -> dict[str, list[str | None]]:
         """Run a graph anew, with its savers writing into `folder`; return the `digest_tensors` of each output, by node.
@@ -212,8 +212,8 @@ class Session:
         with self.generators.changed(seed):
             self.run(checked)
         keys = self.make_keys(checked)
-        held = {name: outputs for name, key in keys.items() if (outputs := self._executor.cache.find(key))}
-        return {name: [one.digest(slot) for slot in range(len(one.outputs))] for name, one in held.items()}
+        retained = {name: outputs for name, key in keys.items() if (outputs := self._executor.cache.find(key))}
+        return {name: [one.digest(slot) for slot in range(len(one.outputs))] for name, one in retained.items()}
 
     def remember_random(self, class_type: str) -> bool:
         """Remember that a class draws without a seed (see `RandomNodes`); return whether that is possible."""
@@ -240,7 +240,7 @@ class Session:
         Raises PromptError before any node runs, NodeError for a node that fails, RunInterrupted.
         """
         checked = graph if isinstance(graph, CheckedGraph) else self.check_prompt(graph, targets)
-        self._begun += 1
+        self._runs_started += 1
         batched = batch.node if batch else ""
         caller = self._make_caller(checked, extra_data, batched)
         caller.batch = batch if batch and tuple(batch.seeds) not in self._too_large else None

@@ -33,9 +33,9 @@ class SourceFacts:
         keys: Mapping[str, str],
     ) -> None:
         """Describe the sources among the nodes with these `outputs`, unless that was done before."""
-        for name, given in outputs.items():
+        for name, node_outputs in outputs.items():
             if not any(nodes[name].links) and keys[name] not in self._seen:
-                self._seen[keys[name]] = _describe_source(signatures[name], given)
+                self._seen[keys[name]] = _describe_source(signatures[name], node_outputs)
         _forget_first(self._seen)
 
     def note(self, key: str, kind: str, text: str) -> None:
