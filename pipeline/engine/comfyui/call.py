@@ -117,8 +117,8 @@ class NodeCaller:
         self.batched = ""  # the KSampler that was planned for a batch, even if its seeds are sampled one by one
         self.lora_keys: dict[str, LoraKeys] = {}  # by node of the prompt
         self.changers: set[str] = set()  # class_types that change their inputs in place, so they get copies
-        self._graphs: dict[tuple[str, int], int] = {}
-        self._changes = self.execution.IsChangedCache(PROMPT_ID, self.prompt, None)
+        self._graph_counts: dict[tuple[str, int], int] = {}
+        self._fingerprints = self.execution.IsChangedCache(PROMPT_ID, self.prompt, None)
 
     def add_node(self, name: str, info: Mapping[str, Any], parent: str) -> None:
         """Add to the prompt a node that `parent` expanded to."""
@@ -176,7 +176,7 @@ class NodeCaller:
                     target.FUNCTION,
                     allow_interrupt=True,
                     execution_block_cb=lambda blocker: _note_message(blocker, call.blocked),
-                    pre_execute_cb=lambda index: self._set_prefix(node.name, index),
+                    pre_execute_cb=lambda index: self._reset_graph_count(node.name, index),
                     v3_data=v3_data,
                 )
         finally:
@@ -196,7 +196,7 @@ class NodeCaller:
 
     async def fingerprint(self, node: Node) -> Any:
         """Return what IS_CHANGED or fingerprint_inputs says of the node's constants; False for a class without it."""
-        return await self._changes.get(node.name)
+        return await self._fingerprints.get(node.name)
 
     async def find_problems(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
         """Validate the node's constants by the class's own validation (VALIDATE_INPUTS, validate_inputs).
@@ -218,9 +218,9 @@ class NodeCaller:
         except Exception as error:
             message = f"{node.class_type}'s own validation raised {type(error).__name__}: {error}"
             return [Problem("exception_during_validation", where, message)]
-        wrong = [result for result in results if result is not True and not is_blocked(result)]
-        said = [result if isinstance(result, str) else "is refused" for result in wrong]
-        return [Problem("custom_validation_failed", where, text) for text in said]
+        refusals = [result for result in results if result is not True and not is_blocked(result)]
+        messages = [result if isinstance(result, str) else "is refused" for result in refusals]
+        return [Problem("custom_validation_failed", where, text) for text in messages]
 
     async def _map(self, node: Node, target: Any, values: Any, function: str, **options: Any) -> list[Any]:
         """Call a function of the node for each entry of its lists; return the results, awaited if it is async."""
@@ -239,16 +239,16 @@ class NodeCaller:
         missing = {name: one for name, one in missing.items() if name not in literals}
         return {**values, **literals}, missing, v3_data
 
-    def _set_prefix(self, name: str, index: int) -> None:
-        self._graphs[name, index] = 0
+    def _reset_graph_count(self, name: str, index: int) -> None:
+        self._graph_counts[name, index] = 0
 
     def make_prefix(self, name: str, index: int) -> str:
         """Return the prefix of the node ids of an expansion: `NAME.INDEX.NUMBER.`.
 
         `index` is the list entry that the node is called for, NUMBER counts the graphs that it made for that before.
         """
-        number = self._graphs.get((name, index), 0)
-        self._graphs[name, index] = number + 1
+        number = self._graph_counts.get((name, index), 0)
+        self._graph_counts[name, index] = number + 1
         return f"{name}.{index}.{number}."
 
 

@@ -146,15 +146,15 @@ class Catalog:
 
     def explain_failures(self) -> str:
         """Return which packs could not be imported and why, as the end of a message; empty if all could."""
-        told = "; ".join(f"{name} ({reason})" for name, reason in self._packs.failures.items())
-        return f". Not imported: {told}" if told else ""
+        failures = "; ".join(f"{name} ({reason})" for name, reason in self._packs.failures.items())
+        return f". Not imported: {failures}" if failures else ""
 
     def _read_signature(self, node: Node) -> Signature:
         cls = self.classes[node.class_type]
         with self._listed_folders() as folders:
             whole = cls.INPUT_TYPES()  # type: ignore[attr-defined]
             declared = _finalize_inputs(cls, whole, node)
-        judged, judges_all = self._find_judged(cls)
+        validated, validates_all = self._find_validated_inputs(cls)
         outputs = read_outputs(
             cls.RETURN_TYPES,  # type: ignore[attr-defined]
             getattr(cls, "RETURN_NAMES", None),
@@ -167,7 +167,7 @@ class Catalog:
             inputs=inputs,
             outputs=outputs,
             is_output_node=bool(getattr(cls, "OUTPUT_NODE", False)),
-            checks_itself=frozenset(inputs) | judged if judges_all else judged,
+            checks_itself=frozenset(inputs) | validated if validates_all else validated,
             takes_any_input=bool(getattr(cls, "ACCEPT_ALL_INPUTS", False)) or _takes_any(declared),
             folders=tuple(folders),
             depends_on_name=bool(getattr(cls, "NOT_IDEMPOTENT", False)) or _asks_for_name(whole.get("hidden") or {}),
@@ -177,7 +177,7 @@ class Catalog:
             shows_when_cached=bool(getattr(cls, "HAS_INTERMEDIATE_OUTPUT", False)),
         )
 
-    def _find_judged(self, cls: Any) -> tuple[frozenset[str], bool]:
+    def _find_validated_inputs(self, cls: Any) -> tuple[frozenset[str], bool]:
         """Return the inputs that the class's own validation takes, and whether it takes all of them (**kwargs)."""
         function = find_validator(cls)
         if function is None:

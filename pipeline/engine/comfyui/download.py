@@ -53,17 +53,17 @@ def _append_rest(url: str, part: Path) -> None:
     """Download in one request what `part` lacks. Raises what requests raises; `part` then has what has arrived."""
     import requests
 
-    have = _size(part)
+    received = _size(part)
     # identity: a server that compresses on the way would make byte ranges and the checksum meaningless
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={received}-"} if received else {})
     with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-        useless = have > 0 and response.status_code == requests.codes.requested_range_not_satisfiable
-        if not useless:
+        cannot_resume = received > 0 and response.status_code == requests.codes.requested_range_not_satisfiable
+        if not cannot_resume:
             response.raise_for_status()
             resumed = response.status_code == requests.codes.partial_content
             with part.open("ab" if resumed else "wb") as file:
                 file.writelines(response.iter_content(CHUNK))
-    if useless:  # `part` is at least as long as the file, so it is not the beginning of it
+    if cannot_resume:  # `part` is at least as long as the file, so it is not the beginning of it
         part.unlink()
         _append_rest(url, part)
 

@@ -41,7 +41,7 @@ def describe_codes(sources: Mapping[str, Path | None], packs: Sequence[Path], ro
 
     `sources` has the file or folder of each class_type, None where it is not known; `root` is ComfyUI's folder.
     """
-    named = {f"pack.{name}": path for name, path in _name_apart(packs)}
+    named = {f"pack.{name}": path for name, path in _name_uniquely(packs)}
     codes = {f"code.{name}": read_code(path, root) for name, path in sources.items() if path}
     codes |= {f"{name}.code": read_code(path, root) for name, path in named.items()}
     facts = {name: code.sha256 for name, code in codes.items()}
@@ -55,7 +55,7 @@ def describe_codes(sources: Mapping[str, Path | None], packs: Sequence[Path], ro
     return facts | {f"env.{name}": describe_variable(name) for name in variables if name in os.environ}
 
 
-def _name_apart(packs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+def _name_uniquely(packs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """Yield packs with their names, those of their folders or files; a repeated name gets a number (`pack~2`)."""
     counts = Counter[str]()
     for path in packs:

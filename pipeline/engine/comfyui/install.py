@@ -151,26 +151,26 @@ def _install(version: str, release: Release, target: Path, downloads: Path) -> N
 
 def _restore(version: str, release: Release, target: Path, downloads: Path) -> None:
     """Install the files anew that differ from those of the archive; move the old ones to the `.replaced` folder."""
-    known = find_damage(target, _name_manifest(target))
-    if known:
-        log.warning("ComfyUI %s was changed since it was installed: %s", version, shorten_list(known))
+    damage = find_damage(target, _name_manifest(target))
+    if damage:
+        log.warning("ComfyUI %s was changed since it was installed: %s", version, shorten_list(damage))
     try:
         with _unpacked(version, release, target, downloads) as unpacked:
             hashes = list_hashes(unpacked)
-            kept = target.with_name(f".{version}.replaced") / time.strftime("%Y-%m-%d_%H-%M-%S")
-            damaged = replace_damaged(unpacked, target, hashes, kept)
+            replaced = target.with_name(f".{version}.replaced") / time.strftime("%Y-%m-%d_%H-%M-%S")
+            damaged = replace_damaged(unpacked, target, hashes, replaced)
             write_manifest(target, hashes, _name_manifest(target))
     except (ComfyUIError, OSError) as error:
-        if known:
+        if damage:
             raise ComfyUIError(
-                f"comfyui: {shorten_list(known)} of ComfyUI {version} in {str(target)!r} was changed or deleted since "
+                f"comfyui: {shorten_list(damage)} of ComfyUI {version} in {str(target)!r} was changed or deleted since "
                 f"it was installed, and cannot be installed anew. {str(error).removeprefix('comfyui: ')}"
             ) from error
         log.warning(UNCHECKED, version, error)
         return
     if damaged:
         log.warning("%d files of ComfyUI %s were installed anew: %s", len(damaged), version, shorten_list(damaged))
-        log.warning("What was there is in %s. To change ComfyUI, give a copy of your own by comfyui.path", kept)
+        log.warning("What was there is in %s. To change ComfyUI, give a copy of your own by comfyui.path", replaced)
 
 
 @contextmanager

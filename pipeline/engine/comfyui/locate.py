@@ -37,12 +37,12 @@ def find_comfyui(path: str | None = None, version: str | None = None) -> Install
     copy cannot be installed.
     """
     if path:
-        return _require_version(_named(path, "comfyui.path"), version)
+        return _require_version(_open_named(path, "comfyui.path"), version)
     if version:
-        return _pinned(version)
+        return _install_pinned(version)
     if named := os.environ.get("COMFYUI_PATH"):
-        return _named(named, "COMFYUI_PATH")
-    return _default_workspace() or _pinned(DEFAULT_VERSION)
+        return _open_named(named, "COMFYUI_PATH")
+    return _default_workspace() or _install_pinned(DEFAULT_VERSION)
 
 
 def read_version(path: Path) -> str:
@@ -60,17 +60,17 @@ def read_version(path: Path) -> str:
     return found.group(1)
 
 
-def _pinned(version: str) -> Installation:
+def _install_pinned(version: str) -> Installation:
     return Installation(install_release(version), version, "pinned copy")
 
 
-def _named(text: str, source: str) -> Installation:
+def _open_named(text: str, source: str) -> Installation:
     """Return the ComfyUI in the folder that the setting `source` names. Raises ComfyUIError if there is none."""
     path = Path(text).expanduser().resolve()
     if not _is_comfyui(path):
-        near = next((f"; did you mean {str(other)!r}?" for other in _near(path) if _is_comfyui(other)), ".")
+        near = next((f"; did you mean {str(other)!r}?" for other in _list_nearby(path) if _is_comfyui(other)), ".")
         raise ComfyUIError(
-            f"{source}: is not a ComfyUI folder, got {text!r} ({_lack(path)}){near} "
+            f"{source}: is not a ComfyUI folder, got {text!r} ({_explain_lack(path)}){near} "
             "Give the folder that holds ComfyUI's main.py, or leave it empty for the pinned copy"
         )
     return Installation(path, read_version(path), source)
@@ -80,13 +80,13 @@ def _is_comfyui(path: Path) -> bool:
     return (path / _VERSION_FILE).is_file()
 
 
-def _near(path: Path) -> Iterable[Path]:
+def _list_nearby(path: Path) -> Iterable[Path]:
     """Yield the folders that people may mean by `path`: the clone inside it, or the folder around a file."""
     yield path / "ComfyUI"
     yield path.parent
 
 
-def _lack(path: Path) -> str:
+def _explain_lack(path: Path) -> str:
     if not path.exists():
         return "it does not exist"
     return f"it has no {_VERSION_FILE}" if path.is_dir() else "it is a file"
@@ -108,7 +108,7 @@ def _default_workspace() -> Installation | None:
         return None
     path = Path(text)
     if not _is_comfyui(path):
-        log.warning("passing over comfy-cli's default workspace %r: %s", text, _lack(path))
+        log.warning("passing over comfy-cli's default workspace %r: %s", text, _explain_lack(path))
         return None
     return Installation(path, read_version(path), "comfy-cli workspace")
 

@@ -59,7 +59,7 @@ def lora_keys_counted(caller: NodeCaller) -> Iterator[None]:
     original = module.load_lora
     open_counts: list[LoraKeys] = []
 
-    def is_said(record: logging.LogRecord) -> bool:
+    def is_logged(record: logging.LogRecord) -> bool:
         text = record.getMessage() if open_counts else ""
         if not text.startswith(PREFIX):
             return True
@@ -81,19 +81,19 @@ def lora_keys_counted(caller: NodeCaller) -> Iterator[None]:
 
     root = logging.getLogger()
     module.load_lora = load_lora
-    root.addFilter(is_said)
+    root.addFilter(is_logged)
     try:
         yield
     finally:
-        root.removeFilter(is_said)
+        root.removeFilter(is_logged)
         module.load_lora = original
 
 
 def _add(known: dict[str, LoraKeys], node: str, count: LoraKeys) -> None:
     count.warn(node)
-    whole = known.setdefault(node, LoraKeys(count.files))
-    whole.total += count.total
-    whole.unfit += count.unfit
+    node_total = known.setdefault(node, LoraKeys(count.files))
+    node_total.total += count.total
+    node_total.unfit += count.unfit
 
 
 def _name_files(inputs: Mapping[str, Any]) -> str:

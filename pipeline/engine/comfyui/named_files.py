@@ -99,7 +99,7 @@ class FileFinder:
             for root in map(Path, self._folder_paths.get_folder_paths(folder)):
                 if text and (root / text).is_dir():
                     yield from ((f"{folder}/{place}", path) for place, path in _list_folder(root / text).items())
-            named = [file for file in self._folder_paths.get_filename_list(folder) if file.startswith(_continue(text))]
+            named = [file for file in self._folder_paths.get_filename_list(folder) if file.startswith(_prefixes(text))]
             yield from self._locate(folder, named).items()
 
     def _find_in_text(self, text: str) -> dict[str, Path]:
@@ -155,7 +155,7 @@ def _expand(text: str) -> Path:
     return Path(text).expanduser()
 
 
-def _continue(text: str) -> tuple[str, ...]:
+def _prefixes(text: str) -> tuple[str, ...]:
     return (f"{text}_", f"{text}.") if text else ()
 
 

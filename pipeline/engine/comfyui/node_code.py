@@ -103,10 +103,10 @@ def _read_code(root: Path, comfyui: Path) -> Code:
             if file.suffix != ".py":
                 continue
             variables |= find_variables(content)
-            for path in _locate_imports(content, _list_held_modules(file)):
+            for path in _locate_imports(content, _list_referenced_modules(file)):
                 if is_installed(path) and (found := find_packages(path)):
                     packages |= found
-                elif _is_apart(path, part, comfyui):
+                elif _is_elsewhere(path, part, comfyui):
                     waiting.append(path)
             if part == file and not _is_core(file, comfyui):
                 waiting += _find_neighbours(content, file)
@@ -191,14 +191,14 @@ def read_content(file: Path | str) -> bytes:
         return f"cannot be read: {error.strerror}".encode()
 
 
-def _locate_imports(content: bytes, held: set[str]) -> list[Path]:
-    """Return the paths of the modules that a file imports by absolute names, and of the modules named in `held`.
+def _locate_imports(content: bytes, referenced: set[str]) -> list[Path]:
+    """Return the paths of the modules that a file imports by absolute names, and of the modules named in `referenced`.
 
     Relative imports are part of the pack, or found by `_find_neighbours`.
     """
-    found: set[Path | None] = {locate_module(name) for name in held}
-    for module, names, many, computed in IMPORT.findall(content):
-        for name in (module or computed or many).decode().split(","):
+    found: set[Path | None] = {locate_module(name) for name in referenced}
+    for module, names, imported, computed in IMPORT.findall(content):
+        for name in (module or computed or imported).decode().split(","):
             if not name.strip() or name.strip().startswith("."):
                 continue
             module_name = name.split()[0]
@@ -209,10 +209,10 @@ def _locate_imports(content: bytes, held: set[str]) -> list[Path]:
     return sorted(path for path in found if path)
 
 
-def _list_held_modules(file: Path) -> set[str]:
+def _list_referenced_modules(file: Path) -> set[str]:
     """Return the names of the modules that a file's loaded modules refer to; some are imported by computed names."""
     modules = _map_modules(len(sys.modules)).get(str(file), [])
-    return {held.__name__ for module in modules for held in list(vars(module).values()) if _is_module(held)}
+    return {member.__name__ for module in modules for member in list(vars(module).values()) if _is_module(member)}
 
 
 @functools.lru_cache(1)
@@ -239,8 +239,8 @@ def _find_neighbours(content: bytes, file: Path) -> list[Path]:
     in its own folder or in a folder that the text names.
     """
     modules: set[Path] = set()
-    for module, names, many, _ in IMPORT.findall(content):
-        for name in (module or many).decode().replace(" ", "").split(","):
+    for module, names, imported, _ in IMPORT.findall(content):
+        for name in (module or imported).decode().replace(" ", "").split(","):
             plain = name.lstrip(".")
             # One leading dot means the folder of the file, each further one the folder above.
             base = file.parent.joinpath(*[".."] * (len(name) - len(plain) - 1), *plain.split("."))
@@ -267,6 +267,6 @@ def _is_core(path: Path, comfyui: Path) -> bool:
     return bool(inner) and (len(inner) == 1 or inner[0] not in NOT_CORE)
 
 
-def _is_apart(path: Path, part: Path, comfyui: Path) -> bool:
+def _is_elsewhere(path: Path, part: Path, comfyui: Path) -> bool:
     """Return whether the code of a module is neither in `part` nor in ComfyUI's core."""
     return not path.is_relative_to(part) and not _is_core(path, comfyui)

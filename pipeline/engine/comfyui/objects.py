@@ -28,11 +28,11 @@ class NodeObjects:
         If `output_folder` is another one than before, the objects of output nodes are released too, because savers read
         the folder when they are made.
         """
-        stays_put, self._folder = self._folder == output_folder, output_folder
+        is_same_folder, self._folder = self._folder == output_folder, output_folder
         self._objects = {
             node: one
             for node, one in self._objects.items()
-            if node in wanted and (stays_put or not getattr(one, "OUTPUT_NODE", False))
+            if node in wanted and (is_same_folder or not getattr(one, "OUTPUT_NODE", False))
         }
 
     def clear(self) -> None:

@@ -51,26 +51,26 @@ class Packs:
         Packs that could not be imported are included, because they may have changed ComfyUI before they failed.
         """
         comfyui = self._comfyui.installation.path
-        ours = {OWN_PACKS, *(comfyui / name for name in BUILT_IN)}
-        return sorted(path.resolve() for path in self._loaded if path.parent not in ours)
+        own_folders = {OWN_PACKS, *(comfyui / name for name in BUILT_IN)}
+        return sorted(path.resolve() for path in self._loaded if path.parent not in own_folders)
 
     async def load(self, path: Path, parent: str) -> None:
         """Import a module or a pack below `parent`, its prestartup script first. A failure is logged, not raised."""
         if path in self._loaded:
             return
         self._loaded.add(path)
-        with _reasons_heard() as reasons:
+        with _collected_reasons() as reasons:
             try:
                 if parent == "custom_nodes":
                     _run_prestartup(path)
                 before = set(self._comfyui.nodes.NODE_CLASS_MAPPINGS)
-                done = await self._comfyui.nodes.load_custom_node(str(path), ignore=before, module_parent=parent)
+                succeeded = await self._comfyui.nodes.load_custom_node(str(path), ignore=before, module_parent=parent)
                 new = self._comfyui.nodes.NODE_CLASS_MAPPINGS.keys() - before
                 self.origins.update(dict.fromkeys(new, path.resolve()))
             except SystemExit as ended:
-                done = False
+                succeeded = False
                 reasons.append(f"it called exit({ended.code})")
-        if not done:
+        if not succeeded:
             first = reasons[0] if reasons else "ComfyUI says no reason"
             error = first if isinstance(first, BaseException) else None
             self.failures[path.name] = f"{type(error).__name__}: {error}" if error else str(first)
@@ -107,7 +107,7 @@ def _run_prestartup(path: Path) -> None:
 
 
 @contextmanager
-def _reasons_heard() -> Iterator[list[BaseException | str]]:
+def _collected_reasons() -> Iterator[list[BaseException | str]]:
     """Yield a list that collects the reasons of ComfyUI's warnings during an import, which are not logged.
 
     ComfyUI logs an error where it catches it, so that the exception is at hand.

@@ -44,16 +44,16 @@ async def check_prompt(
         except Exception as error:
             if name in outputs:  # for other nodes, the node that reads them reports the same
                 validated[name] = (False, [_explain(error)], name)
-    good = [name for name in outputs if validated[name][0] is True]
-    if len(good) < len(outputs):
+    valid_outputs = [name for name in outputs if validated[name][0] is True]
+    if len(valid_outputs) < len(outputs):
         node_errors = _collect_errors(prompt, outputs, validated)
-    if not good:
+    if not valid_outputs:
         details = "\n".join(
             f"{one['message']}: {one['details']}" for node in node_errors.values() for one in node["errors"]
         )
         message = "Prompt outputs failed validation"
         raise PromptError(_make_error("prompt_outputs_failed_validation", message, details), node_errors)
-    return good, node_errors
+    return valid_outputs, node_errors
 
 
 def _check_classes(prompt: Mapping[str, Any], classes: Mapping[str, Any], version: str, failures: str) -> None:
@@ -77,21 +77,21 @@ def _sort_for_check(prompt: Mapping[str, Any], outputs: Sequence[str]) -> Sequen
     try:
         return sort_nodes(needed)
     except CycleError:  # ComfyUI's own check finds and names the cycle
-        return [*_sort_what_can_be(needed), *outputs]
+        return [*_sort_despite_cycles(needed), *outputs]
 
 
-def _sort_what_can_be(graph: Graph) -> list[str]:
+def _sort_despite_cycles(graph: Graph) -> list[str]:
     """Return the nodes that can be sorted in spite of cycles, each after those that it reads."""
-    waits = {name: {link.node for _, link in node.links if link.node in graph} for name, node in graph.items()}
+    unsorted = {name: {link.node for _, link in node.links if link.node in graph} for name, node in graph.items()}
     readers: dict[str, list[str]] = {}
-    for name, sources in waits.items():
+    for name, sources in unsorted.items():
         for source in sources:
             readers.setdefault(source, []).append(name)
-    order = [name for name, sources in waits.items() if not sources]
+    order = [name for name, sources in unsorted.items() if not sources]
     for name in order:  # the list grows meanwhile
         for reader in readers.get(name, ()):
-            waits[reader].discard(name)
-            if not waits[reader]:
+            unsorted[reader].discard(name)
+            if not unsorted[reader]:
                 order.append(reader)
     return order
 

@@ -36,11 +36,11 @@ def read_answer(execution: Any, target: Any, results: Sequence[Any]) -> Answer:
     """Read what the calls of `target` returned, by ComfyUI's get_output_from_returns."""
     if not results:  # a list among its inputs was empty, so it was not called
         return Answer([[] for _ in target.RETURN_TYPES])
-    settled = [_settle_block(target, one) for one in results]
-    outputs, ui, expands = execution.get_output_from_returns(settled, target)
+    restored = [_restore_block(target, one) for one in results]
+    outputs, ui, expands = execution.get_output_from_returns(restored, target)
     if not expands:
         return Answer(outputs, ui)
-    return Answer([], ui, tuple(Part(nodes, () if given is None else given) for nodes, given in outputs))
+    return Answer([], ui, tuple(Part(nodes, () if returned is None else returned) for nodes, returned in outputs))
 
 
 def is_blocked(value: Any) -> bool:
@@ -48,7 +48,7 @@ def is_blocked(value: Any) -> bool:
     return type(value).__name__ == "ExecutionBlocker"
 
 
-def _settle_block(target: Any, returned: Any) -> Any:
+def _restore_block(target: Any, returned: Any) -> Any:
     """Return what a call returned, with a blocker for each output if it is the output of a V3 node without results.
 
     A V3 node that blocks returns such an output, and ComfyUI's get_output_from_returns would lose it.

@@ -93,7 +93,7 @@ class SeedBatch:
         the same in a batch as alone only if all of them have one entry.
         """
         for name in ("latent_image", "positive", "negative"):
-            if where := _find_several(values.get(name, []), name):
+            if where := _find_unbatchable(values.get(name, []), name):
                 return where
         return None
 
@@ -114,8 +114,8 @@ class SeedBatch:
         prepare = module.prepare_noise
 
         def prepare_each(latent: Any, seed: int, noise_inds: Any = None) -> Any:
-            alone = latent[: len(latent) // len(self.seeds)]
-            return torch.cat([prepare(alone, one, noise_inds) for one in self.seeds.values()])
+            single = latent[: len(latent) // len(self.seeds)]
+            return torch.cat([prepare(single, one, noise_inds) for one in self.seeds.values()])
 
         module.prepare_noise = prepare_each
         try:
@@ -141,17 +141,17 @@ def _repeat(samples: Any, count: int) -> Any:
     return samples.repeat(count, *(1 for _ in samples.shape[1:]))
 
 
-def _find_several(value: Any, where: str) -> str | None:
+def _find_unbatchable(value: Any, where: str) -> str | None:
     """Return where a value has a tensor of several entries or something that is neither a tensor nor plain data."""
     import torch
 
     if isinstance(value, torch.Tensor):
         return None if value.ndim == 0 or len(value) == 1 else f"{where} has {len(value)} entries"
     if isinstance(value, Mapping):
-        found = (_find_several(one, f"{where}.{key}") for key, one in value.items())
+        found = (_find_unbatchable(one, f"{where}.{key}") for key, one in value.items())
         return next((one for one in found if one), None)
     if isinstance(value, list | tuple):
-        return next((one for one in (_find_several(entry, where) for entry in value) if one), None)
+        return next((one for one in (_find_unbatchable(entry, where) for entry in value) if one), None)
     if is_blocked(value) or isinstance(value, str | int | float | None):
         return None
     return f"{where} has a {type(value).__name__}"

@@ -92,8 +92,8 @@ def start_comfyui(settings: ComfyUISettings) -> ComfyUI:
 
 def _explain_change(before: ComfyUISettings, after: ComfyUISettings) -> str:
     changed = [name for name in vars(after) if getattr(before, name) != getattr(after, name)]
-    told = ", ".join(f"{name} was {getattr(before, name)!r}, now {getattr(after, name)!r}" for name in changed)
-    return f"comfyui: one process runs one ComfyUI, and it was started with other settings ({told}). Use a new process"
+    diffs = ", ".join(f"{name} was {getattr(before, name)!r}, now {getattr(after, name)!r}" for name in changed)
+    return f"comfyui: one process runs one ComfyUI, and it was started with other settings ({diffs}). Use a new process"
 
 
 def _start(settings: ComfyUISettings) -> ComfyUI:
@@ -103,7 +103,7 @@ def _start(settings: ComfyUISettings) -> ComfyUI:
     sys.path.insert(0, str(installation.path))
     # In parallel to the imports, which take seconds, because all records need the hash of the core.
     threading.Thread(target=read_core, args=(installation.path,), name="latentgrid-core", daemon=True).start()
-    with _root_logger_kept():
+    with _root_logger_unchanged():
         try:
             return _import_comfyui(installation, settings)
         except ImportError as error:
@@ -155,7 +155,7 @@ def _check_module_names(path: Path) -> None:
 
 
 @contextmanager
-def _root_logger_kept() -> Iterator[None]:
+def _root_logger_unchanged() -> Iterator[None]:
     """Keep the root logger as it is while ComfyUI is imported.
 
     ComfyUI logs meanwhile, and the first log call would add a handler to a root logger without any.
@@ -173,9 +173,9 @@ def _set_options(settings: ComfyUISettings) -> Any:
     module = importlib.import_module("comfy.cli_args")
     args = module.args
     _check_options(settings.args, args)
-    given = module.parser.parse_args(_write_argv(settings.args))
+    parsed = module.parser.parse_args(_write_argv(settings.args))
     for name in settings.args:
-        setattr(args, name, getattr(given, name))
+        setattr(args, name, getattr(parsed, name))
     args.fp16_unet = args.fp16_unet or args.force_fp16  # as cli_args.py does after parsing
     if "fast" in settings.args:
         args.fast = set(args.fast or module.PerformanceFeature)
@@ -266,9 +266,9 @@ def _choose_device(args: Any, settings: ComfyUISettings) -> None:
 def _enable_dynamic_vram(args: Any) -> bool:
     """Enable dynamic VRAM as main.py does after the imports; return whether it is on."""
     management = importlib.import_module("comfy.model_management")
-    wanted = importlib.import_module("comfy.cli_args").enables_dynamic_vram()
+    requested = importlib.import_module("comfy.cli_args").enables_dynamic_vram()
     forced = getattr(args, "enable_dynamic_vram", False)
-    if not forced and not (wanted and management.is_nvidia() and not management.is_wsl()):
+    if not forced and not (requested and management.is_nvidia() and not management.is_wsl()):
         return False
     if not _init_aimdo_devices(args, management):
         log.warning("comfyui.dynamic_vram: comfy-aimdo does not work here, so ComfyUI runs without dynamic VRAM")

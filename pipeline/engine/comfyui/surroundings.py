@@ -76,7 +76,7 @@ class MemoryKeeper:
 
     def __init__(self, comfyui: ComfyUI):
         self._management = comfyui.model_management
-        self._collected = time.monotonic()
+        self._last_collection = time.monotonic()
 
     @contextmanager
     def around_run(self, caller: NodeCaller) -> Iterator[None]:
@@ -99,14 +99,14 @@ class MemoryKeeper:
                 in_use.end()
             if self._management.DISABLE_SMART_MEMORY:
                 self._management.unload_all_models()
-            if time.monotonic() - self._collected > COLLECT_EVERY:
+            if time.monotonic() - self._last_collection > COLLECT_EVERY:
                 self.collect()
 
     def collect(self) -> None:
         """Collect garbage and empty the GPU's cache."""
         gc.collect()
         self._management.soft_empty_cache()
-        self._collected = time.monotonic()
+        self._last_collection = time.monotonic()
 
     def ran_out(self, error: NodeError) -> bool:
         """Return whether a node failed because GPU memory ran out."""
@@ -120,7 +120,7 @@ class SharedGenerators:
     """The random generators of torch, numpy and Python, from which nodes without a seed of their own draw."""
 
     def __init__(self) -> None:
-        self._numbers: random.Random | None = None
+        self._seeds: random.Random | None = None
 
     @contextmanager
     def changed(self, seed: int) -> Iterator[None]:
@@ -132,23 +132,23 @@ class SharedGenerators:
         import numpy as np
         import torch
 
-        before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-        self._numbers = random.Random(seed)
+        states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        self._seeds = random.Random(seed)
         try:
             yield
         finally:
-            self._numbers = None
-            torch.set_rng_state(before[0])
-            np.random.set_state(before[1])
-            random.setstate(before[2])
+            self._seeds = None
+            torch.set_rng_state(states[0])
+            np.random.set_state(states[1])
+            random.setstate(states[2])
 
     def hear(self, event: Event) -> None:
         """Handle an event of the executor: before each node, seed the generators if `changed` is active."""
         import numpy as np
         import torch
 
-        if self._numbers and isinstance(event, NodeStarted):
-            number = self._numbers.getrandbits(32)
-            torch.manual_seed(number)
-            np.random.seed(number)
-            random.seed(number)
+        if self._seeds and isinstance(event, NodeStarted):
+            seed = self._seeds.getrandbits(32)
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
