@@ -115,10 +115,10 @@ def compare_latents(
         return Comparison(name, "different", str(error))
     if distance.is_equal:
         return Comparison(name, "equal", "every bit is the same", distance)
-    told = ", ".join(f"{one} {getattr(distance, one):.6g}" for one in DISTANCES)
+    distances = ", ".join(f"{one} {getattr(distance, one):.6g}" for one in DISTANCES)
     dtypes = "" if samples.dtype == reference.dtype else f", {samples.dtype} and {reference.dtype}"
     close = is_close(samples, reference, tolerance.atol, tolerance.rtol)
-    return Comparison(name, "close" if close else "different", told + dtypes, distance)
+    return Comparison(name, "close" if close else "different", distances + dtypes, distance)
 
 
 def find_worst(verdicts: Iterable[Verdict]) -> Verdict:

@@ -43,28 +43,28 @@ def draw_comparison(rows: Sequence[Sequence[Panel]]) -> Image.Image:
     """
     drawn = [_draw_row(row) for row in rows]
     width = max(image.width for image in drawn)
-    whole = Image.new("RGB", (width, sum(image.height for image in drawn)), "white")
+    canvas = Image.new("RGB", (width, sum(image.height for image in drawn)), "white")
     top = 0
     for image in drawn:
-        whole.paste(image, (0, top))
+        canvas.paste(image, (0, top))
         top += image.height
-    return whole
+    return canvas
 
 
 def _draw_row(panels: Sequence[Panel]) -> Image.Image:
     first, *others = panels
-    cells = [(first.caption, first.draw())]
+    drawn_panels = [(first.caption, first.draw())]
     for panel in others:
-        cells.append((panel.caption, panel.draw()))
+        drawn_panels.append((panel.caption, panel.draw()))
         if panel.samples.shape == first.samples.shape:
-            cells.append(_draw_difference(panel.samples, first.samples))
-    images = [(caption, _fit(image)) for caption, image in cells]
+            drawn_panels.append(_draw_difference(panel.samples, first.samples))
+    images = [(caption, _resize(image)) for caption, image in drawn_panels]
     height = max(image.height for _, image in images)
     row = Image.new("RGB", (GAP + len(images) * (SIZE + GAP), height + CAPTION + 2 * GAP), "white")
     draw, font = ImageDraw.Draw(row), ImageFont.load_default(13)
     for place, (caption, image) in enumerate(images):
         left = GAP + place * (SIZE + GAP)
-        draw.text((left, GAP), _cut(caption, font), "black", font)
+        draw.text((left, GAP), _shorten(caption, font), "black", font)
         row.paste(image, (left, GAP + CAPTION))
     return row
 
@@ -91,12 +91,12 @@ def _flatten_frames(samples: torch.Tensor) -> torch.Tensor:
     return samples[:, :, 0] if samples.ndim == 5 else samples
 
 
-def _fit(image: Image.Image) -> Image.Image:
+def _resize(image: Image.Image) -> Image.Image:
     scale = SIZE / max(image.size)
     return image.resize((round(image.width * scale) or 1, round(image.height * scale) or 1), Image.Resampling.NEAREST)
 
 
-def _cut(text: str, font: Any) -> str:
+def _shorten(text: str, font: Any) -> str:
     while text and font.getlength(text) > SIZE:
         text = text[:-1]
     return text
