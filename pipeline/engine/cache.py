@@ -1,4 +1,4 @@
-"""Outputs kept from run to run, by content."""
+"""The cache of node outputs, which are retained from run to run by content key."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ GB = 1024**3
 
 
 @dataclass
-class _Held:
-    """Outputs, the folder that an output node wrote into, and the memory of their tensors, arrays and containers.
+class _Entry:
+    """One entry of the cache.
 
-    seal: what they were when they were sealed, None if they are not.
+    folder: where an output node wrote; None for any other node.
+    storages: the memory of the tensors, arrays and containers in the outputs, see `list_storages`.
+    seal: what `make_seal` returned when the outputs were sealed; None if they are not sealed.
     """
 
     outputs: NodeOutputs
@@ -29,111 +31,129 @@ class _Held:
 
 
 class OutputCache:
-    """Outputs by content key; what was used last comes last."""
+    """Node outputs by content key, in the order of their last use.
+
+    Example:
+        cache.put(key, outputs)
+        cache.find(key)  # the outputs; None after they were released
+    """
 
     def __init__(self) -> None:
         self.policy = CachePolicy()
-        self._held: dict[str, _Held] = {}
-        self._storages: Counter[int] = Counter()  # how many of the held outputs have a memory
-        self._readers: dict[int, set[str]] = {}  # the class_types that were given a memory since it was found intact
+        self._entries: dict[str, _Entry] = {}
+        self._storages: Counter[int] = Counter()  # how many entries share a storage
+        self._readers: dict[int, set[str]] = {}  # the class_types that read a storage since it was last found intact
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._held)
+        return iter(self._entries)
 
     def find(self, key: str, folder: str | None = None) -> NodeOutputs | None:
-        """The outputs of `key`, if they are held. Those of an output node must have been written into `folder`."""
-        held = self._held.get(key)
-        return held.outputs if held and (folder is None or held.folder == folder) else None
+        """Return the outputs of `key`, or None.
+
+        Given a `folder`, return only the outputs of an output node that wrote into it.
+        """
+        entry = self._entries.get(key)
+        return entry.outputs if entry and (folder is None or entry.folder == folder) else None
 
     def put(self, key: str, outputs: NodeOutputs, folder: str | None = None) -> None:
-        """Hold outputs; `folder` is where an output node wrote."""
+        """Store outputs in place of earlier ones of `key`; `folder` is where an output node wrote."""
         self.drop(key)
-        self._held[key] = _Held(outputs, folder, frozenset(list_storages(outputs.outputs)))
-        self._storages.update(self._held[key].storages)
+        self._entries[key] = _Entry(outputs, folder, frozenset(list_storages(outputs.outputs)))
+        self._storages.update(self._entries[key].storages)
 
     def is_shared(self, key: str) -> bool:
-        """Whether tensors of the outputs of `key` have their memory in common with other held outputs."""
-        return any(self._storages[one] > 1 for one in self._held[key].storages)
+        """Return whether the outputs of `key` share memory with other outputs in the cache."""
+        return any(self._storages[storage] > 1 for storage in self._entries[key].storages)
 
     def is_sealed(self, key: str) -> bool:
-        """Whether the outputs of `key` are sealed: others may read them besides."""
-        return self._held[key].seal is not None
+        """Return whether the outputs of `key` are sealed, because several nodes or runs may read them."""
+        return self._entries[key].seal is not None
 
     def seal(self, key: str) -> None:
-        """Note what the outputs of `key` are, so that `find_changers` can tell whether they were changed since."""
-        held = self._held[key]
-        if held.seal is None:
-            held.seal = make_seal(held.outputs.outputs)
+        """Seal the outputs of `key`, so that `find_changers` notices later changes. Does nothing if they are sealed."""
+        entry = self._entries[key]
+        if entry.seal is None:
+            entry.seal = make_seal(entry.outputs.outputs)
 
     def find_changers(self, key: str, reader: str | None = None) -> set[str] | None:
         """Return the class_types of which one has changed the outputs of `key` since they were sealed.
 
-        None if they are intact, or were not sealed. `reader` is the class_type that reads them next.
+        Return None if the outputs are intact or not sealed; `reader` is then noted as the class_type that reads them
+        next.
         """
-        held = self._held[key]
-        if held.seal is not None and held.seal != make_seal(held.outputs.outputs):
-            return set[str]().union(*(self._readers.get(one, ()) for one in held.storages))
-        for one in held.storages:
-            # What is handed on as it is has the memory of other outputs, whose readers may change it too.
-            before = self._readers.get(one, set()) if self._storages[one] > 1 else set()
-            self._readers[one] = before | ({reader} if reader else set())
+        entry = self._entries[key]
+        if entry.seal is not None and entry.seal != make_seal(entry.outputs.outputs):
+            return set[str]().union(*(self._readers.get(storage, ()) for storage in entry.storages))
+        for storage in entry.storages:
+            # Outputs that a node passes on as they are share memory with other outputs, whose readers may change it.
+            before = self._readers.get(storage, set()) if self._storages[storage] > 1 else set()
+            self._readers[storage] = before | ({reader} if reader else set())
         return None
 
     def drop_changed(self, key: str) -> None:
-        """Release the outputs of `key`, and all others whose tensors have their memory in common with them."""
-        changed = self._held[key].storages
+        """Release the outputs of `key` and all others that share memory with them."""
+        changed = self._entries[key].storages
         self.drop(key)
-        for other in [other for other, held in self._held.items() if held.storages & changed]:
+        for other in [other for other, entry in self._entries.items() if entry.storages & changed]:
             self.drop(other)
 
     def drop_written(self) -> None:
-        """Release the outputs of output nodes, so that they write again."""
-        for key in [key for key, held in self._held.items() if held.folder is not None]:
+        """Release the outputs of output nodes, so that these nodes write again."""
+        for key in [key for key, entry in self._entries.items() if entry.folder is not None]:
             self.drop(key)
 
     def touch(self, key: str) -> None:
-        """Note that outputs are used."""
-        if held := self._held.pop(key, None):
-            self._held[key] = held
+        """Mark the outputs of `key` as those that were used last."""
+        if entry := self._entries.pop(key, None):
+            self._entries[key] = entry
 
     def drop(self, key: str) -> None:
-        """Let go of the outputs of `key`, if they are held."""
-        if held := self._held.pop(key, None):
-            self._storages.subtract(held.storages)
-            for one in held.storages:
-                if self._storages[one] <= 0:
-                    del self._storages[one]
-                    self._readers.pop(one, None)
+        """Release the outputs of `key`, if there are any."""
+        if entry := self._entries.pop(key, None):
+            self._storages.subtract(entry.storages)
+            for storage in entry.storages:
+                if self._storages[storage] <= 0:
+                    del self._storages[storage]
+                    self._readers.pop(storage, None)
 
     def retain(self, wanted: Callable[[str], bool]) -> None:
-        """Let go of all outputs but the wanted."""
-        for key in [key for key in self._held if not wanted(key)]:
+        """Release all outputs except those whose key is `wanted`."""
+        for key in [key for key in self._entries if not wanted(key)]:
             self.drop(key)
 
     def trim(self, used: Container[str]) -> None:
-        """Of `lru`, let go of outputs beyond its size, but of none that is `used`; those not used for longest first."""
+        """Release the outputs that exceed the size of the policy `lru`, those used longest ago first.
+
+        Outputs whose keys are in `used` are not released. Other policies release nothing here.
+        """
         if self.policy.name == "lru":
-            spare = [key for key in self._held if key not in used]
-            for key in spare[: max(0, len(self._held) - self.policy.size)]:
+            spare = [key for key in self._entries if key not in used]
+            for key in spare[: max(0, len(self._entries) - self.policy.size)]:
                 self.drop(key)
 
     def relieve(self, readers: Mapping[str, int]) -> None:
-        """Of `all`, let go of outputs that nothing waits to read while memory is short; the longest unused first."""
+        """Release outputs while memory is short under the policy `all`, those used longest ago first.
+
+        `readers` counts by key the nodes that still have to read the outputs; outputs with readers are not released.
+        """
         if self.policy.name != "all" or _has_memory():
             return
-        for key in [key for key in self._held if not readers.get(key)]:
+        for key in [key for key in self._entries if not readers.get(key)]:
             self.drop(key)
             if _has_memory():
                 break
 
     def clear(self) -> None:
-        """Let go of everything."""
-        self._held.clear()
+        """Release all outputs."""
+        self._entries.clear()
         self._storages.clear()
         self._readers.clear()
 
 
 def _has_memory() -> bool:
-    """Whether enough memory is left for others: as in ComfyUI, a tenth of it, at least 2 and at most 10 GB."""
+    """Return whether enough main memory is available: a tenth of it, at least 2 and at most 10 GB.
+
+    This is the default of ComfyUI's --cache-ram.
+    """
     memory = psutil.virtual_memory()
     return memory.available >= min(10 * GB, max(2 * GB, memory.total * 0.1))

@@ -1,4 +1,4 @@
-"""How long outputs are kept: the setting `run.cache`."""
+"""The setting `run.cache`: how long node outputs are retained."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pipeline.errors import Problem
 
 @dataclass(frozen=True)
 class CachePolicy:
-    """How long outputs are kept.
+    """How long node outputs are retained.
 
-    classic: what the last graph used, as ComfyUI's --cache-classic.
-    all: everything, as long as there is memory; then what was not used for longest goes.
-    lru: the `size` outputs used last, and all of the last graph, as ComfyUI's --cache-lru.
-    none: nothing beyond its last reader in a run, as ComfyUI's --cache-none; each node runs each time.
+    classic: the outputs that the last graph used, as with ComfyUI's --cache-classic.
+    all: all outputs; while memory is short, those used longest ago are released.
+    lru: the `size` outputs that were used last and all of the last graph, as with ComfyUI's --cache-lru.
+    none: no output after its last reader in a run, as with ComfyUI's --cache-none; each node runs each time.
+
+    Example: `CachePolicy.parse("lru:20")` returns `CachePolicy("lru", 20)`.
     """
 
     name: str = "classic"
@@ -23,7 +25,7 @@ class CachePolicy:
 
     @classmethod
     def parse(cls, text: str) -> CachePolicy:
-        """Read `classic`, `all`, `lru:N` or `none`. Raises ValueError."""
+        """Parse `classic`, `all`, `lru:N` or `none`. Raises ValueError for any other text."""
         if text in ("classic", "all", "none"):
             return cls(text)
         if found := re.fullmatch(r"lru:([1-9]\d*)", text):
@@ -32,12 +34,12 @@ class CachePolicy:
 
     @property
     def keeps_others(self) -> bool:
-        """Whether outputs that a graph does not use stay for a later one."""
+        """Whether outputs that a graph does not use are retained for a later one."""
         return self.name in ("all", "lru")
 
 
 def find_policy_problems(where: str, text: str) -> list[Problem]:
-    """What is wrong with a policy given at `where`."""
+    """Return a problem at the dotted path `where` if `text` is no policy, else an empty list."""
     try:
         CachePolicy.parse(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Values in a few words, for error messages."""
+"""Describe values in a few words, for error messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.graph.model import Link, Node
 
 
 def describe_inputs(node: Node, sources: Mapping[str, NodeOutputs]) -> dict[str, str]:
-    """A short text for each input, for error messages: constants as they are, tensors by shape and dtype."""
+    """Return a short text for each input of a node: constants as they are, tensors by shape and dtype."""
     return {
         name: describe(_follow(value, sources)) if isinstance(value, Link) else describe(value)
         for name, value in node.inputs.items()
@@ -18,15 +18,15 @@ def describe_inputs(node: Node, sources: Mapping[str, NodeOutputs]) -> dict[str,
 
 
 def _follow(link: Link, sources: Mapping[str, NodeOutputs]) -> Any:
-    given = sources.get(link.node)
-    if given is None or int(link.output) >= len(given.outputs):
+    outputs = sources.get(link.node)
+    if outputs is None or int(link.output) >= len(outputs.outputs):
         return None
-    values = given.outputs[int(link.output)]
+    values = outputs.outputs[int(link.output)]
     return values[0] if len(values) == 1 else values
 
 
 def describe(value: Any) -> str:
-    """A value in a few words."""
+    """Return a value in a few words: `describe(torch.zeros(1, 4))` is `Tensor[1, 4] torch.float32`."""
     shape = getattr(value, "shape", None)
     if shape is not None:
         return f"{type(value).__name__}{list(shape)} {getattr(value, 'dtype', '')}".strip()

@@ -1,4 +1,4 @@
-"""What a run of a graph asks of ComfyUI and of the executor that began it."""
+"""What the run of a graph needs from ComfyUI and from the executor that started it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from pipeline.graph.signature import Signature
 
 @dataclass(frozen=True)
 class Door:
-    """What a run asks of ComfyUI.
+    """What a run needs from ComfyUI and from its executor.
 
-    read_signatures: those of nodes that an expansion brings; raises ConfigError for an unknown class_type.
-    make_key: the content key of a node, given those of the nodes that it reads.
-    offspring: where it is noted which node expanded to which; source_facts: what the sources of graphs gave.
+    caller: calls the nodes of the run.
+    read_signatures: returns the signatures of nodes that an expansion adds; raises ConfigError for unknown class_types.
+    make_key: returns the content key of a node, given the keys of the nodes that it reads.
+    offspring: records which node expanded to which.
+    source_facts: records facts on the sources of graphs.
     """
 
     caller: NodeCaller

@@ -1,6 +1,6 @@
-"""Runs checked graphs one after the other: each node once, in order, unless its outputs are known already.
+"""Run checked graphs one after the other: each node once, in order, unless it is a cache hit.
 
-The executor knows order, cache, release and events. What a node is and how it is called is behind `NodeCaller`.
+The executor knows order, cache, release and events. `NodeCaller` knows what a node is and how it is called.
 """
 
 from __future__ import annotations
@@ -31,23 +31,25 @@ from pipeline.graph.signature import Signature
 
 log = logging.getLogger(__name__)
 
-MOST_RESTARTS = 2  # of a run whose outputs are changed, besides one for each class_type that is found to do it
+MOST_RESTARTS = 2  # of a run whose outputs are changed, not counting one for each class_type that is found to do it
 
 IsReadLater: TypeAlias = Callable[[str], bool]
+"""Returns whether a later run will read the outputs of a content key."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What one execution of a graph did.
+    """The result of one execution of a graph.
 
-    outputs: those of the targets; of a prompt in API format only as far as the cache keeps them.
-    executed: the nodes that began, those of expansions under the names that they got there.
-    cached: the nodes of the graph whose outputs were known; one that was not needed because of them is in neither.
-    ui: what nodes showed, by node, as in ComfyUI's history; also of targets that came from the cache.
+    outputs: the outputs of the targets; for a prompt in API format, only those that the cache still has.
+    executed: the nodes that started, including the nodes of expansions under the names that they got there.
+    cached: the nodes of the graph that were cache hits. Other nodes that were not needed because of them are neither
+    executed nor cached.
+    ui: what nodes showed, by node, as in ComfyUI's history; also for targets that were cache hits.
     node_errors: what was wrong with outputs of a prompt that were dropped, in ComfyUI's form.
-    batch: the seeds that a KSampler was called for at once, now or in the run that left its outputs.
-    facts: of the graph's sources that were read, now or earlier, the content of conditionings and latents
-    (`tensor.positive`) and the dtypes of models (`dtype.unet`); of nodes that loaded LoRAs, the keys that do not fit
+    batch: the seeds that a KSampler was called for at once, in this run or in the run that stored its outputs.
+    facts: for the sources of the graph that were read, in this run or earlier, the content of conditionings and latents
+    (`tensor.positive`) and the dtypes of models (`dtype.unet`); for nodes that loaded LoRAs, the keys that do not fit
     the model (`lora_unfit.lora`: `12 of 864 keys of style.safetensors`).
     """
 
@@ -62,15 +64,15 @@ class Execution:
 
 
 class Executor:
-    """Runs graphs one after the other and keeps outputs from one to the next, by content.
+    """The executor of one graph after the other, which retains outputs from one run to the next by content key.
 
-    How long is said by `cache.policy`. By default it is ComfyUI's classic cache: the outputs of the last graph stay,
-    and what the next one does not use is released before its first node runs, so that two checkpoints are never held at
-    once.
+    `cache.policy` says how long. The default is ComfyUI's classic cache: the outputs of the last graph are retained,
+    and those that the next graph does not use are released before its first node runs, so that two checkpoints are
+    never in memory at once.
     """
 
     def __init__(self, identify: Identify, read_signatures: Callable[[Graph], Awaitable[Mapping[str, Signature]]]):
-        """`identify` tells nodes of the same inputs apart, as long as this process lasts."""
+        """`identify` returns what distinguishes nodes with the same inputs within this process."""
         self._identify = identify
         self._read_signatures = read_signatures
         self._offspring = Offspring()
@@ -88,23 +90,23 @@ class Executor:
     ) -> Execution:
         """Run the nodes of `checked.order` that the targets need. Raises NodeError for a node that fails.
 
-        `is_read_later` tells which keys later runs will read: just their outputs stay, all others are released as
-        soon as nothing in this run reads them; but policy `none` keeps nothing, and `all` everything. An output node
-        need not run again only if it wrote into `output_folder` before.
+        Given `is_read_later`, only outputs that later runs will read are retained, and all others are released as soon
+        as no node of this run has to read them. The policies `none`, `all` and `lru` apply instead where they are set.
+        An output node is a cache hit only if it wrote into `output_folder` before.
 
-        A node that changes its input in place is given copies from then on, and the run begins again with what it has
-        not touched: each node reads outputs as their node made them.
+        A node that changes its inputs in place gets copies from then on, and the run starts again with the outputs that
+        are still intact. So each node reads outputs as they were made.
         """
         caller.changers = self._changers
         restarts = 0
         while restarts < MOST_RESTARTS:
-            known = len(self._changers)
+            known_changers = len(self._changers)
             try:
                 return await self._run_once(checked, caller, listen, is_read_later, output_folder)
             except OutputsChanged as found:
                 changed = found
                 self._note_change(checked, changed, caller)
-                restarts += len(self._changers) == known
+                restarts += len(self._changers) == known_changers
         node = checked.graph.get(changed.name)
         message = "its outputs are changed after they were made, each time anew. Leave out the node that does it"
         raise NodeError(changed.name, node.class_type if node else "", {}, message)
@@ -118,13 +120,13 @@ class Executor:
         if len(suspects) == 1:
             log.warning("%s changes the outputs of %s in place. It gets copies from now on", suspects[0], changed.name)
         elif suspects:
-            said = ", ".join(suspects)
-            log.warning("one of %s changes the outputs of %s in place. They get copies from now on", said, changed.name)
+            text = ", ".join(suspects)
+            log.warning("one of %s changes the outputs of %s in place. They get copies from now on", text, changed.name)
         else:
             log.warning("the outputs of %s were changed after they were made, so it runs again", changed.name)
         self._changers |= new
-        self.cache.drop_written()  # the record of a run that begins again is without the files of before
-        caller.objects.clear()  # a node may hold on to what it gave, and give it again as it is now
+        self.cache.drop_written()  # the record of a run that starts again has none of the files written before
+        caller.objects.clear()  # a node may have stored the changed outputs and would return them again
 
     async def _run_once(
         self,
@@ -134,8 +136,8 @@ class Executor:
         is_read_later: IsReadLater | None,
         output_folder: str,
     ) -> Execution:
-        """Run the graph; raises OutputsChanged when a node is found to have changed the outputs of another one."""
-        began = time.perf_counter()
+        """Run the graph. Raises OutputsChanged when a node is found to have changed the outputs of another one."""
+        started = time.perf_counter()
         graph = [(name, node.class_type) for name, node in checked.graph.items()]
         children = self._offspring.keep(graph)
         caller.objects.keep({*graph, *children}, output_folder)
@@ -143,24 +145,24 @@ class Executor:
         keys = {name: name for name in checked.order} if keeps_none else await self.make_keys(checked, caller)
         signatures = dict(checked.signatures)
         facts = SourceFacts() if keeps_none else self._source_facts
-        held = RunOutputs(self.cache, keys, signatures, self._choose_stays(is_read_later), output_folder)
-        run = GraphRun(checked, signatures, held, self._make_door(caller, signatures, facts), listen)
-        known = [name for name in checked.order if held.find(name) is not None]
+        run_outputs = RunOutputs(self.cache, keys, signatures, self._choose_retained(is_read_later), output_folder)
+        run = GraphRun(checked, signatures, run_outputs, self._make_door(caller, signatures, facts), listen)
+        cache_hits = [name for name in checked.order if run_outputs.find(name) is not None]
         run.begin()
-        others = {} if keeps_none else await self._make_other_keys(checked, caller, keys)
-        self._release_unused(held, {*keys.values(), *others.values(), *children.values()}, is_read_later)
-        listen(RunStarted(checked.order, tuple(name for name in known if not run.is_scheduled(name))))
+        other_keys = {} if keeps_none else await self._make_other_keys(checked, caller, keys)
+        self._release_unused(run_outputs, {*keys.values(), *other_keys.values(), *children.values()}, is_read_later)
+        listen(RunStarted(checked.order, tuple(name for name in cache_hits if not run.is_scheduled(name))))
 
         def list_cached() -> tuple[str, ...]:
-            found = {*known, *run.served}
-            return tuple(name for name in checked.order if name in found and name not in run.executed)
+            hits = {*cache_hits, *run.served}
+            return tuple(name for name in checked.order if name in hits and name not in run.executed)
 
-        begins_again = False
+        starts_again = False
         try:
             await run.run()
-            outputs = {name: held.get(name) for name in checked.targets if held.find(name)}
+            outputs = {name: run_outputs.get(name) for name in checked.targets if run_outputs.find(name)}
         except OutputsChanged as changed:
-            begins_again = True  # so all else stays
+            starts_again = True  # so the other outputs are retained
             self.cache.drop_changed(changed.key)
             await run.cancel()
             raise
@@ -170,13 +172,13 @@ class Executor:
         finally:
             for name, counted in caller.lora_keys.items():
                 facts.note(keys[name], "lora_unfit", counted.describe() if counted.unfit else "")
-            if not begins_again:
-                self._end(held, is_read_later, caller.objects)
+            if not starts_again:
+                self._end(run_outputs, is_read_later, caller.objects)
         return Execution(
             outputs=outputs,
             executed=tuple(run.executed),
             cached=list_cached(),
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - started,
             ui=run.ui,
             node_errors=checked.node_errors,
             batch=facts.find_batch(keys[caller.batched]) if caller.batched in keys else None,
@@ -191,7 +193,7 @@ class Executor:
     async def make_keys(
         self, checked: CheckedGraph, caller: NodeCaller, identify: Identify | None = None
     ) -> dict[str, str]:
-        """The content key of each node."""
+        """Return the content key of each node; `identify` replaces that of the executor."""
         keys: dict[str, str] = {}
         for name in checked.order:
             keys[name] = await self._make_key(checked.graph[name], checked.signatures[name], keys, caller, identify)
@@ -200,8 +202,11 @@ class Executor:
     async def _make_other_keys(
         self, checked: CheckedGraph, caller: NodeCaller, keys: Mapping[str, str]
     ) -> dict[str, str]:
-        """The keys of the nodes of a prompt that its wanted outputs do not need: as in ComfyUI, what is held of them
-        stays for a run that wants other outputs."""
+        """Return the keys of all nodes of a prompt, also of those that the targets do not need.
+
+        As in ComfyUI, the outputs of these nodes are retained for a run with other targets. Return an empty mapping if
+        there are no such nodes, or if there is a cycle.
+        """
         if checked.prompt is None or len(checked.graph) == len(keys):
             return {}
         try:
@@ -222,10 +227,10 @@ class Executor:
         caller: NodeCaller,
         identify: Identify | None = None,
     ) -> str:
-        # What a node is linked to may be missing, or be part of a cycle: nothing equals that.
+        # A linked node may be missing or part of a cycle. It gets a unique key, which equals no other.
         upstream = {link.node: keys.get(link.node) or uuid.uuid4().hex for _, link in node.links}
         identity = (identify or self._identify)(node, signature)
-        if node.name == caller.batched:  # its last digits differ from those of the same seed sampled alone
+        if node.name == caller.batched:  # in the last digits, its results differ from those of a seed sampled alone
             identity = ["batched", identity]
         return make_key(node, signature, upstream, await caller.fingerprint(node), identity)
 
@@ -235,26 +240,26 @@ class Executor:
 
         return Door(caller, self._read_signatures, make_key_of, self._offspring, facts)
 
-    def _choose_stays(self, is_read_later: IsReadLater | None) -> IsReadLater:
-        """Which outputs stay when nothing in the run reads them any more."""
+    def _choose_retained(self, is_read_later: IsReadLater | None) -> IsReadLater:
+        """Return the function that says whether outputs are retained after their last reader in the run."""
         if self.cache.policy.name == "none":
             return lambda key: False
         return (lambda key: True) if self.cache.policy.keeps_others or not is_read_later else is_read_later
 
-    def _release_unused(self, held: RunOutputs, used: set[str], is_read_later: IsReadLater | None) -> None:
-        """Before the first node runs, let go of what neither this run nor, as far as is known, a later one reads."""
+    def _release_unused(self, run_outputs: RunOutputs, used: set[str], is_read_later: IsReadLater | None) -> None:
+        """Release, before the first node runs, what neither this run nor, as far as is known, a later one reads."""
         if self.cache.policy.keeps_others:
             return
         if is_read_later:
-            self.cache.retain(lambda key: is_read_later(key) or held.readers[key] > 0)
+            self.cache.retain(lambda key: is_read_later(key) or run_outputs.readers[key] > 0)
         else:
             self.cache.retain(used.__contains__)
 
-    def _end(self, held: RunOutputs, is_read_later: IsReadLater | None, objects: NodeObjects) -> None:
+    def _end(self, run_outputs: RunOutputs, is_read_later: IsReadLater | None, objects: NodeObjects) -> None:
         if self.cache.policy.name == "none":
             self.cache.clear()
-            objects.clear()  # as in ComfyUI, a node has no state then
+            objects.clear()  # as with ComfyUI's --cache-none, nodes retain no state
         elif is_read_later and not self.cache.policy.keeps_others:
             self.cache.retain(is_read_later)
         else:
-            self.cache.trim({*held.keys.values()})
+            self.cache.trim({*run_outputs.keys.values()})

@@ -1,4 +1,4 @@
-"""What the results of a graph follow from: the same on another day and in another process, unlike a content key."""
+"""What the results of a graph depend on, the same on another day and in another process, unlike a content key."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipeline.graph.check import CheckedGraph
 
 @dataclass(frozen=True)
 class Identity:
-    """Graphs of one key whose files have one content give the same results.
+    """What the results of a graph depend on: graphs with equal keys and equal contents of files give equal results.
 
     cell: the sha256 over the kept nodes with all they depend on (class_types, constants, fingerprints) and the settings
-    that shape what is kept. Runs of one cell are meant to give the same; whether they do is up to facts and files.
+    that shape what is kept. Runs of one cell should give equal results; whether they do depends on facts and files.
     facts: the facts that are part of the key, by dotted path; see `record/fact_table.py`.
-    files: the model files that the graph reads, by dotted path (`unet.unet_name`). Their content is for others to hash:
-    it takes a minute the first time, and no sample should wait for it.
+    files: the model files that the graph reads, by dotted path (`unet.unet_name`). Their content is hashed elsewhere,
+    because that takes a minute the first time and no sampling should wait for it.
     inputs: the other files that constants of the graph name, by dotted path (`latent.path`).
     """
 
@@ -36,17 +36,17 @@ class Identity:
 
     @property
     def all_files(self) -> dict[str, FileState]:
-        """Model files and input files."""
+        """The model files and the input files."""
         return {**self.files, **self.inputs}
 
     def update(self, facts: Mapping[str, str]) -> Identity:
-        """Return the identity with the key facts that hold now: a pack may have changed torch's flags meanwhile."""
+        """Return the identity with other key facts, because a pack may have changed torch's flags since."""
         return dataclasses.replace(self, facts=dict(facts))
 
 
 def make_cell(checked: CheckedGraph, keys: Mapping[str, str], settings: Mapping[str, object]) -> str:
-    """Return the `cell` of an `Identity`, from keys of the nodes that are the same in every process."""
-    # Files are named after their nodes, so the names of the kept ones are part of the result.
+    """Return the `cell` of an `Identity`; `keys` must be the same in every process."""
+    # Files are named after their nodes, so the names of the kept nodes are part of the result.
     return _hash([{name: keys[name] for name in checked.targets}, settings])
 
 

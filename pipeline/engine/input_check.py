@@ -1,5 +1,7 @@
-"""What the files that a graph names tell of mistakes, before a model is loaded: headers of models and LoRAs, shapes of
-tensors. It speaks only of what it knows; other models, formats and node classes are passed over.
+"""Find mistakes in a graph from the files that it names, before a model is loaded.
+
+The headers of models and LoRAs are compared with the shapes of tensors. Models, formats and node classes that are not
+known here are passed over.
 """
 
 from __future__ import annotations
@@ -26,17 +28,17 @@ from pipeline.graph.signature import Signature
 log = logging.getLogger(__name__)
 
 FindModels: TypeAlias = Callable[[Node, Signature], Mapping[str, str]]
-"""The paths of the model files that constants of a node name, by input; see `FileFinder`."""
+"""Returns the paths of the model files that the constants of a node name, by input; see `FileFinder`."""
 
 DescribeTensors: TypeAlias = Callable[[Node], Any]
-"""What a node's class says of the tensors it will give (`describe_tensors`); None if it says nothing."""
+"""Returns what a node's class says of the tensors that it will give (`describe_tensors`); None if it says nothing."""
 
-# ComfyUI's nodes that give a diffusion model as it is in a file, and those whose model patches name a LoRA.
+# ComfyUI's nodes that load a diffusion model as it is in a file, that apply a LoRA to one, and that load other models.
 MODEL_LOADERS = {"UNETLoader": "unet_name", "CheckpointLoaderSimple": "ckpt_name", "CheckpointLoader": "ckpt_name"}
 LORA_LOADERS = {"LoraLoaderModelOnly": "lora_name", "LoraLoader": "lora_name"}
 OTHER_LOADERS = {"VAELoader", "CLIPLoader", "DualCLIPLoader", "CLIPVisionLoader", "ControlNetLoader"}
 
-# ComfyUI's nodes that sample with a model, and what they sample with it.
+# ComfyUI's nodes that combine a model with conditionings, and the inputs of the latents that they sample.
 CONDITIONED = {"KSampler", "KSamplerAdvanced", "SamplerCustom", "CFGGuider", "BasicGuider", "DualCFGGuider"}
 LATENT_INPUTS = {"KSampler": "latent_image", "KSamplerAdvanced": "latent_image", "SamplerCustom": "latent_image"}
 
@@ -44,9 +46,9 @@ LATENT_INPUTS = {"KSampler": "latent_image", "KSamplerAdvanced": "latent_image",
 def find_input_problems(
     graph: Graph, signatures: Mapping[str, Signature], find_models: FindModels, describe_tensors: DescribeTensors
 ) -> list[Problem]:
-    """Return what the files say against `graph`, whose links are by index and past bypassed nodes.
+    """Return the problems that the files of `graph` show; its links must be by index and past bypassed nodes.
 
-    A LoRA that changes nothing is logged: ComfyUI runs it as well, and what it has no name for may yet fit.
+    A LoRA that changes nothing is only logged, because ComfyUI runs it too, and keys with unknown names may still fit.
     """
     check = _Check(graph, signatures, find_models, describe_tensors)
     for node in graph.values():
@@ -58,6 +60,8 @@ def find_input_problems(
 
 @dataclass
 class _Check:
+    """The check of one graph, with the problems found so far."""
+
     graph: Graph
     signatures: Mapping[str, Signature]
     find_models: FindModels
@@ -68,7 +72,7 @@ class _Check:
         self.problems.append(Problem("input_does_not_fit", where, message))
 
     def check_files(self, node: Node) -> None:
-        """Report model files that are no models."""
+        """Report model files of a node that are no models."""
         signature = self.signatures.get(node.name)
         known = node.class_type in {*MODEL_LOADERS, *LORA_LOADERS, *OTHER_LOADERS}
         for key, path in (self.find_models(node, signature) if signature else {}).items():
@@ -78,13 +82,13 @@ class _Check:
                     read_shapes(path)
             except ModelFileDamage as error:
                 damage = str(error)
-            except OSError:  # which the node itself will say
+            except OSError:  # the node itself reports it
                 continue
             if damage:
                 self.problems.append(Problem("model_file_damaged", f"{node.name}.{key}", f"{path} {damage}"))
 
     def check_sampler(self, node: Node) -> None:
-        """Compare what is sampled with the model that samples it."""
+        """Compare the latent, conditionings and LoRAs of a node that samples with its model."""
         if node.class_type not in CONDITIONED or not isinstance(node.inputs.get("model"), Link):
             return
         path, loras = self._follow_model(node.inputs["model"])
@@ -100,7 +104,7 @@ class _Check:
                 self._check_conditioning(self.graph.get(link.node), facts, model, batch)
 
     def _check_latent(self, node: Node, facts: ModelFacts, model: str) -> int | None:
-        """Returns the batch of the latent, if it is known."""
+        """Check the channels of the latent; return its batch size, or None if it is not known."""
         link = node.inputs.get(LATENT_INPUTS.get(node.class_type, ""))
         source = self.graph.get(link.node) if isinstance(link, Link) else None
         found = self._describe(source)
@@ -109,7 +113,7 @@ class _Check:
         channels = found["shape"][1]
         # ComfyUI gives an empty latent the channels of the model (comfy.sample.fix_empty_latent_channels).
         if not found["empty"] and facts.latent_channels not in (None, channels):
-            self.add(_name_file(source), f"{_count(channels)}, but {model} takes {facts.latent_channels}")
+            self.add(_name_file(source), f"{_name_channels(channels)}, but {model} takes {facts.latent_channels}")
         return int(found["shape"][0])
 
     def _check_conditioning(self, source: Node | None, facts: ModelFacts, model: str, batch: int | None) -> None:
@@ -119,16 +123,16 @@ class _Check:
         for entry in found:
             width, where = entry["shape"][2], _name_file(source)
             if facts.text_channels not in (None, width):
-                self.add(where, f"{_count(width)}, but {model} takes {facts.text_channels}")
+                self.add(where, f"{_name_channels(width)}, but {model} takes {facts.text_channels}")
             self._check_batch(where, "the conditioning", entry["shape"][0], batch)
             for place, shape in enumerate(entry["references"]):
                 name = f"reference_latents[{place}]"
                 if facts.latent_channels not in (None, shape[1]):
-                    self.add(where, f"{name} has {_count(shape[1])}, but {model} takes {facts.latent_channels}")
+                    self.add(where, f"{name} has {_name_channels(shape[1])}, but {model} takes {facts.latent_channels}")
                 self._check_batch(where, name, shape[0], batch)
 
     def _check_batch(self, where: str, name: str, count: int, batch: int | None) -> None:
-        """ComfyUI repeats to the batch of the latent and cuts off what is too much (repeat_to_batch_size)."""
+        """Report a batch that ComfyUI would repeat to the latent's and then cut (repeat_to_batch_size)."""
         if batch is not None and (not count or batch % count):
             self.add(where, f"{name} is a batch of {count}, but the latent is one of {batch}. Give 1 or {batch}")
 
@@ -138,13 +142,13 @@ class _Check:
         shapes = self._read(path)
         if shapes and facts.weights and not count_fitting(shapes, facts.weights):
             name, count = PurePath(str(path)).name, len(shapes)
-            said = f"none of the {count} keys of {name} fits {model} (another architecture?), so it changes nothing"
-            log.warning("%s: %s", node.name, said)
+            message = f"none of the {count} keys of {name} fits {model} (another architecture?), so it changes nothing"
+            log.warning("%s: %s", node.name, message)
 
     def _follow_model(self, link: Link) -> tuple[str | None, list[Node]]:
-        """The file that a model comes from and the LoRAs on the way; None if some node on the way is not known."""
+        """Return the file that a model comes from and the LoRAs on the way; None if a node on the way is not known."""
         loras: list[Node] = []
-        for _ in self.graph:  # a cycle ends as well
+        for _ in self.graph:  # so that it ends in a cycle too
             node, signature = self.graph.get(link.node), self.signatures.get(link.node)
             if node is None or signature is None:
                 return None, []
@@ -171,11 +175,11 @@ class _Check:
             return None
         try:
             return read_shapes(path)
-        except (ModelFileDamage, OSError):  # reported before
+        except (ModelFileDamage, OSError):  # check_files reports it
             return None
 
 
-def _count(channels: int) -> str:
+def _name_channels(channels: int) -> str:
     return f"{channels} channel{'s' * (channels != 1)}"
 
 

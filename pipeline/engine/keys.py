@@ -1,7 +1,7 @@
-"""Content keys: two nodes with the same key give the same outputs, whatever they are called.
+"""Content keys: two nodes with the same key give the same outputs, whatever their names are.
 
-A key is the sha256 over class_type, constants, the keys of what is linked, what the class's fingerprint says, and what
-an `Identify` adds: in a process the states of the files that constants name.
+A key is the sha256 over class_type, constants, the keys of the linked nodes, the class's fingerprint, and what an
+`Identify` adds: within a process, the states of the files that constants name.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from pipeline.graph.model import Link, Node
 from pipeline.graph.signature import Signature
 
 Identify: TypeAlias = Callable[[Node, Signature], Any]
-"""What else tells two nodes of the same inputs apart, as plain data."""
+"""Returns, as plain data, what else distinguishes two nodes with the same inputs."""
 
 
 def make_key(node: Node, signature: Signature, upstream: Mapping[str, str], fingerprint: Any, identity: Any) -> str:
-    """Key of a node whose linked nodes have the keys `upstream`; `identity` is what an `Identify` says of it."""
+    """Return the content key of a node.
+
+    `upstream` has the keys of the linked nodes by name, `identity` is what an `Identify` returned for the node. The
+    name of the node counts only if `signature.depends_on_name` is true.
+    """
     inputs = {
         name: ["link", upstream[value.node], value.output] if isinstance(value, Link) else ["value", settle(value)]
         for name, value in sorted(node.inputs.items())
@@ -32,18 +36,18 @@ def make_key(node: Node, signature: Signature, upstream: Mapping[str, str], fing
 
 
 def find_known(checked: CheckedGraph, keys: Mapping[str, str], held: Container[str]) -> set[str]:
-    """The nodes that need not run, because outputs of their key are `held`.
+    """Return the nodes that need not run, because their keys are in `held`.
 
-    Output nodes always run: what they are for is to write into this run's folder.
+    Output nodes always run, because they must write into the folder of the run.
     """
     return {name for name in checked.order if keys[name] in held and not checked.signatures[name].is_output_node}
 
 
 def settle(value: Any) -> Any:
-    """A constant or a fingerprint as plain data for a key.
+    """Return a constant or a fingerprint as plain data for a key.
 
-    What is not plain data (a tensor in a node that another one expands to), and NaN, never equals anything in ComfyUI,
-    so neither here.
+    NaN, and what is not plain data (a tensor in a node of an expansion), equals nothing in ComfyUI. It becomes a unique
+    text, so that it equals nothing here either.
     """
     if isinstance(value, Mapping):
         return ["mapping", sorted(([repr(key), settle(one)] for key, one in value.items()), key=lambda one: one[0])]

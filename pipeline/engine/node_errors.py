@@ -1,4 +1,4 @@
-"""Errors of nodes, in words."""
+"""Explain the errors of nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.graph.model import Node
 
 
 class ExecutionBlocked(Exception):
-    """A node got an ExecutionBlocker that has a message."""
+    """A node received an ExecutionBlocker that has a message."""
 
 
 def explain_error(
@@ -21,14 +21,15 @@ def explain_error(
     error: BaseException,
     kind: type[NodeError] = NodeError,
 ) -> NodeError:
-    """Return the error of a node that had the outputs `sources` to read.
+    """Return an error of the class `kind` for a node that failed with `error`; it describes the node's inputs.
 
-    It names the node that was `submitted`: `node` itself, or the one that expanded to it.
+    It names the `submitted` node: `node` itself, or the one that expanded to it. `sources` has the outputs that `node`
+    had to read.
     """
     reason: BaseException | str = error
     if submitted is not node:
-        said = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
-        reason = f"in the {node.class_type} that it expanded to ({node.name}): {said}"
+        message = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+        reason = f"in the {node.class_type} that it expanded to ({node.name}): {message}"
     explained = kind(submitted.name, submitted.class_type, describe_inputs(node, sources), reason)
     explained.__cause__ = error
     return explained

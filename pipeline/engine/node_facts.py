@@ -1,4 +1,4 @@
-"""What a node's outputs follow from besides its inputs: files that its constants name, its code, the environment."""
+"""Find what a node's outputs depend on besides its inputs: the files that it names, its code, the environment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from pipeline.graph.signature import Signature
 
 @dataclass(frozen=True)
 class GraphFiles:
-    """The files that the constants of a graph name, by dotted path; `countless` has those that name too many."""
+    """The files that the constants of a graph name, by dotted path.
+
+    countless: the constants that name a folder with too many files.
+    """
 
     models: Mapping[str, FileState]
     inputs: Mapping[str, FileState]
@@ -30,7 +33,7 @@ class GraphFiles:
 
 
 class NodeFacts:
-    """Finds them for the nodes of one ComfyUI."""
+    """The files, code and environment variables that the outputs of one ComfyUI's nodes depend on."""
 
     def __init__(self, comfyui: ComfyUI, catalog: Catalog):
         self._root = comfyui.installation.path
@@ -43,7 +46,7 @@ class NodeFacts:
         return {key: str(path) for key, path in self._files.find(node, signature).models.items()}
 
     def list_files(self, checked: CheckedGraph) -> GraphFiles:
-        """Return the files of all nodes as they are now. Raises OSError."""
+        """Return the files that the constants of all nodes name, as they are now. Raises OSError."""
         models: dict[str, FileState] = {}
         inputs: dict[str, FileState] = {}
         countless: list[str] = []
@@ -55,24 +58,28 @@ class NodeFacts:
         return GraphFiles(models, inputs, tuple(countless))
 
     def identify(self, node: Node, signature: Signature) -> list[Any]:
-        """Return what tells a node apart from others of the same inputs as long as this process lasts."""
+        """Return what distinguishes a node from others with the same inputs within this process, as plain data.
+
+        It has the states of files, environment variables, and the hash of code with data files. It is unique for a node
+        that names too many files or whose class is known to draw without a seed.
+        """
         named = self._files.find(node, signature)
         states = [astuple(FileState.of(path)) for path in (*named.models.values(), *named.inputs.values())]
         code = self._read_code(node.class_type)
         variables = [[name, os.environ.get(name)] for name in sorted(code.variables)] if code else []
         data = [code.sha256] if code and code.data else []
-        unequal = len(named.countless) + self._is_random(node.class_type, code)
-        return [*states, *variables, *data, *(uuid.uuid4().hex for _ in range(unequal))]
+        unique_count = len(named.countless) + self._is_random(node.class_type, code)
+        return [*states, *variables, *data, *(uuid.uuid4().hex for _ in range(unique_count))]
 
     def identify_random(self, node: Node, signature: Signature) -> str | None:
-        """Return what nothing equals for a class that is known to draw without a seed, else None."""
+        """Return a unique text if the node's class is known to draw without a seed, else None."""
         return uuid.uuid4().hex if self._is_random(node.class_type, self._read_code(node.class_type)) else None
 
     def remember_random(self, class_type: str) -> bool:
-        """Remember that a class draws without a seed; whether that could be.
+        """Remember that a class draws without a seed; return whether that is possible.
 
-        A class of ComfyUI's own cannot: what differs there are last digits of the device's arithmetic, which
-        `comfyui.reproducible` settles.
+        It is not possible for a class of ComfyUI's own. The outputs of such a class differ only in the last digits of
+        the device's arithmetic, which `comfyui.reproducible` makes equal.
         """
         source, code = self._catalog.find_code(class_type), self._read_code(class_type)
         if source is None or code is None or (source.is_relative_to(self._root) and "custom_nodes" not in source.parts):

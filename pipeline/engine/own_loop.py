@@ -1,4 +1,4 @@
-"""An event loop that lasts as long as a session, for async nodes of ComfyUI."""
+"""An event loop that lasts as long as a session, for ComfyUI's async nodes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ T = TypeVar("T")
 
 
 class OwnLoop:
-    """Runs coroutines, one after the other, on one lasting loop: what async nodes make (locks, clients) is bound to it.
+    """One lasting event loop that runs coroutines one after the other.
 
-    May be used from inside another running loop (a notebook).
+    It must last because async nodes make objects (locks, clients) that are bound to it. It may be used inside another
+    running loop (a notebook).
     """
 
     def __init__(self, interrupt: Callable[[], None]):
-        """`interrupt` lets what runs end soon; it is called from another thread."""
+        """`interrupt` makes the running coroutine end soon; it is called from another thread."""
         self.loop = asyncio.new_event_loop()
         self._interrupt = interrupt
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end. From inside another running loop it runs in a thread of its own."""
+        """Run a coroutine to its end and return its result. Inside another running loop it gets a thread of its own."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -48,7 +49,7 @@ class OwnLoop:
 
 
 async def _cancel_tasks() -> None:
-    """End what a broken run left behind; the tasks of its async nodes would go on in the next run."""
+    """Cancel the tasks that a failed run left behind, because async nodes would continue in the next run."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()

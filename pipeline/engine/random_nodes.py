@@ -1,8 +1,7 @@
-"""The node classes that are known to give other outputs for equal inputs, because they draw without a seed.
+"""The node classes that are known to give different outputs for equal inputs, because they draw without a seed.
 
-ComfyUI expects such a class to say so by IS_CHANGED. One that does not is found when a run is run again and differs;
-from then on nothing equals its outputs, so the cells of a sweep do not share them and none is taken over from
-a record.
+ComfyUI expects such a class to say so by IS_CHANGED. One that does not is found when a run is repeated and differs.
+From then on its outputs equal no others: the cells of a sweep do not share them, and none is taken over from a record.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ MEMORY = "random_nodes.json"
 
 
 class RandomNodes:
-    """Remembers classes by the sha256 of their code, for all processes of this user."""
+    """The remembered classes by the sha256 of their code, for all processes of this user."""
 
     def __init__(self, folder: Path):
-        """`folder` holds the memory; one that cannot be read is as good as none."""
+        """`folder` contains the file with the classes; a file that cannot be read counts as empty."""
         self._path = folder / MEMORY
         self._state: tuple[int, ...] = ()
         self._known: dict[str, str] = {}
 
     def knows(self, class_type: str, sha256: str) -> bool:
-        """Whether a class of this code is known to be random."""
+        """Return whether a class with this code is known to draw without a seed."""
         state = read_state(self._path)
         if state != self._state:  # another process has found one
             self._state, self._known = state, {**self._known, **self._read()}
-        return _join(class_type, sha256) in self._known
+        return _make_key(class_type, sha256) in self._known
 
     def add(self, class_type: str, sha256: str) -> None:
-        """Remember a class."""
-        self._known[_join(class_type, sha256)] = class_type
+        """Remember a class. If the file cannot be written, a warning is logged and only this process remembers it."""
+        self._known[_make_key(class_type, sha256)] = class_type
         try:
             with (
                 alone(self._path.with_name(f".{MEMORY}.lock"), "remembering a node"),
@@ -56,6 +55,6 @@ class RandomNodes:
         return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def _join(class_type: str, sha256: str) -> str:
-    """All classes of a pack have the code of the pack."""
+def _make_key(class_type: str, sha256: str) -> str:
+    """Return the key of a class: the sha256 alone is not enough, because all classes of a pack have the same code."""
     return f"{sha256} {class_type}"

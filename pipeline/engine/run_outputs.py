@@ -1,4 +1,4 @@
-"""The outputs that one run works with: found in the cache by content key, and let go when nobody will read them."""
+"""The outputs that one run works with: found in the cache by content key, released when no node will read them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ class OutputsChanged(Exception):
 
 
 class RunOutputs:
-    """The outputs of a run's nodes, by name. `keys` has the content keys, `readers` counts who will read each key.
+    """The outputs of a run's nodes, by name.
 
-    `stays` says which keys are kept when nobody in the run reads them any more. What an output node gave is good for
+    keys: the content key of each node. readers: how many nodes still have to read the outputs of each key.
+    `stays` says which keys are retained after their last reader in the run. The outputs of an output node are valid for
     this run only if it wrote into `folder`.
     """
 
@@ -42,22 +43,25 @@ class RunOutputs:
 
     @property
     def by_content(self) -> bool:
-        """Whether nodes of one content share their outputs; else a key is the name of a node."""
+        """Whether nodes with the same content share their outputs; else a key is the name of a node."""
         return self._cache.policy.name != "none"
 
     def find(self, name: str) -> NodeOutputs | None:
-        """The outputs of a node, if they are held and good for this run."""
+        """Return the outputs of a node if they are in the cache and valid for this run, else None."""
         return self._cache.find(self.keys[name], self._folder_of(name))
 
     def get_own(self, name: str, reader: str) -> NodeOutputs:
-        """Return the same for a reader that goes on while others run: a copy, if others may read and change them."""
+        """Return the outputs of a node for an async reader, which continues while others run.
+
+        They are a copy if other nodes may read and change them. Raises OutputsChanged as `get` does.
+        """
         outputs = self.get(name, reader)
         if not self._cache.is_sealed(self.keys[name]):
             return outputs
         return dataclasses.replace(outputs, outputs=copy_value(outputs.outputs))
 
     def get(self, name: str, reader: str | None = None) -> NodeOutputs:
-        """Return the outputs of a node that are held for a reader, a node of that class_type.
+        """Return the outputs of a node, which must be in the cache, for a reader of that class_type.
 
         Raises OutputsChanged if another reader has changed them since they were made.
         """
@@ -66,11 +70,11 @@ class RunOutputs:
         if (changers := self._cache.find_changers(key, reader)) is not None:
             raise OutputsChanged(name, key, changers)
         outputs = self._cache.find(key)
-        assert outputs is not None, name  # its readers are counted
+        assert outputs is not None, name  # outputs with readers are not released
         return outputs
 
     def put(self, name: str, outputs: NodeOutputs) -> None:
-        """Hold what a node gave, as long as somebody reads it or it stays."""
+        """Store the outputs of a node; they are sealed if they may be read more than once."""
         key = self.keys[name]
         self._cache.put(key, outputs, self._folder_of(name))
         if self.readers[key] > 1 or self._stays(key) or self._cache.is_shared(key):
@@ -78,33 +82,33 @@ class RunOutputs:
         self._cache.relieve(self.readers)
 
     def hold(self, key: str, outputs: NodeOutputs) -> None:
-        """Hold outputs that belong to another run, if that is still to come."""
+        """Store outputs that belong to another run, if that run is still to come."""
         if self._stays(key):
             self._cache.put(key, outputs)
             self._cache.seal(key)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Let the outputs of nodes go, whoever reads them."""
+        """Release the outputs of nodes, even if nodes still have to read them."""
         for name in names:
             if name in self.keys:
                 self._cache.drop(self.keys[name])
 
     def count(self, names: Iterable[str]) -> None:
-        """Count one reader more of each name that has a key."""
+        """Count one more reader for each name that has a key."""
         keys = [self.keys[name] for name in names if name in self.keys]
         self.readers.update(keys)
         for key in keys:
             if self.readers[key] > 1 and self._cache.find(key) is not None:
-                self._cache.seal(key)  # an expansion brings readers of what has been made
+                self._cache.seal(key)  # an expansion adds readers of outputs that exist already
 
     def release(self, names: Iterable[str]) -> None:
-        """Count one reader less of each."""
+        """Count one reader less for each name, and release outputs that have no reader left and do not stay."""
         for key in (self.keys[name] for name in names if name in self.keys):
             self.readers[key] -= 1
             self._drop_unread(key)
 
     def settle(self, name: str) -> None:
-        """Let the outputs of a node go if they have no reader at all and do not stay."""
+        """Release the outputs of a node if they have no reader at all and do not stay."""
         self._drop_unread(self.keys[name])
 
     def _drop_unread(self, key: str) -> None:
@@ -119,5 +123,5 @@ class RunOutputs:
 
 
 def list_sources(node: Node) -> list[str]:
-    """The nodes that a node is linked to, once for each link."""
+    """Return the nodes that a node is linked to, once for each link."""
     return [link.node for _, link in node.links]

@@ -1,4 +1,4 @@
-"""Which nodes are still to run, what each of them waits for, and which one runs next."""
+"""The schedule of a run: which nodes still have to run, what each waits for, and which one is next."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ from collections.abc import Iterable
 
 
 class Schedule:
-    """A graph that dissolves from its sources while its nodes finish; nodes and waits can be added as it does.
+    """The nodes that have not finished, with the nodes that each waits for. Nodes and waits can be added at any time.
 
-    Of the nodes that are ready the next one is an urgent one (an output node shows something and frees what it read, an
-    async one waits while others run), then the one that became ready last: a branch is finished before another begins,
-    so that the fewest outputs are held at once. Nodes that became ready together go in the order of their `place`.
+    Urgent nodes come first (an output node shows something and releases what it read, an async node waits while others
+    run), then the node that became ready last: a branch is finished before another begins, so that few outputs are in
+    memory at once. Nodes that became ready together come in the order of their `place`.
+
+    Example:
+        schedule = Schedule()
+        schedule.add("model", place=0, urgent=False, waits=[])
+        schedule.add("sampler", place=1, urgent=False, waits=["model"])
+        schedule.pop()  # "model"
+        schedule.finish("model")
+        schedule.pop()  # "sampler"
     """
 
     def __init__(self) -> None:
@@ -30,13 +38,13 @@ class Schedule:
         return bool(self._waits)
 
     def add(self, name: str, place: int, urgent: bool, waits: Iterable[str]) -> None:
-        """Add a node that is ready when the nodes of `waits` have finished."""
+        """Add a node that becomes ready when the nodes of `waits` have finished."""
         self._rank[name] = (not urgent, place)
         self._waits[name] = set()
         self.wait(name, waits)
 
     def wait(self, name: str, others: Iterable[str]) -> None:
-        """Let a node that is not ready any more wait for others as well; without any it is ready again."""
+        """Let a node that `pop` has returned wait for `others`; if there are none, it is ready again."""
         self._waits[name].update(others)
         for other in self._waits[name]:
             self._readers.setdefault(other, set()).add(name)
@@ -44,11 +52,11 @@ class Schedule:
             self._make_ready(name)
 
     def pop(self) -> str | None:
-        """The next node to run; None if none is ready."""
+        """Return the next node to run, or None if no node is ready."""
         return heapq.heappop(self._ready)[-1] if self._ready else None
 
     def finish(self, name: str) -> None:
-        """Take out a node, whose readers need no longer wait for it."""
+        """Remove a finished node; nodes that waited for no other become ready."""
         del self._waits[name], self._rank[name]
         self._round = next(self._rounds)
         for reader in self._readers.pop(name, ()):
@@ -57,15 +65,15 @@ class Schedule:
                 self._make_ready(reader)
 
     def find_circle(self) -> list[str]:
-        """Nodes that wait for each other, when none is ready; the first is repeated last."""
-        way: dict[str, None] = {}
+        """Return nodes that wait for each other, when no node is ready; the first is repeated at the end."""
+        path: dict[str, None] = {}
         name = next(iter(self._waits))
-        while name not in way:
-            way[name] = None
+        while name not in path:
+            path[name] = None
             name = next(iter(self._waits[name]))
-        names = list(way)
+        names = list(path)
         return [*names[names.index(name) :], name]
 
     def _make_ready(self, name: str) -> None:
-        calm, place = self._rank[name]
-        heapq.heappush(self._ready, (calm, self._round, place, name))
+        not_urgent, place = self._rank[name]
+        heapq.heappush(self._ready, (not_urgent, self._round, place, name))

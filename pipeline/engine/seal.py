@@ -1,7 +1,7 @@
-"""Seals: what tells whether outputs are still as their node made them, found on the device where they lie.
+"""Seals, which show whether outputs are still as their node made them, computed on the device of the outputs.
 
-ComfyUI's nodes must not change their inputs, and some do. An output that is read again, by another node or by a later
-run, is compared with its seal before, so that no result depends on who read its inputs earlier.
+ComfyUI's nodes must not change their inputs, but some do. An output that another node or a later run reads again is
+compared with its seal first, so that no result depends on which nodes have read its inputs before.
 """
 
 from __future__ import annotations
@@ -17,14 +17,19 @@ if TYPE_CHECKING:
     import torch
 
 CHUNK = 1 << 20
-"""Words that are weighted at once: what a seal needs beyond the tensor is 8 MB."""
+"""Words that are weighted at once, so that a seal needs 8 MB beyond the tensor."""
 
 
 def make_seal(value: Any) -> object:
-    """Return what changes with any change of a value: with every bit of tensors, and the structure of containers.
+    """Return a seal, which differs after any change to the tensors, plain values or containers in a value.
 
-    Anything else (a model, a hook) counts by which object it is; its own state is not looked at, and neither is a
-    container that contains itself.
+    Any other object (a model, a hook) counts by its id, and its state is not looked at; nor is a container that
+    contains itself.
+
+    Example:
+        seal = make_seal(outputs)
+        outputs[0][0].add_(1)
+        seal == make_seal(outputs)  # False
     """
     try:
         return _seal(value)
@@ -51,8 +56,10 @@ def _seal(value: Any) -> object:
 
 
 def list_storages(value: Any) -> Iterator[int]:
-    """Yield what changes together wherever it is held: where the memory of tensors and arrays begins, and the ids of
-    lists and mappings."""
+    """Yield where the memory of the tensors and arrays in a value begins, and the ids of its lists and mappings.
+
+    Two values that have one of these in common change together.
+    """
     yield from _list_storages(value, set())
 
 
@@ -83,46 +90,47 @@ def _list_storages(value: Any, seen: set[int]) -> Iterator[int]:
 
 
 def copy_value(value: Any) -> Any:
-    """Return containers, tensors and arrays of their own; any other object stays the same one.
+    """Return a copy of the containers, tensors and arrays in a value; any other object stays the same.
 
-    What is one object in several places of the value is one in the copy. A subclass of list or dict stays one.
+    An object that is in several places of the value is one object in the copy. Subclasses of list and dict are
+    retained.
     """
     return _copy(value, {})
 
 
-def _copy(value: Any, made: dict[int, Any]) -> Any:
+def _copy(value: Any, copies: dict[int, Any]) -> Any:
     import numpy as np
     import torch
 
-    if id(value) in made:
-        return made[id(value)]
+    if id(value) in copies:
+        return copies[id(value)]
     result = value
     if isinstance(value, torch.Tensor):
         result = value.clone()
     elif isinstance(value, np.ndarray):
         result = value.copy()
     elif isinstance(value, list | dict):
-        result = made[id(value)] = copy.copy(value)
+        result = copies[id(value)] = copy.copy(value)
         for key, one in list(value.items() if isinstance(value, dict) else enumerate(value)):
-            result[key] = _copy(one, made)
+            result[key] = _copy(one, copies)
     elif isinstance(value, tuple):
-        parts = [_copy(one, made) for one in value]
-        result = type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)  # SEGS have named tuples
+        parts = [_copy(one, copies) for one in value]
+        result = type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)  # SEGS has named tuples
     elif parts := _list_parts(value):
         result = copy.copy(value)
-        result.tensors = [_copy(one, made) for one in parts]
-    made[id(value)] = result
+        result.tensors = [_copy(one, copies) for one in parts]
+    copies[id(value)] = result
     return result
 
 
 def _list_parts(value: Any) -> list[Any]:
-    """The tensors of a comfy.nested_tensor.NestedTensor, which a LATENT of picture and sound has."""
+    """Return the tensors of a comfy.nested_tensor.NestedTensor, which a LATENT of picture and sound has."""
     parts = getattr(value, "tensors", None)
     return parts if isinstance(parts, list) else []
 
 
 def _seal_bytes(tensor: torch.Tensor) -> object:
-    """The sha256 of a tensor's bytes, or on another device `sum_words`; None if it has no bytes in order (sparse)."""
+    """Return the sha256 of a tensor's bytes on the CPU, else their `sum_words`; None for a sparse tensor."""
     import torch
 
     try:
@@ -135,13 +143,14 @@ def _seal_bytes(tensor: torch.Tensor) -> object:
 def sum_words(flat: torch.Tensor) -> int:
     """Return the sum of bytes, uint8 [n], as 32-bit words with odd 64-bit weights by place, modulo 2^64.
 
-    It is found on the tensor's device. A change of one word always shows, because an odd weight has an inverse; any
-    other change is missed with a chance of about 2^-63.
+    It is computed on the tensor's device. A change of one word always shows, because an odd weight has an inverse. Any
+    other change is missed with a probability of about 2^-63.
     """
     import torch
 
     words = flat.view(torch.int32) if flat.numel() % 4 == 0 and flat.data_ptr() % 4 == 0 else flat
     total = torch.zeros((), dtype=torch.int64, device=flat.device)
+    # The multiplier of Knuth's MMIX generator makes the order of the chunks count; it is odd like the weights.
     for place, chunk in enumerate(words.split(CHUNK)):
         weights = _make_weights(flat.device)[: len(chunk)]
         total = total * 6364136223846793005 + (chunk.to(torch.int64) * weights).sum() + place
@@ -150,7 +159,7 @@ def sum_words(flat: torch.Tensor) -> int:
 
 @functools.cache
 def _make_weights(device: torch.device) -> torch.Tensor:
-    """Odd numbers of 64 bits, the same for every seal of this process."""
+    """Return odd 64-bit numbers, int64 [CHUNK], the same for every seal of this process."""
     import torch
 
     generator = torch.Generator().manual_seed(0x5EA1)

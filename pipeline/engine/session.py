@@ -1,4 +1,4 @@
-"""A ComfyUI in this process, and what it has loaded: everything that several runs share."""
+"""A session: a ComfyUI in this process with everything that several runs share."""
 
 from __future__ import annotations
 
@@ -47,13 +47,18 @@ TOO_MANY = f"the folder has more than {MOST_FILES} files, too many to compare"
 
 
 class Session:
-    """Checks and runs graphs on one ComfyUI; models and outputs stay from one run to the next.
+    """A ComfyUI that checks and runs graphs; models and outputs are retained from one run to the next.
 
-    Not thread-safe: ComfyUI runs one graph at a time in a process. May be used inside a running event loop.
+    It is not thread-safe, because ComfyUI runs one graph at a time in a process. It may be used inside a running event
+    loop.
+
+    Example:
+        session = Session(start_comfyui(ComfyUISettings()))
+        execution = session.run(prompt)  # in ComfyUI's API format
     """
 
     def __init__(self, comfyui: ComfyUI):
-        """`comfyui` is what `start_comfyui` gave."""
+        """`comfyui` is what `start_comfyui` returned."""
         self.comfyui = comfyui
         self._loop = OwnLoop(comfyui.nodes.interrupt_processing)
         atexit.register(self.close)
@@ -65,10 +70,10 @@ class Session:
         self.generators = SharedGenerators()
         self._objects = NodeObjects()
         self._model_folders: set[Path] = set()
-        self._begun = 0  # how many runs have begun
+        self._runs_started = 0
         self._surroundings: dict[str, str] = {}
-        self._too_large: set[tuple[str, ...]] = set()  # batches that were out of memory, by their keys
-        # What the imports made stays for ever. Without looking through it, a collection takes a tenth of the time.
+        self._too_large: set[tuple[str, ...]] = set()  # the keys of seed batches that ran out of memory
+        # The objects of the imports stay forever. A collection that skips them takes a tenth of the time.
         gc.freeze()
 
     def check(
@@ -80,7 +85,7 @@ class Session:
     ) -> CheckedGraph:
         """Check a graph against the node classes of this ComfyUI; see `check_graph`. No model is loaded.
 
-        Without `needs_files`, no file that the graph reads has to be there, and no class judges its inputs itself.
+        Without `needs_files`, files that the graph reads may be missing, and no class validates its inputs itself.
         """
         found = list(problems)
         signatures = self._loop.run(self._catalog.read_signatures(graph, found))
@@ -90,29 +95,29 @@ class Session:
         def inspect(graph: Graph) -> list[Problem]:
             return find_input_problems(graph, signatures, self._nodes.find_models, self._describe_tensors)
 
-        return check_graph(graph, signatures, wanted, found, self._judge, inspect=inspect)
+        return check_graph(graph, signatures, wanted, found, self._find_own_problems, inspect=inspect)
 
     def read_definitions(self, class_types: Collection[str]) -> dict[str, NodeDefinition]:
-        """What the GUI would know of these class_types; a class_type that nothing defines is missing."""
+        """Return what the GUI would know of these class_types; a class_type that nothing defines is missing."""
         return self._loop.run(self._catalog.read_definitions(set(class_types)))
 
     def read_signatures(self, graph: Graph) -> dict[str, Signature]:
-        """The signatures of a graph's nodes by name. Raises ConfigError for unknown class_types."""
+        """Return the signatures of a graph's nodes by name. Raises ConfigError for unknown class_types."""
         return self._loop.run(self._read_signatures(graph))
 
     def check_prompt(
         self, prompt: Mapping[str, Mapping[str, Any]], targets: Sequence[str] | None = None
     ) -> CheckedGraph:
-        """Check a prompt in ComfyUI's API format as ComfyUI's server does; no model is loaded.
+        """Check a prompt in ComfyUI's API format as ComfyUI's server does. No model is loaded.
 
-        `targets` are the wanted output nodes; None: all. An output that cannot run is dropped and `node_errors` of the
-        result says why. Raises PromptError if no output is left. `prompt` itself is not changed.
+        `targets` are the wanted output nodes, None means all. An output that cannot run is dropped, and the result's
+        `node_errors` say why. Raises PromptError if no output is left. `prompt` itself is not changed.
         """
         copied = {name: {**info, "inputs": copy.deepcopy(info.get("inputs", {}))} for name, info in prompt.items()}
         return self._loop.run(self._check_prompt(copied, targets))
 
     def _show_to_packs(self, prompt: dict[str, Any]) -> dict[str, Any]:
-        """Packs may look at a prompt, and change it, before it is checked."""
+        """Return the prompt after packs have seen it, and perhaps changed it, before it is checked."""
         return self.comfyui.server.trigger_on_prompt({"prompt": prompt, "extra_data": {}})["prompt"]
 
     async def _check_prompt(self, prompt: dict[str, Any], targets: Sequence[str] | None) -> CheckedGraph:
@@ -140,45 +145,45 @@ class Session:
         caller.batched = batched
         return caller
 
-    def _judge(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
+    def _find_own_problems(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
         caller = NodeCaller(self.comfyui, write_api_prompt(Graph({node.name: node})), NodeObjects())
         return self._loop.run(caller.find_problems(node, received_types))
 
     def _describe_tensors(self, node: Node) -> Any:
-        """What the class says of the tensors that this node will give; None if it says nothing or its file is wrong."""
+        """Return what the class says of the tensors that this node will give; None if it says nothing or fails."""
         describe = getattr(self._catalog.classes.get(node.class_type), "describe_tensors", None)
         if describe is None:
             return None
         try:
             return describe(**node.inputs)
-        except (TypeError, ValueError, OSError):  # which the class's own validation reports
+        except (TypeError, ValueError, OSError):  # the class's own validation reports what is wrong with its file
             return None
 
     def make_keys(self, checked: CheckedGraph, batched: str = "") -> dict[str, str]:
-        """The content key of each node: nodes of one key give the same outputs, in whichever graph they are.
+        """Return the content key of each node. Nodes with the same key give the same outputs, also in other graphs.
 
-        `batched` is a KSampler that is to run for several seeds at once.
+        `batched` names a KSampler that is to run for several seeds at once.
         """
         return self._loop.run(self._executor.make_keys(checked, self._make_caller(checked, batched=batched)))
 
     def note_surroundings(self, facts: Mapping[str, str]) -> None:
-        """Release what was computed under other facts of the process, such as torch's threads, than those of now."""
+        """Release all outputs if the `facts` of the process, such as torch's threads, have changed."""
         if facts != self._surroundings:
             self._executor.clear()
             self._surroundings = dict(facts)
 
     def use_cache(self, policy: str) -> None:
-        """How long outputs are kept from now on: `classic` (the default), `all`, `lru:N` or `none`; see CachePolicy."""
+        """Set how long outputs are retained: `classic` (the default), `all`, `lru:N` or `none`; see CachePolicy."""
         self._executor.cache.policy = CachePolicy.parse(policy)
 
     def interrupt(self) -> None:
-        """Let the run that another thread is in end with RunInterrupted, at its next node or progress call."""
+        """Interrupt the run of another thread, which raises RunInterrupted at its next node or progress call."""
         self.comfyui.nodes.interrupt_processing()
 
     def identify(self, checked: CheckedGraph, settings: Mapping[str, Any], facts: Mapping[str, str]) -> Identity:
-        """Return what the results of a checked graph follow from.
+        """Return what the results of a checked graph depend on. Raises OSError.
 
-        `settings` are those that shape what is kept of them, `facts` those that may change them.
+        `settings` are those that shape which results are kept, `facts` are those that may change the results.
         """
         keys = self._loop.run(
             self._executor.make_keys(checked, self._make_caller(checked), self._nodes.identify_random)
@@ -190,17 +195,16 @@ class Session:
         return Identity(make_cell(checked, keys, settings), dict(facts), files.models, files.inputs)
 
     def describe(self, checked: CheckedGraph) -> dict[str, str]:
-        """Return what is known of this ComfyUI, of its packs and of the code of the graph's nodes, as facts of a record
-        by dotted path."""
+        """Return facts for a record, by dotted path, on this ComfyUI, its packs and the code of the graph's nodes."""
         sources = {node.class_type: self._catalog.find_code(node.class_type) for node in checked.graph.values()}
         codes = describe_codes(sources, self._catalog.list_foreign_packs(), self.comfyui.installation.path)
-        return {**describe_comfyui(self.comfyui), **codes, "process.order": str(self._begun)}
+        return {**describe_comfyui(self.comfyui), **codes, "process.order": str(self._runs_started)}
 
     def digest_outputs(self, checked: CheckedGraph, folder: Path, seed: int) -> dict[str, list[str | None]]:
-        """Run a graph anew, its savers into `folder`; return by node what `digest_tensors` says of each output.
+        """Run a graph anew, with its savers writing into `folder`; return the `digest_tensors` of each output, by node.
 
-        Everything that was loaded is released before. The generators that all nodes share are seeded from `seed` before
-        each node, so that one which draws from them without a seed of its own shows it. Raises NodeError.
+        Everything that was loaded is released first. The generators that all nodes share are seeded from `seed` before
+        each node, so the digests of a node that draws without a seed of its own depend on `seed`. Raises NodeError.
         """
         self.clear()
         self.use_cache("all")
@@ -208,11 +212,11 @@ class Session:
         with self.generators.changed(seed):
             self.run(checked)
         keys = self.make_keys(checked)
-        held = {name: outputs for name, key in keys.items() if (outputs := self._executor.cache.find(key))}
-        return {name: [one.digest(slot) for slot in range(len(one.outputs))] for name, one in held.items()}
+        retained = {name: outputs for name, key in keys.items() if (outputs := self._executor.cache.find(key))}
+        return {name: [one.digest(slot) for slot in range(len(one.outputs))] for name, one in retained.items()}
 
     def remember_random(self, class_type: str) -> bool:
-        """Let nothing equal the outputs of a class from now on; whether it could be remembered, see `RandomNodes`."""
+        """Remember that a class draws without a seed (see `RandomNodes`); return whether that is possible."""
         return self._nodes.remember_random(class_type)
 
     def run(
@@ -225,19 +229,18 @@ class Session:
         extra_data: Mapping[str, Any] | None = None,
         batch: SeedBatch | None = None,
     ) -> Execution:
-        """Run a checked graph, or a prompt in ComfyUI's API format; events go to `listen`. The outputs are inference
-        tensors.
+        """Run a checked graph, or a prompt in ComfyUI's API format. The outputs are inference tensors.
 
-        Of a prompt only the outputs `targets` are run, if they are given. `extra_data` is what ComfyUI's /prompt takes
-        under that name (`{"extra_pnginfo": {"workflow": ...}}`). The KSampler of `batch` runs for all its seeds, and
-        the outputs for the others stay for the runs that `is_read_later` speaks of.
+        `listen` is called with each event. `targets` are the output nodes of a prompt to run, None means all.
+        `extra_data` is what ComfyUI's /prompt takes under that name (`{"extra_pnginfo": {"workflow": ...}}`). The
+        KSampler of `batch` runs for all its seeds, and the outputs of the other seeds are retained for later runs.
 
-        The outputs of the run stay for the next one, as `use_cache` said; or, given `is_read_later`, those whose key it
-        says are. Out of GPU memory, all models and outputs are let go and the run is tried once more.
+        The outputs are retained for the next run as `use_cache` says, or, given `is_read_later`, those that later runs
+        will read. If GPU memory runs out, all models and outputs are released, and the run is tried once more.
         Raises PromptError before any node runs, NodeError for a node that fails, RunInterrupted.
         """
         checked = graph if isinstance(graph, CheckedGraph) else self.check_prompt(graph, targets)
-        self._begun += 1
+        self._runs_started += 1
         batched = batch.node if batch else ""
         caller = self._make_caller(checked, extra_data, batched)
         caller.batch = batch if batch and tuple(batch.seeds) not in self._too_large else None
@@ -250,7 +253,7 @@ class Session:
             if caller.batch:
                 log.warning("%d seeds were sampled at once; now it is one", len(caller.batch.seeds))
                 self._too_large.add(tuple(caller.batch.seeds))
-        # Not in the handler: the error's traceback holds tensors.
+        # Outside of the handler, because the traceback of the error refers to tensors.
         del caller
         self.clear()
         caller = self._make_caller(checked, extra_data, batched)
@@ -276,21 +279,21 @@ class Session:
             return await self._executor.run(checked, caller, hear, is_read_later, folder)
 
     def add_models(self, folder: Path) -> None:
-        """Also search `folder`, laid out like ComfyUI's models/, after all others. Idempotent."""
+        """Search `folder`, laid out like ComfyUI's models/, after all other model folders. Idempotent."""
         if folder not in self._model_folders:
             add_model_folder(self.comfyui.folder_paths, folder, first=False)
             self._model_folders.add(folder)
 
     def set_output_folder(self, folder: Path) -> None:
-        """Let ComfyUI's own savers (SaveImage, SaveLatent, ...) write into `folder` from now on.
+        """Let ComfyUI's own savers (SaveImage, SaveLatent, ...) write into `folder`.
 
-        They write again what they have written, also if it is the folder of the run before.
+        They write again what they have written before, even if the folder is the same.
         """
         self.comfyui.folder_paths.set_output_directory(str(folder))
         self._executor.cache.drop_written()
 
     def close(self) -> None:
-        """Release all outputs; done at exit in any case, because models let go of later find torch half gone."""
+        """Release all outputs. Called at exit at the latest, because a later release would find torch half gone."""
         atexit.unregister(self.close)
         self._executor.clear()
         self._objects.clear()

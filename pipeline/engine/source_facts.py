@@ -1,4 +1,4 @@
-"""What can be said of what enters a graph: the content of tensors, the dtypes of models, LoRAs that do not fit."""
+"""Facts on what enters a graph: the content of tensors, the dtypes of models, LoRAs that do not fit."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pipeline.engine.comfyui.seed_batch import SeedBatch
 from pipeline.graph.model import Node
 from pipeline.graph.signature import Signature
 
-MOST = 10_000  # sources that are remembered
+MOST = 10_000  # content keys whose facts are remembered
 TENSOR_TYPES = frozenset({"CONDITIONING", "LATENT"})
 
 
 class SourceFacts:
-    """What was seen of the sources of graphs, the nodes that read no other, and noted of other nodes, by content key.
+    """Facts on the sources of graphs, which are the nodes that read no other, and on other nodes, by content key.
 
-    It outlives their outputs, and so can be said of a run that read none of them because all came from the cache.
+    They outlive the outputs, so that they are known of a run that read no source because of cache hits.
     """
 
     def __init__(self) -> None:
@@ -32,31 +32,34 @@ class SourceFacts:
         outputs: Mapping[str, NodeOutputs],
         keys: Mapping[str, str],
     ) -> None:
-        """Look at those of the nodes with these `outputs` that are sources."""
-        for name, given in outputs.items():
+        """Describe the sources among the nodes with these `outputs`, unless that was done before."""
+        for name, node_outputs in outputs.items():
             if not any(nodes[name].links) and keys[name] not in self._seen:
-                self._seen[keys[name]] = _describe_source(signatures[name], given)
+                self._seen[keys[name]] = _describe_source(signatures[name], node_outputs)
         _forget_first(self._seen)
 
     def note(self, key: str, kind: str, text: str) -> None:
-        """Remember what a run has shown of a node that is no source, or with an empty text that it was nothing."""
+        """Store a fact on a node that need not be a source; with an empty `text`, that there is none of this `kind`."""
         self._noted[key] = {**self._noted.get(key, {}), kind: text}
         _forget_first(self._noted)
 
     def note_batch(self, key: str, batch: SeedBatch | None) -> None:
-        """Remember the seeds that a KSampler was called for at once with that of `key`; None if it was called alone."""
+        """Store the batch that a KSampler was called for, under the keys of its seeds; None if it was called alone."""
         self._batches.pop(key, None)
         if batch:
             self._batches |= dict.fromkeys(batch.seeds, batch)
             _forget_first(self._batches)
 
     def find_batch(self, key: str) -> SeedBatch | None:
-        """Return what `note_batch` was told last."""
+        """Return the batch that `note_batch` stored for `key`, or None."""
         return self._batches.get(key)
 
     def list_facts(self, keys: Mapping[str, str]) -> dict[str, str]:
-        """What was seen of nodes, by their keys: `dtype.NAME` of a model, `tensor.NAME` (content) and `shape.NAME` of a
-        conditioning or latent, and what was noted."""
+        """Return the facts on the nodes with these `keys`, by `KIND.NAME`.
+
+        They are `dtype.NAME` of a model, `tensor.NAME` (content) and `shape.NAME` of a conditioning or latent, and what
+        `note` has stored.
+        """
         seen = ((name, {**self._seen.get(key, {}), **self._noted.get(key, {})}) for name, key in keys.items())
         return {f"{kind}.{name}": text for name, facts in seen for kind, text in facts.items() if text}
 
@@ -67,7 +70,7 @@ def _forget_first(facts: dict[str, Any]) -> None:
 
 
 def _describe_source(signature: Signature, outputs: NodeOutputs) -> dict[str, str]:
-    """`dtype` of a model, `tensor` and `shape` of a conditioning or latent."""
+    """Return `dtype` of a model, `tensor` and `shape` of a conditioning or latent."""
     facts = {}
     for slot, (spec, values) in enumerate(zip(signature.outputs, outputs.outputs, strict=False)):
         if spec.type in TENSOR_TYPES and (digest := outputs.digest(slot)):
@@ -80,7 +83,7 @@ def _describe_source(signature: Signature, outputs: NodeOutputs) -> dict[str, st
 
 
 def _read_shape(values: Sequence[Any]) -> str | None:
-    """`float32 [1, 16, 1, 64, 64]` of the first tensor of a conditioning or latent, None without one."""
+    """Return `float32 [1, 16, 1, 64, 64]` for the first tensor of a conditioning or latent, None without one."""
     first: Any = values[0] if values else None
     while isinstance(first, list | tuple) and first:
         first = first[0]
@@ -89,7 +92,7 @@ def _read_shape(values: Sequence[Any]) -> str | None:
 
 
 def _read_dtypes(patcher: Any) -> str | None:
-    """`torch.float8_e4m3fn, computes in torch.bfloat16`; None for a patcher of another kind."""
+    """Return `torch.float8_e4m3fn, computes in torch.bfloat16` for a model; None for a patcher of another kind."""
     model: Any = getattr(patcher, "model", None)
     if not hasattr(model, "get_dtype"):
         return None

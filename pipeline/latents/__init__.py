@@ -1,1 +1,1 @@
-"""Latents compared, drawn side by side, and held against a reference."""
+"""Compare latents, draw them side by side, and measure their distances from a reference."""

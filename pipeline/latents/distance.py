@@ -1,4 +1,4 @@
-"""How far latents are from one another: reading them from files, and distances between them."""
+"""Read latents from files, and measure the distances between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".latent", ".safetensors", ".sft", ".pt", ".pth")
-VERSION_MARK = "latent_format_version_0"  # ComfyUI's LoadLatent scales what has no such mark
+VERSION_MARK = "latent_format_version_0"  # ComfyUI's LoadLatent scales latents without this mark
 UNMARKED_SCALE = 1.0 / 0.18215
 
 
@@ -28,10 +28,11 @@ DISTANCES = ("max_abs", "mean_abs", "cosine", "psnr")
 class Distance:
     """How far a tensor is from a reference of the same shape, computed in float64.
 
-    is_equal: dtype, shape and all bytes are the same; then nothing else needs to be looked at.
-    max_abs, mean_abs: of the differences; cosine: of the angle between the two as vectors.
-    psnr: peak signal to noise ratio in dB, the peak being the range of the reference; infinite without a difference.
-    All are NaN if a NaN is in either.
+    is_equal: whether dtype, shape and all bytes are the same; then nothing else needs to be looked at.
+    max_abs, mean_abs: the largest and the mean absolute difference.
+    cosine: the cosine of the angle between the two as vectors.
+    psnr: the peak signal-to-noise ratio in dB, whose peak is the range of the reference; infinite without a difference.
+    All distances are NaN if either tensor has a NaN.
     """
 
     is_equal: bool
@@ -41,13 +42,17 @@ class Distance:
     psnr: float
 
     def list_metrics(self) -> dict[str, float]:
-        """Those that are finite, by name; MLflow's charts show no others."""
+        """Return the distances that are finite, by name; MLflow's charts show no others."""
         return {name: getattr(self, name) for name in DISTANCES if math.isfinite(getattr(self, name))}
 
 
 def measure_distance(samples: torch.Tensor, reference: torch.Tensor) -> Distance:
-    """The distance of `samples` from `reference`, tensors of any floating dtype. Raises ValueError if their shapes
-    differ."""
+    """Return the distance of `samples` from `reference`, tensors of any floating dtype.
+
+    Raises ValueError if their shapes differ.
+
+    Example: `measure_distance(torch.zeros(4), torch.ones(4)).max_abs` is 1.0.
+    """
     import torch
 
     if samples.shape != reference.shape:
@@ -67,6 +72,7 @@ def measure_distance(samples: torch.Tensor, reference: torch.Tensor) -> Distance
 
 
 def _measure_psnr(peak: float, squares: float) -> float:
+    # A reference without a range has no peak: the ratio is 0, which is -inf dB. NaN stays NaN.
     if squares == 0:
         return math.inf
     return 10 * math.log10(peak**2 / squares) if peak > 0 else math.nan if math.isnan(peak) else -math.inf
@@ -77,7 +83,7 @@ Verdict: TypeAlias = Literal["equal", "close", "different"]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How much a latent may differ and still be close: at most `atol + rtol * abs(reference)` everywhere."""
+    """How much a latent may differ and still be close: at most `atol + rtol * abs(reference)` in every element."""
 
     atol: float = 0.0
     rtol: float = 0.0
@@ -85,7 +91,11 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing a latent with a reference; `said` is for a person, and no distance if shapes differ."""
+    """The result of comparing a latent with a reference.
+
+    said: the result as a text for people.
+    distance: None if the shapes differ or one of the two is missing.
+    """
 
     name: str
     verdict: Verdict
@@ -96,7 +106,7 @@ class Comparison:
 def compare_latents(
     name: str, samples: torch.Tensor | None, reference: torch.Tensor | None, tolerance: Tolerance
 ) -> Comparison:
-    """Compare two latents that are both called `name`; None where one side has none of that name."""
+    """Compare two latents that are both called `name`; one of them is None if its side has none of that name."""
     if samples is None or reference is None:
         return Comparison(name, "different", "is there on one side only")
     try:
@@ -105,19 +115,22 @@ def compare_latents(
         return Comparison(name, "different", str(error))
     if distance.is_equal:
         return Comparison(name, "equal", "every bit is the same", distance)
-    told = ", ".join(f"{one} {getattr(distance, one):.6g}" for one in DISTANCES)
+    distances = ", ".join(f"{one} {getattr(distance, one):.6g}" for one in DISTANCES)
     dtypes = "" if samples.dtype == reference.dtype else f", {samples.dtype} and {reference.dtype}"
     close = is_close(samples, reference, tolerance.atol, tolerance.rtol)
-    return Comparison(name, "close" if close else "different", told + dtypes, distance)
+    return Comparison(name, "close" if close else "different", distances + dtypes, distance)
 
 
 def find_worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of several verdicts; of none it is `equal`."""
+    """Return the worst of several verdicts; `equal` if there are none."""
     return max(verdicts, key=VERDICTS.index, default="equal")
 
 
 def is_close(samples: torch.Tensor, reference: torch.Tensor, atol: float, rtol: float) -> bool:
-    """Whether shapes are the same and every difference is at most `atol + rtol * abs(reference)`; NaN is never."""
+    """Return whether shapes are the same and every difference is at most `atol + rtol * abs(reference)`.
+
+    NaN is never close.
+    """
     import torch
 
     if samples.shape != reference.shape:
@@ -126,10 +139,11 @@ def is_close(samples: torch.Tensor, reference: torch.Tensor, atol: float, rtol: 
 
 
 def read_latent(path: Path) -> torch.Tensor:
-    """The samples of a latent file, [batch, channels, (frames,) height, width], on the CPU.
+    """Read the samples of a latent file, [batch, channels, (frames,) height, width], on the CPU.
 
-    `.latent` and `.safetensors` hold `latent_tensor` (read as ComfyUI's LoadLatent does), `samples` or a single tensor,
-    `.pt` a tensor or `{"samples": tensor}`. Raises RecordError for what is none; no code in a file is executed.
+    `.latent` and `.safetensors` must have `latent_tensor` (read as ComfyUI's LoadLatent does), `samples` or a single
+    tensor, `.pt` a tensor or `{"samples": tensor}`. Raises RecordError for a file without a latent. No code in a file
+    is executed.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise RecordError(f"{path}: is no latent file; it must be one of {', '.join(SUFFIXES)}")

@@ -1,4 +1,4 @@
-"""Latents side by side in one picture, each with its difference from the first."""
+"""Draw latents side by side in one picture, each with its difference from the first."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     import torch
 
 SIZE = 256  # pixels of the longer side of a panel
-GAP = 8
-CAPTION = 20
+GAP = 8  # pixels between panels
+CAPTION = 20  # pixels of the height of a caption
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One latent of a row: what it is called, its samples, and the preview that lies beside it, if there is one."""
+    """One latent of a row: its caption, its samples, and the file of its preview, if there is one."""
 
     caption: str
     samples: torch.Tensor
     preview: Path | None = None
 
     def draw(self) -> Image.Image:
-        """The preview, or else the first three channels, stretched to the whole range of brightness."""
+        """Draw the preview, or else the first three channels, stretched to the whole range of brightness."""
         if self.preview:
             with Image.open(self.preview) as image:
                 return image.convert("RGB")
@@ -37,37 +37,40 @@ class Panel:
 
 
 def draw_comparison(rows: Sequence[Sequence[Panel]]) -> Image.Image:
-    """A row for each kind of latent: the first panel, then each other one and its difference from the first."""
+    """Draw a row for each kind of latent: the first panel, then each other one and its difference from the first.
+
+    A panel whose shape is not that of the first has no difference.
+    """
     drawn = [_draw_row(row) for row in rows]
     width = max(image.width for image in drawn)
-    whole = Image.new("RGB", (width, sum(image.height for image in drawn)), "white")
+    canvas = Image.new("RGB", (width, sum(image.height for image in drawn)), "white")
     top = 0
     for image in drawn:
-        whole.paste(image, (0, top))
+        canvas.paste(image, (0, top))
         top += image.height
-    return whole
+    return canvas
 
 
 def _draw_row(panels: Sequence[Panel]) -> Image.Image:
     first, *others = panels
-    cells = [(first.caption, first.draw())]
+    drawn_panels = [(first.caption, first.draw())]
     for panel in others:
-        cells.append((panel.caption, panel.draw()))
+        drawn_panels.append((panel.caption, panel.draw()))
         if panel.samples.shape == first.samples.shape:
-            cells.append(_draw_difference(panel.samples, first.samples))
-    images = [(caption, _fit(image)) for caption, image in cells]
+            drawn_panels.append(_draw_difference(panel.samples, first.samples))
+    images = [(caption, _resize(image)) for caption, image in drawn_panels]
     height = max(image.height for _, image in images)
     row = Image.new("RGB", (GAP + len(images) * (SIZE + GAP), height + CAPTION + 2 * GAP), "white")
     draw, font = ImageDraw.Draw(row), ImageFont.load_default(13)
     for place, (caption, image) in enumerate(images):
         left = GAP + place * (SIZE + GAP)
-        draw.text((left, GAP), _cut(caption, font), "black", font)
+        draw.text((left, GAP), _shorten(caption, font), "black", font)
         row.paste(image, (left, GAP + CAPTION))
     return row
 
 
 def _draw_difference(samples: torch.Tensor, first: torch.Tensor) -> tuple[str, Image.Image]:
-    """The mean difference of all channels: black is none, white the largest, which the caption says."""
+    """Draw the mean difference of all channels and caption it: black is no difference, white the largest one."""
     difference = _flatten_frames(samples.double().sub(first.double()).abs()).mean(dim=1).numpy()
     largest = float(np.nanmax(difference))
     scaled = difference / largest if largest > 0 else difference
@@ -84,16 +87,16 @@ def _draw_channels(samples: torch.Tensor) -> np.ndarray:
 
 
 def _flatten_frames(samples: torch.Tensor) -> torch.Tensor:
-    """[batch, channels, height, width], of a video the first frame."""
+    """Return samples as [batch, channels, height, width]; of a video, the first frame."""
     return samples[:, :, 0] if samples.ndim == 5 else samples
 
 
-def _fit(image: Image.Image) -> Image.Image:
+def _resize(image: Image.Image) -> Image.Image:
     scale = SIZE / max(image.size)
     return image.resize((round(image.width * scale) or 1, round(image.height * scale) or 1), Image.Resampling.NEAREST)
 
 
-def _cut(text: str, font: Any) -> str:
+def _shorten(text: str, font: Any) -> str:
     while text and font.getlength(text) > SIZE:
         text = text[:-1]
     return text

@@ -1,4 +1,4 @@
-"""What results are held against: the latents of a recorded run, or of a file."""
+"""The reference that results are compared with: the latents of a recorded run, or of a file."""
 
 from __future__ import annotations
 
@@ -21,24 +21,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ANY = ""  # the node of a latent that is from a file
+ANY = ""  # in place of the node, for a latent from a file
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Latents by node; under ANY one for every node. `name` is what a person calls them."""
+    """Latents to compare with, by node; one under `ANY` is for every node. `name` is how a person refers to them."""
 
     name: str
     latents: Mapping[str, torch.Tensor]
 
     @property
     def digest(self) -> str:
-        """Tells references apart by their content."""
+        """The sha256 over the content of the latents."""
         digests = {node: digest_tensors(samples) for node, samples in self.latents.items()}
         return hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
 
     def measure(self, node: str, samples: torch.Tensor) -> dict[str, float]:
-        """The finite distances of a latent of `node`; none, and a warning, where there is nothing to compare with."""
+        """Return the finite distances of a latent of `node` from the reference.
+
+        Return none, and log a warning, if the reference has no latent to compare with or one of another shape.
+        """
         reference = self.latents.get(node, self.latents.get(ANY))
         if reference is None:
             log.warning("run.reference: %s has no latent of %s", self.name, node)
@@ -51,7 +54,7 @@ class Reference:
 
 
 def open_reference(text: str, store: RunStore | None) -> Reference:
-    """The latents of a file, or of a run by its id. Raises ConfigError."""
+    """Read the latents of a file, or of a recorded run by its id. Raises ConfigError."""
     try:
         if Path(text).suffix.lower() in SUFFIXES:
             return Reference(text, {ANY: read_latent(Path(text).expanduser())})
@@ -69,6 +72,6 @@ def open_reference(text: str, store: RunStore | None) -> Reference:
 
 
 def read_latents(run: RecordedRun) -> dict[str, torch.Tensor]:
-    """The latents that a run kept, by node, read from where its files were put. Raises RecordError."""
+    """Return the latents among the artifacts of a run, by node, read from the run's folder. Raises RecordError."""
     paths = [Path(name) for name in (run.record.artifacts if run.record else ())]
     return {path.stem: read_latent(run.folder / path) for path in paths if path.suffix == ".latent"}

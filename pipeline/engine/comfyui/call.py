@@ -1,7 +1,7 @@
-"""Calling a node of ComfyUI: its function, its lazy inputs, its own validation, its fingerprint.
+"""Call nodes of ComfyUI: their functions, lazy inputs, own validations and fingerprints.
 
 What a call means (V1 and V3 classes, lists, hidden inputs, async functions) is defined by functions of ComfyUI's
-execution.py, so those are called here; their signatures are the same from ComfyUI 0.16 to 0.30.
+execution.py, so those are called here. Their signatures are the same from ComfyUI 0.16 to 0.30.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ PROMPT_ID = "latentgrid"
 
 @dataclass(frozen=True)
 class NodeOutputs:
-    """What a node gave. `outputs` has a list for each output slot (of one value, but for list outputs).
+    """The outputs of a node.
 
-    `ui` is what an output node shows; `latent_format` ComfyUI's format of a LATENT among the outputs, if known.
+    outputs: a list of values for each output slot: one value for each call of the node, or several for a list output.
+    ui: what an output node shows.
+    latent_format: ComfyUI's format of a LATENT among the outputs, if known.
     """
 
     outputs: list[list[Any]]
@@ -47,7 +49,7 @@ class NodeOutputs:
     _digests: dict[int, str | None] = field(default_factory=dict)
 
     def digest(self, slot: int) -> str | None:
-        """What `digest_tensors` says of the values of an output slot; found once, for all runs that read it."""
+        """Return the `digest_tensors` of an output slot, which is computed once for all runs that read it."""
         if slot not in self._digests:
             self._digests[slot] = digest_tensors(self.outputs[slot])
         return self._digests[slot]
@@ -55,9 +57,10 @@ class NodeOutputs:
 
 @dataclass
 class Call:
-    """A node's function, called: once, or once for each entry of a list. Calls of async functions may still wait.
+    """The calls of a node's function: one, or one for each entry of a list. Async functions may not have finished.
 
-    `blocked` has the messages of ExecutionBlockers that kept it from being called.
+    results: what the calls returned; a task for a call of an async function.
+    blocked: the messages of ExecutionBlockers that kept the function from being called.
     """
 
     target: Any
@@ -67,7 +70,7 @@ class Call:
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
-        """The calls that have not returned yet."""
+        """The calls of async functions that have not finished."""
         return [one for one in self.results if isinstance(one, asyncio.Task) and not one.done()]
 
     async def wait(self) -> None:
@@ -75,13 +78,20 @@ class Call:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
     def read(self, execution: Any) -> Answer:
-        """What the calls returned; raises what one of them raised."""
+        """Return the outputs of the finished calls. Raises what one of them raised."""
         results = [one.result() if isinstance(one, asyncio.Task) else one for one in self.results]
         return read_answer(execution, self.target, results)
 
 
 class NodeCaller:
-    """Calls the nodes of one prompt. Node objects live as long as `objects` keeps them."""
+    """The caller of the nodes of one prompt. The objects of node classes live as long as `objects` retains them.
+
+    Example:
+        caller = NodeCaller(comfyui, prompt, NodeObjects())
+        call = await caller.call(node, sources, key)
+        await call.wait()
+        answer = call.read(caller.execution)
+    """
 
     def __init__(
         self,
@@ -90,7 +100,7 @@ class NodeCaller:
         objects: NodeObjects,
         extra_data: Mapping[str, Any] | None = None,
     ):
-        """`prompt` is in API format, literal lists taken out of `__value__`; `extra_data` as at ComfyUI's /prompt."""
+        """`prompt` is in API format, its literal lists without `__value__`; `extra_data` is as at ComfyUI's /prompt."""
         from comfy_execution.graph import DynamicPrompt
 
         self.execution = comfyui.execution
@@ -99,23 +109,23 @@ class NodeCaller:
         self._management = comfyui.model_management
         self._server = comfyui.server
         self._extra_data = dict(extra_data or {})
-        # A prompt of its own: ComfyUI memoises in it, and nodes may change it.
+        # A copy, because ComfyUI memoises in the prompt, and nodes may change it.
         copied = {name: {**info, "inputs": copy.deepcopy(info.get("inputs", {}))} for name, info in prompt.items()}
         self.prompt = DynamicPrompt(copied)
         self.mark_in_use: Callable[[Any], None] = lambda outputs: None
         self.batch: SeedBatch | None = None
-        self.batched = ""  # the KSampler that was planned for a batch, also where it is sampled alone
+        self.batched = ""  # the KSampler that was planned for a batch, even if its seeds are sampled one by one
         self.lora_keys: dict[str, LoraKeys] = {}  # by node of the prompt
-        self.changers: set[str] = set()  # class_types that change their inputs, and get copies
-        self._graphs: dict[tuple[str, int], int] = {}
-        self._changes = self.execution.IsChangedCache(PROMPT_ID, self.prompt, None)
+        self.changers: set[str] = set()  # class_types that change their inputs in place, so they get copies
+        self._graph_counts: dict[tuple[str, int], int] = {}
+        self._fingerprints = self.execution.IsChangedCache(PROMPT_ID, self.prompt, None)
 
     def add_node(self, name: str, info: Mapping[str, Any], parent: str) -> None:
-        """Make known a node that `parent` expanded to."""
+        """Add to the prompt a node that `parent` expanded to."""
         self.prompt.add_ephemeral_node(name, info, parent, info.get("override_display_id", parent))
 
     def find_submitted(self, name: str) -> str:
-        """The node of the prompt that `name` came of: itself, or the one that expanded to it."""
+        """Return the submitted node that `name` belongs to: itself, or the one that expanded to it."""
         return self.prompt.get_real_node_id(name)
 
     async def stop_if_interrupted(self) -> None:
@@ -123,7 +133,7 @@ class NodeCaller:
         self._management.throw_exception_if_processing_interrupted()
 
     async def find_wanted(self, node: Node, sources: Mapping[str, NodeOutputs]) -> list[str]:
-        """The inputs that the node asks for (check_lazy_status) and that `sources` do not hold yet."""
+        """Return the inputs that the node asks for by check_lazy_status and that `sources` does not have yet."""
         cls = self._classes[node.class_type]
         if find_lazy_check(cls) is None:
             return []
@@ -131,7 +141,7 @@ class NodeCaller:
         if _is_called_for_none(cls, values):
             return []
         target = self.objects.get(node.name, node.class_type, cls)
-        # The class is given the original names of dynamic inputs, so that it can ask for them.
+        # With this flag the class gets the original names of dynamic inputs, so that it can ask for them.
         v3_data = {**v3_data, "create_dynamic_tuple": True}
         results = await self._map(node, target, values, "check_lazy_status", allow_interrupt=True, v3_data=v3_data)
         named = [name for result in results if isinstance(result, list) for name in result]
@@ -140,13 +150,13 @@ class NodeCaller:
         ]
 
     async def call(self, node: Node, sources: Mapping[str, NodeOutputs], key: str) -> Call:
-        """Call the node's function; `sources` are the outputs of the nodes it is linked to, `key` says its content."""
+        """Call the node's function. `sources` has the outputs of the linked nodes, `key` is the node's content key."""
         cls = self._classes[node.class_type]
         values, _, v3_data = self._read_inputs(node, cls, _Sources(sources))
         values = add_missing_frames(node.name, values)
         batch = self._find_batch(node, values, key)
         if node.class_type in self.changers:
-            values = copy_value(values)  # at once: what is one tensor in two inputs stays one
+            values = copy_value(values)  # all in one copy, so that one tensor in two inputs stays one tensor
         if batch:
             values["latent_image"] = batch.repeat(values["latent_image"])
         target = self.objects.get(node.name, node.class_type, cls)
@@ -166,7 +176,7 @@ class NodeCaller:
                     target.FUNCTION,
                     allow_interrupt=True,
                     execution_block_cb=lambda blocker: _note_message(blocker, call.blocked),
-                    pre_execute_cb=lambda index: self._set_prefix(node.name, index),
+                    pre_execute_cb=lambda index: self._reset_graph_count(node.name, index),
                     v3_data=v3_data,
                 )
         finally:
@@ -174,10 +184,10 @@ class NodeCaller:
         return call
 
     def _find_batch(self, node: Node, values: Mapping[str, list[Any]], key: str) -> SeedBatch | None:
-        """The seed batch to call the node for. One that its inputs do not allow is given up: `batch` is then None."""
+        """Return the seed batch to call the node for, or None; set `batch` to None if the inputs do not allow it."""
         if self.batch is None or self.batch.node != node.name:
             return None
-        if key not in self.batch.seeds:  # what it reads changed after the sweep was planned
+        if key not in self.batch.seeds:  # what the node reads has changed since the sweep was planned
             self.batch = None
         elif obstacle := self.batch.find_obstacle(values):
             log.info("%s: %s, so its seeds are sampled one by one", node.name, obstacle)
@@ -185,13 +195,13 @@ class NodeCaller:
         return self.batch
 
     async def fingerprint(self, node: Node) -> Any:
-        """What IS_CHANGED or fingerprint_inputs says of the node's constants; False for a class without it."""
-        return await self._changes.get(node.name)
+        """Return what IS_CHANGED or fingerprint_inputs says of the node's constants; False for a class without it."""
+        return await self._fingerprints.get(node.name)
 
     async def find_problems(self, node: Node, received_types: Mapping[str, str]) -> list[Problem]:
-        """Ask the class's own validation (VALIDATE_INPUTS, validate_inputs) about the node's constants.
+        """Validate the node's constants by the class's own validation (VALIDATE_INPUTS, validate_inputs).
 
-        `received_types` has the type of what is linked to each linked input.
+        `received_types` has, for each linked input, the type of the output that it is linked to.
         """
         cls = self._classes[node.class_type]
         function = find_validator(cls)
@@ -208,12 +218,12 @@ class NodeCaller:
         except Exception as error:
             message = f"{node.class_type}'s own validation raised {type(error).__name__}: {error}"
             return [Problem("exception_during_validation", where, message)]
-        wrong = [result for result in results if result is not True and not is_blocked(result)]
-        said = [result if isinstance(result, str) else "is refused" for result in wrong]
-        return [Problem("custom_validation_failed", where, text) for text in said]
+        refusals = [result for result in results if result is not True and not is_blocked(result)]
+        messages = [result if isinstance(result, str) else "is refused" for result in refusals]
+        return [Problem("custom_validation_failed", where, text) for text in messages]
 
     async def _map(self, node: Node, target: Any, values: Any, function: str, **options: Any) -> list[Any]:
-        """Call a function of the node for each entry of its lists, and wait for what it returns."""
+        """Call a function of the node for each entry of its lists; return the results, awaited if it is async."""
         results = await self.execution._async_map_node_over_list(
             PROMPT_ID, node.name, target, values, function, **options
         )
@@ -224,24 +234,26 @@ class NodeCaller:
         values, missing, v3_data = self.execution.get_input_data(
             inputs, cls, node.name, sources, self.prompt, self._extra_data
         )
-        # A literal list that looks like a link was taken for one.
+        # get_input_data takes a literal list that looks like a link for one.
         literals = {name: [one] for name, one in node.inputs.items() if not isinstance(one, Link) and is_link(one)}
         missing = {name: one for name, one in missing.items() if name not in literals}
         return {**values, **literals}, missing, v3_data
 
-    def _set_prefix(self, name: str, index: int) -> None:
-        self._graphs[name, index] = 0
+    def _reset_graph_count(self, name: str, index: int) -> None:
+        self._graph_counts[name, index] = 0
 
     def make_prefix(self, name: str, index: int) -> str:
-        """How the node ids of an expansion begin: the node that expands, the entry of the list that it is called for,
-        and how many graphs it made for that before."""
-        number = self._graphs.get((name, index), 0)
-        self._graphs[name, index] = number + 1
+        """Return the prefix of the node ids of an expansion: `NAME.INDEX.NUMBER.`.
+
+        `index` is the list entry that the node is called for, NUMBER counts the graphs that it made for that before.
+        """
+        number = self._graph_counts.get((name, index), 0)
+        self._graph_counts[name, index] = number + 1
         return f"{name}.{index}.{number}."
 
 
 def _reset_dynamic_vram() -> None:
-    """What ComfyUI's executor does after each node while dynamic VRAM is on."""
+    """Reset buffers, queues and limits as ComfyUI's executor does after each node while dynamic VRAM is on."""
     if not importlib.import_module("comfy.memory_management").aimdo_enabled:
         return
     for module, function in (
@@ -254,12 +266,15 @@ def _reset_dynamic_vram() -> None:
 
 
 def _is_called_for_none(cls: type, values: Mapping[str, list[Any]]) -> bool:
-    """Whether a node would be called for each entry of a list that has none."""
+    """Return whether a node would be called for each entry of an empty list, that is, not at all."""
     return not getattr(cls, "INPUT_IS_LIST", False) and any(len(many) == 0 for many in values.values())
 
 
 def _note_message(blocker: Any, messages: list[str]) -> Any:
-    """A blocker with a message is an error to be shown; behind the node that it keeps from running it is silent."""
+    """Append the message of a blocker to `messages`; return a blocker without message for the nodes behind.
+
+    This is what the `execution_block_cb` of ComfyUI's executor does, which shows the message as an error.
+    """
     if blocker.message is None:
         return blocker
     messages.append(str(blocker.message))
@@ -267,7 +282,7 @@ def _note_message(blocker: Any, messages: list[str]) -> Any:
 
 
 class _Sources:
-    """Looks to ComfyUI's get_input_data like its execution list: outputs by node id."""
+    """The outputs by node id, in place of the execution list that ComfyUI's get_input_data reads."""
 
     def __init__(self, sources: Mapping[str, NodeOutputs]):
         self._sources = sources
@@ -277,7 +292,7 @@ class _Sources:
 
 
 def _find_latent_format(node: Node, values: Mapping[str, list[Any]], sources: Mapping[str, NodeOutputs]) -> Any:
-    """The latent format of a model among the inputs (or in a guider), else that of a latent passed on."""
+    """Return the latent format of a model among the inputs (or in a guider), else that of a latent among them."""
     for value in (one for many in values.values() for one in many):
         patcher = getattr(value, "model_patcher", value)
         found = getattr(getattr(patcher, "model", None), "latent_format", None)

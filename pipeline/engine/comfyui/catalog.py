@@ -1,4 +1,4 @@
-"""From a class_type to its class and signature, importing only the modules that define what a graph wants.
+"""Find the class and signature of a class_type, importing only the modules that a graph needs.
 
 ComfyUI's server imports all of its 130 node modules and every custom pack when it starts; a graph needs a few.
 """
@@ -21,12 +21,18 @@ from pipeline.graph.model import Graph, Link, Node
 from pipeline.graph.signature import InputSpec, Signature, read_inputs, read_outputs
 from pipeline.workflow.definitions import NodeDefinition
 
-# The two import each other, which works in one order only.
+# Modules of nodes and what must be imported before them. These two import each other, which works in one order only.
 NEEDED_BEFORE = {"nodes_post_processing.py": "nodes_latent.py"}
 
 
 class Catalog:
-    """The node classes of a running ComfyUI. Looking up a class_type may import the module that defines it."""
+    """The node classes of a running ComfyUI. Looking up a class_type may import the module that defines it.
+
+    Example:
+        catalog = await Catalog.open(comfyui)
+        await catalog.load({"KSampler"})
+        catalog.classes["KSampler"]
+    """
 
     def __init__(self, comfyui: ComfyUI):
         self._comfyui = comfyui
@@ -34,7 +40,7 @@ class Catalog:
 
     @classmethod
     async def open(cls, comfyui: ComfyUI) -> Catalog:
-        """The catalog of a ComfyUI whose public API (which V3 nodes import) is registered."""
+        """Register ComfyUI's public API, which V3 nodes import, and return the catalog."""
         await comfyui.nodes.init_public_apis()
         return cls(comfyui)
 
@@ -44,7 +50,7 @@ class Catalog:
         return self._comfyui.nodes.NODE_CLASS_MAPPINGS
 
     async def read_signatures(self, graph: Graph, problems: list[Problem]) -> dict[str, Signature]:
-        """Signatures by node name; a class_type that nothing defines is appended to `problems`."""
+        """Return the signatures by node name; append a problem for each class_type that nothing defines."""
         await self.load({node.class_type for node in graph.values()})
         known = {name: node for name, node in graph.items() if node.class_type in self.classes}
         reported = {problem.where for problem in problems}
@@ -53,7 +59,7 @@ class Catalog:
         return {name: self._read_signature(node) for name, node in known.items()}
 
     async def read_definitions(self, class_types: set[str]) -> dict[str, NodeDefinition]:
-        """Definitions by class_type, as in /object_info of the server; a class_type that nothing defines is missing."""
+        """Return definitions by class_type, as in the server's /object_info, without those that nothing defines."""
         await self.load(class_types)
         return {name: self._read_definition(name) for name in sorted(class_types & self.classes.keys())}
 
@@ -76,7 +82,7 @@ class Catalog:
         return NodeDefinition.read(class_type, _as_json(info))
 
     def find_code(self, class_type: str) -> Path | None:
-        """Return the folder or file that was loaded for a class; None if nothing tells where it is from."""
+        """Return the folder or file that was loaded for a class; None if it cannot be found out."""
         return self._packs.origins.get(class_type) or find_source(self.classes[class_type])
 
     def list_foreign_packs(self) -> list[Path]:
@@ -84,14 +90,14 @@ class Catalog:
         return self._packs.foreign
 
     async def load(self, wanted: set[str]) -> None:
-        """Import what defines the wanted class_types, if anything does."""
+        """Import the modules that define the `wanted` class_types; those that nothing defines are ignored."""
         for load_more in (self._load_built_in, self._load_own, self._load_packs):
             missing = wanted - self.classes.keys()
             if missing:
                 await load_more(missing)
 
     async def _load_built_in(self, wanted: set[str]) -> None:
-        """Import ComfyUI's own modules whose text names a wanted class_type, and what they need before them."""
+        """Import ComfyUI's own modules whose text names a wanted class_type, after the modules that they need."""
         naming = {
             path.name
             for path, (_, text) in self._built_in.items()
@@ -104,23 +110,23 @@ class Catalog:
 
     @functools.cached_property
     def _built_in(self) -> dict[Path, tuple[str, str]]:
-        """Parent and text of ComfyUI's node modules, those first that others need before them."""
+        """Parent and text of each of ComfyUI's node modules; the modules that others need come first."""
         root = self._comfyui.installation.path
         found = {root / BUILT_IN[0] / name: BUILT_IN[0] for name in NEEDED_BEFORE.values()}
         found.update({path: parent for parent in BUILT_IN for path in sorted((root / parent).glob("nodes_*.py"))})
         return {path: (parent, path.read_text(encoding="utf-8")) for path, parent in found.items()}
 
     async def _load_own(self, wanted: set[str]) -> None:
-        """Import this project's packs, which need no other nodes."""
+        """Import this project's packs that name a wanted class_type; they need no other nodes."""
         for path in self._packs.find():
             if path.parent == OWN_PACKS and names_class(path, wanted):
                 await self._packs.load(path, "custom_nodes")
 
     async def _load_packs(self, wanted: set[str]) -> None:
-        """Import packs until nothing is missing, those first whose text names a wanted class_type.
+        """Import packs until no wanted class_type is missing, first the packs whose text names one.
 
-        Before them all of ComfyUI's own modules, because packs expect to find their classes. If nothing defines a
-        class_type, all is imported by then, and the message knows all names.
+        All of ComfyUI's own modules are imported before, because packs expect to find their classes. If nothing defines
+        a class_type, all packs are imported in the end, so that the error can suggest any name.
         """
         for path, (parent, _) in self._built_in.items():
             await self._packs.load(path, parent)
@@ -139,16 +145,16 @@ class Catalog:
         return Problem("missing_node_type", f"{node.name}._node_", message + hint + failed)
 
     def explain_failures(self) -> str:
-        """Which packs could not be imported and why, as the end of a message; empty if all could."""
-        told = "; ".join(f"{name} ({reason})" for name, reason in self._packs.failures.items())
-        return f". Not imported: {told}" if told else ""
+        """Return which packs could not be imported and why, as the end of a message; empty if all could."""
+        failures = "; ".join(f"{name} ({reason})" for name, reason in self._packs.failures.items())
+        return f". Not imported: {failures}" if failures else ""
 
     def _read_signature(self, node: Node) -> Signature:
         cls = self.classes[node.class_type]
         with self._listed_folders() as folders:
             whole = cls.INPUT_TYPES()  # type: ignore[attr-defined]
             declared = _finalize_inputs(cls, whole, node)
-        judged, judges_all = self._find_judged(cls)
+        validated, validates_all = self._find_validated_inputs(cls)
         outputs = read_outputs(
             cls.RETURN_TYPES,  # type: ignore[attr-defined]
             getattr(cls, "RETURN_NAMES", None),
@@ -161,7 +167,7 @@ class Catalog:
             inputs=inputs,
             outputs=outputs,
             is_output_node=bool(getattr(cls, "OUTPUT_NODE", False)),
-            checks_itself=frozenset(inputs) | judged if judges_all else judged,
+            checks_itself=frozenset(inputs) | validated if validates_all else validated,
             takes_any_input=bool(getattr(cls, "ACCEPT_ALL_INPUTS", False)) or _takes_any(declared),
             folders=tuple(folders),
             depends_on_name=bool(getattr(cls, "NOT_IDEMPOTENT", False)) or _asks_for_name(whole.get("hidden") or {}),
@@ -171,8 +177,8 @@ class Catalog:
             shows_when_cached=bool(getattr(cls, "HAS_INTERMEDIATE_OUTPUT", False)),
         )
 
-    def _find_judged(self, cls: Any) -> tuple[frozenset[str], bool]:
-        """The inputs that the class's own validation takes, and whether it takes all of them (**kwargs)."""
+    def _find_validated_inputs(self, cls: Any) -> tuple[frozenset[str], bool]:
+        """Return the inputs that the class's own validation takes, and whether it takes all of them (**kwargs)."""
         function = find_validator(cls)
         if function is None:
             return frozenset(), False
@@ -181,9 +187,9 @@ class Catalog:
 
     @contextmanager
     def _listed_folders(self) -> Iterator[dict[str, list[str]]]:
-        """Note which model folders a class lists while it declares its inputs, and what they hold.
+        """Yield a mapping that records the model folders that a class lists while it declares its inputs.
 
-        Of one whose paths it asks for, to list it itself, only that it does.
+        It has the files of each folder; none for a folder whose paths the class asks for, to list the files itself.
         """
         module: Any = self._comfyui.folder_paths
         listed: dict[str, list[str]] = {}
@@ -207,7 +213,7 @@ class Catalog:
 
 
 def _finalize_inputs(cls: type, declared: dict[str, Any], node: Node) -> dict[str, Any]:
-    """The class's INPUT_TYPES; of a V3 class with dynamic inputs, as they follow from the inputs given."""
+    """Return the class's INPUT_TYPES, with the dynamic inputs of a V3 class as they follow from the given inputs."""
     if not is_v3(cls):
         return declared
     from comfy_api.latest import _io
@@ -217,12 +223,12 @@ def _finalize_inputs(cls: type, declared: dict[str, Any], node: Node) -> dict[st
 
 
 def _as_json(info: Any) -> Any:
-    """As the server sends it: enumerations are texts then."""
+    """Return `info` as the server sends it, with texts for enumerations."""
     return json.loads(json.dumps(info, default=str))
 
 
 def _takes_any(declared: Mapping[str, Any]) -> bool:
-    """Packs declare "any input" by a mapping that claims to contain every name."""
+    """Return whether a class takes any input: packs declare that by a mapping that claims to contain every name."""
     return "a name that nobody declares" in declared.get("optional", {})
 
 
@@ -235,8 +241,11 @@ def _takes_any_keyword(function: Any) -> bool:
 
 
 def _find_lazy(cls: type, declared: Mapping[str, Any], inputs: Mapping[str, InputSpec], node: Node) -> frozenset[str]:
-    """The lazy inputs. Those within dynamic inputs count only if the class asks for what it needs: ComfyUI evaluates
-    them always, so that a class which never asks gets them all the same."""
+    """Return the names of the lazy inputs.
+
+    Those within dynamic inputs count only if the class asks for what it needs. ComfyUI always evaluates them, so that a
+    class which never asks gets them too.
+    """
     plain = {name for part in ("required", "optional") for name in declared.get(part, {})}
     asks = find_lazy_check(cls) is not None
     found = {name for name, spec in inputs.items() if spec.options.get("lazy") and (asks or name in plain)}
@@ -247,14 +256,14 @@ def _find_lazy(cls: type, declared: Mapping[str, Any], inputs: Mapping[str, Inpu
 
 
 def is_v3(cls: type) -> bool:
-    """Whether a node class is of ComfyUI's V3 generation (io.ComfyNode)."""
+    """Return whether a node class is of ComfyUI's V3 generation (io.ComfyNode)."""
     from comfy_api.internal import _ComfyNodeInternal
 
     return issubclass(cls, _ComfyNodeInternal)
 
 
 def find_validator(cls: Any) -> Any:
-    """The class's own validation: VALIDATE_INPUTS of V1, an overridden validate_inputs of V3, or None."""
+    """Return the class's own validation: VALIDATE_INPUTS of V1, an overridden validate_inputs of V3, or None."""
     if is_v3(cls):
         from comfy_api.internal import first_real_override
 
@@ -263,7 +272,7 @@ def find_validator(cls: Any) -> Any:
 
 
 def find_lazy_check(cls: Any) -> Any:
-    """How the class says which lazy inputs it needs: check_lazy_status, of V3 an overridden one; None without it."""
+    """Return the class's check_lazy_status, which says which lazy inputs it needs; of V3 an overridden one, or None."""
     if is_v3(cls):
         from comfy_api.internal import first_real_override
 

@@ -1,4 +1,4 @@
-"""Fetch an archive, going on after a broken connection from where it was."""
+"""Download an archive, resuming after a broken connection."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pipeline.errors import ComfyUIError
 
 log = logging.getLogger(__name__)
 
-PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before each new attempt at a download that broke off
-CHUNK = 64 * 1024  # what a broken connection can cost: an unfinished chunk is lost
+PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # seconds before each new attempt at a download that broke off
+CHUNK = 64 * 1024  # bytes that a broken connection can cost, because an unfinished chunk is lost
 INSTEAD = "or give an existing ComfyUI by comfyui.path or COMFYUI_PATH"
 
 
 def download(url: str, part: Path) -> None:
-    """Bring `part` to the whole of the file at `url`. Raises ComfyUIError if that fails; what has arrived is kept."""
-    if url.startswith("file:"):  # copied in a moment: nothing to resume
+    """Download the rest of the file at `url` into `part`. Raises ComfyUIError; `part` then has what has arrived."""
+    if url.startswith("file:"):  # copying is fast, so nothing is resumed
         shutil.copyfile(url2pathname(urlsplit(url).path), part)
     else:
         _fetch(url, part)
 
 
 def _fetch(url: str, part: Path) -> None:
-    """Download over HTTP, going on after a broken connection from where it was."""
+    """Download over HTTP, resuming after a broken connection."""
     import requests
 
     for pause_s in (*PAUSES_S, None):
@@ -50,20 +50,20 @@ def _fetch(url: str, part: Path) -> None:
 
 
 def _append_rest(url: str, part: Path) -> None:
-    """Fetch in one request what `part` lacks. Raises what requests raises; what has arrived by then is in `part`."""
+    """Download in one request what `part` lacks. Raises what requests raises; `part` then has what has arrived."""
     import requests
 
-    have = _size(part)
+    received = _size(part)
     # identity: a server that compresses on the way would make byte ranges and the checksum meaningless
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={received}-"} if received else {})
     with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-        useless = have > 0 and response.status_code == requests.codes.requested_range_not_satisfiable
-        if not useless:
+        cannot_resume = received > 0 and response.status_code == requests.codes.requested_range_not_satisfiable
+        if not cannot_resume:
             response.raise_for_status()
             resumed = response.status_code == requests.codes.partial_content
             with part.open("ab" if resumed else "wb") as file:
                 file.writelines(response.iter_content(CHUNK))
-    if useless:  # `part` is as long as the real file, or longer, and yet not the real file
+    if cannot_resume:  # `part` is at least as long as the file, so it is not the beginning of it
         part.unlink()
         _append_rest(url, part)
 

@@ -1,4 +1,4 @@
-"""Which ComfyUI this is, and how it is set up, as facts of a record."""
+"""Facts for a record: which ComfyUI runs, how it is set up, and which code its nodes and packs have."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pipeline.engine.comfyui.node_code import read_code, read_core
 from pipeline.engine.comfyui.start import ComfyUI
 
 SECRET = re.compile(r"key|token|secret|passw|auth|credential", re.IGNORECASE)
-"""Names of environment variables whose values are not to be recorded."""
+"""Matches names of environment variables whose values must not be recorded."""
 
 
 def describe_comfyui(comfyui: ComfyUI) -> dict[str, str]:
-    """Where the code is from and what it is, and what was chosen when it started, by dotted path."""
+    """Return facts on the code of ComfyUI and on what was chosen when it started, by dotted path."""
     attention = sys.modules.get("comfy.ldm.modules.attention")
     core = read_core(comfyui.installation.path)
     return {
@@ -39,13 +39,13 @@ def describe_comfyui(comfyui: ComfyUI) -> dict[str, str]:
 def describe_codes(sources: Mapping[str, Path | None], packs: Sequence[Path], root: Path) -> dict[str, str]:
     """Return facts on the code of node classes and of packs, by dotted path, and on what that code reads.
 
-    `sources` has the file or folder of each class_type, None where nothing tells it; `root` is ComfyUI's folder.
+    `sources` has the file or folder of each class_type, None where it is not known; `root` is ComfyUI's folder.
     """
-    named = {f"pack.{name}": path for name, path in _name_apart(packs)}
+    named = {f"pack.{name}": path for name, path in _name_uniquely(packs)}
     codes = {f"code.{name}": read_code(path, root) for name, path in sources.items() if path}
     codes |= {f"{name}.code": read_code(path, root) for name, path in named.items()}
     facts = {name: code.sha256 for name, code in codes.items()}
-    # Nobody can say whether it is the same another time, so it is never equal.
+    # Code that is not known cannot be compared with that of another run, so its fact is never equal.
     facts |= {f"code.{name}": f"unknown {uuid.uuid4().hex}" for name, path in sources.items() if path is None}
     facts |= {name: describe_code(path) for name, path in named.items()}
     imported = dict(package for code in codes.values() for package in code.packages.items())
@@ -55,8 +55,8 @@ def describe_codes(sources: Mapping[str, Path | None], packs: Sequence[Path], ro
     return facts | {f"env.{name}": describe_variable(name) for name in variables if name in os.environ}
 
 
-def _name_apart(packs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Name packs after their folders or files; of several that have one name each gets a number."""
+def _name_uniquely(packs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """Yield packs with their names, those of their folders or files; a repeated name gets a number (`pack~2`)."""
     counts = Counter[str]()
     for path in packs:
         counts[path.stem] += 1
@@ -64,13 +64,13 @@ def _name_apart(packs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def describe_code(path: Path) -> str:
-    """The git commit of a folder of code that is a checkout of its own; else `none`."""
+    """Return the git commit of a folder of code that is a checkout of its own; else `none`."""
     found = read_checkout(path) if path.is_dir() and is_checkout(path) else {}
     changed = " and changes" if found.get("clean") == "false" else ""
     return f"{found['commit']}{changed}" if found else "none"
 
 
 def describe_variable(name: str) -> str:
-    """Return the value of an environment variable; of one that may be a secret only a part of its sha256."""
+    """Return the value of an environment variable, or the beginning of its sha256 if it may be a secret."""
     value = os.environ[name]
     return f"sha256 {hashlib.sha256(value.encode()).hexdigest()[:12]}" if SECRET.search(name) else value

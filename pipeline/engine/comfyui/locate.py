@@ -1,4 +1,4 @@
-"""Find the ComfyUI to run: one that the user names, one that comfy-cli knows, or else a pinned copy of our own."""
+"""Find the ComfyUI to run: one that the user names, the one that comfy-cli uses, or else a pinned copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VERSION_FILE = "comfyui_version.py"
 
 @dataclass(frozen=True)
 class Installation:
-    """A ComfyUI on this machine: its root folder, its version, and where we learned of it."""
+    """A ComfyUI on this machine: its root folder, its version, and what named it (`COMFYUI_PATH`, `pinned copy`)."""
 
     path: Path
     version: str
@@ -31,24 +31,24 @@ class Installation:
 def find_comfyui(path: str | None = None, version: str | None = None) -> Installation:
     """Return the ComfyUI to run. `path` and `version` are the config's `comfyui.path` and `comfyui.version`.
 
-    The order: `path`; the pinned copy of `version`, if one is given; COMFYUI_PATH; comfy-cli's default workspace; the
+    The first of these counts: `path`; the pinned copy of `version`; COMFYUI_PATH; comfy-cli's default workspace; the
     pinned copy of DEFAULT_VERSION. Pinned copies are installed on first use. What the user names is never passed over:
     raises ComfyUIError if `path` or COMFYUI_PATH is no ComfyUI, if `version` is not that of `path`, and if a pinned
     copy cannot be installed.
     """
     if path:
-        return _require_version(_named(path, "comfyui.path"), version)
+        return _require_version(_open_named(path, "comfyui.path"), version)
     if version:
-        return _pinned(version)
+        return _install_pinned(version)
     if named := os.environ.get("COMFYUI_PATH"):
-        return _named(named, "COMFYUI_PATH")
-    return _default_workspace() or _pinned(DEFAULT_VERSION)
+        return _open_named(named, "COMFYUI_PATH")
+    return _default_workspace() or _install_pinned(DEFAULT_VERSION)
 
 
 def read_version(path: Path) -> str:
-    """Return the version that the ComfyUI in folder `path` says it has, without importing anything of it.
+    """Return the version of the ComfyUI in the folder `path`, without importing anything from it.
 
-    Raises ComfyUIError if `path` holds no readable comfyui_version.py.
+    Raises ComfyUIError if `path` has no readable comfyui_version.py.
     """
     file = path / _VERSION_FILE
     try:
@@ -60,17 +60,17 @@ def read_version(path: Path) -> str:
     return found.group(1)
 
 
-def _pinned(version: str) -> Installation:
+def _install_pinned(version: str) -> Installation:
     return Installation(install_release(version), version, "pinned copy")
 
 
-def _named(text: str, source: str) -> Installation:
-    """Return the ComfyUI in the folder that the user named by the setting `source`; raises if there is none."""
+def _open_named(text: str, source: str) -> Installation:
+    """Return the ComfyUI in the folder that the setting `source` names. Raises ComfyUIError if there is none."""
     path = Path(text).expanduser().resolve()
     if not _is_comfyui(path):
-        near = next((f"; did you mean {str(other)!r}?" for other in _near(path) if _is_comfyui(other)), ".")
+        near = next((f"; did you mean {str(other)!r}?" for other in _list_nearby(path) if _is_comfyui(other)), ".")
         raise ComfyUIError(
-            f"{source}: is not a ComfyUI folder, got {text!r} ({_lack(path)}){near} "
+            f"{source}: is not a ComfyUI folder, got {text!r} ({_explain_lack(path)}){near} "
             "Give the folder that holds ComfyUI's main.py, or leave it empty for the pinned copy"
         )
     return Installation(path, read_version(path), source)
@@ -80,13 +80,13 @@ def _is_comfyui(path: Path) -> bool:
     return (path / _VERSION_FILE).is_file()
 
 
-def _near(path: Path) -> Iterable[Path]:
-    """Yield the folders that people mean when they name `path`: the clone inside it, or the folder around a file."""
+def _list_nearby(path: Path) -> Iterable[Path]:
+    """Yield the folders that people may mean by `path`: the clone inside it, or the folder around a file."""
     yield path / "ComfyUI"
     yield path.parent
 
 
-def _lack(path: Path) -> str:
+def _explain_lack(path: Path) -> str:
     if not path.exists():
         return "it does not exist"
     return f"it has no {_VERSION_FILE}" if path.is_dir() else "it is a file"
@@ -102,19 +102,19 @@ def _require_version(found: Installation, version: str | None) -> Installation:
 
 
 def _default_workspace() -> Installation | None:
-    """Return what `comfy set-default` chose; None if nothing was chosen or what was chosen is gone."""
+    """Return the ComfyUI that `comfy set-default` chose; None if there is none or it is gone."""
     text = _read_workspace(_comfy_cli_config())
     if not text:
         return None
     path = Path(text)
     if not _is_comfyui(path):
-        log.warning("passing over comfy-cli's default workspace %r: %s", text, _lack(path))
+        log.warning("passing over comfy-cli's default workspace %r: %s", text, _explain_lack(path))
         return None
     return Installation(path, read_version(path), "comfy-cli workspace")
 
 
 def _comfy_cli_config() -> Path:
-    """Return where comfy-cli keeps its settings; it asks neither XDG_CONFIG_HOME nor APPDATA (its constants.py)."""
+    """Return the file of comfy-cli's settings, which does not depend on XDG_CONFIG_HOME or APPDATA (constants.py)."""
     folders = {"win32": "AppData/Local", "darwin": "Library/Application Support"}
     return Path.home() / folders.get(sys.platform, ".config") / "comfy-cli" / "config.ini"
 

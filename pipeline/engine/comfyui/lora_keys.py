@@ -1,4 +1,4 @@
-"""Keys of LoRAs that fit nothing in the model: counted for each node, in place of ComfyUI's line for each key."""
+"""Count the keys of LoRAs that do not fit the model, for each node, in place of ComfyUI's log line for each key."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PREFIX = (
-    "lora key not loaded: "  # comfy/lora.py, load_lora: a warning for each key, 800 of them for another model's LoRA
-)
+# comfy/lora.py, load_lora: it logs a warning for each key, 800 of them for the LoRA of another model.
+PREFIX = "lora key not loaded: "
 SUFFIXES = frozenset({".safetensors", ".sft", ".pt", ".pth", ".ckpt", ".bin"})
 
 
 @dataclass
 class LoraKeys:
-    """The keys of the LoRAs that a node has loaded. `files` names them, `example` one key that does not fit."""
+    """The numbers of the keys of the LoRAs that a node has loaded.
+
+    files: the names of the LoRAs. total, unfit: how many keys there are, and how many of them do not fit the model.
+    example: one of the keys that do not fit.
+    """
 
     files: str
     total: int = 0
@@ -30,11 +33,11 @@ class LoraKeys:
     example: str = ""
 
     def describe(self) -> str:
-        """Return `12 of 864 keys of style.safetensors`: those that do not fit."""
+        """Return how many keys do not fit, such as `12 of 864 keys of style.safetensors`."""
         return f"{self.unfit} of {self.total} keys of {self.files}"
 
     def warn(self, node: str) -> None:
-        """Say in one line which keys do not fit."""
+        """Log one warning, which names the `node`, if keys of its LoRAs do not fit the model."""
         if self.unfit >= self.total:
             log.warning(
                 "%s: none of the %d keys of %s fits this model (another architecture?)", node, self.total, self.files
@@ -45,9 +48,9 @@ class LoraKeys:
 
 @contextmanager
 def lora_keys_counted(caller: NodeCaller) -> Iterator[None]:
-    """While this lasts, count into `caller.lora_keys` what `comfy.lora.load_lora` takes of the LoRAs of each node.
+    """Count in `caller.lora_keys` which keys of each node's LoRAs fit the model, while the context lasts.
 
-    Its lines are kept from the log; one line for each LoRA says the same.
+    `comfy.lora.load_lora` is wrapped, and its log lines for single keys are replaced by one line for each LoRA.
     """
     import comfy.lora
     from comfy_execution.utils import get_executing_context
@@ -56,7 +59,7 @@ def lora_keys_counted(caller: NodeCaller) -> Iterator[None]:
     original = module.load_lora
     open_counts: list[LoraKeys] = []
 
-    def is_said(record: logging.LogRecord) -> bool:
+    def is_logged(record: logging.LogRecord) -> bool:
         text = record.getMessage() if open_counts else ""
         if not text.startswith(PREFIX):
             return True
@@ -78,22 +81,22 @@ def lora_keys_counted(caller: NodeCaller) -> Iterator[None]:
 
     root = logging.getLogger()
     module.load_lora = load_lora
-    root.addFilter(is_said)
+    root.addFilter(is_logged)
     try:
         yield
     finally:
-        root.removeFilter(is_said)
+        root.removeFilter(is_logged)
         module.load_lora = original
 
 
 def _add(known: dict[str, LoraKeys], node: str, count: LoraKeys) -> None:
     count.warn(node)
-    whole = known.setdefault(node, LoraKeys(count.files))
-    whole.total += count.total
-    whole.unfit += count.unfit
+    node_total = known.setdefault(node, LoraKeys(count.files))
+    node_total.total += count.total
+    node_total.unfit += count.unfit
 
 
 def _name_files(inputs: Mapping[str, Any]) -> str:
-    """The model files that the constants of a node name; a name that is linked is not known here."""
+    """Return the model files that the constants of a node name, or `its LoRA` if the name comes from a link."""
     names = [value for value in inputs.values() if isinstance(value, str) and PurePath(value).suffix in SUFFIXES]
     return ", ".join(names) or "its LoRA"

@@ -1,4 +1,4 @@
-"""Where Python's modules lie, and which installed packages have them, without importing anything."""
+"""Locate Python modules, and the installed packages that have them, without importing anything."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RECORDED = re.compile(r"^([\w-]+)[./]", re.MULTILINE)
-"""The top module or folder of each line of a package's list of files."""
+"""Matches the top module or folder in each line of a package's list of files (RECORD)."""
 
 
 @functools.cache
 def locate_module(name: str) -> Path | None:
     """Return the file of the module `name`, or the folder of a package.
 
-    None for a module of Python's own, and for one that is not there.
+    Return None for a module of the standard library, and for one that is not found.
     """
     if name.partition(".")[0] in sys.stdlib_module_names:
         return None
@@ -31,25 +31,27 @@ def locate_module(name: str) -> Path | None:
 
 
 def is_installed(path: Path) -> bool:
-    """Whether a file or folder belongs to an installed package or to Python itself."""
+    """Return whether a file or folder belongs to an installed package or to Python itself."""
     return any(path.is_relative_to(folder) for folder in list_site_folders())
 
 
 @functools.cache
 def find_packages(path: Path) -> dict[str, str]:
-    """Return name and version of the installed packages that may have put a module at `path`."""
+    """Return the names and versions of the installed packages that may have installed a module at `path`."""
     folder = next((one for one in list_site_folders() if path.is_relative_to(one)), None)
     top = path.relative_to(folder).parts[:1] if folder else ()
     name = top[0].partition(".")[0] if top else ""
     installed = _list_installed()
-    # Most packages are named after their module. The others are looked for in the lists of files, which takes longer.
+    # Most packages are named after their module. The others are looked up in the lists of files, which takes longer.
     found = {name.lower()} if name.lower() in installed else _map_modules().get(name, set())
     return dict(installed[one] for one in sorted(found))
 
 
 def _list_candidates(name: str) -> Iterator[Path]:
-    """Where a module that is not loaded may be; only the part before the first dot is looked up, so that none is
-    imported."""
+    """Yield the files that a module which is not loaded may have.
+
+    Only the part before the first dot is looked up, because looking up a submodule would import its parents.
+    """
     top, _, rest = name.partition(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -66,18 +68,18 @@ def _list_candidates(name: str) -> Iterator[Path]:
 
 @functools.cache
 def list_site_folders() -> tuple[Path, ...]:
-    """Return the folders of installed packages and of Python's own modules."""
+    """Return the folders of installed packages and of Python's own modules, the longest paths first."""
     named = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
     sites = {text for text in sys.path if Path(text).name in ("site-packages", "dist-packages")}
-    # The longest first: site-packages may lie within the folder of the standard library.
+    # The longest first, because site-packages may be within the folder of the standard library.
     return tuple(sorted((Path(text).resolve() for text in named | sites), key=lambda one: -len(one.parts)))
 
 
 @functools.cache
 def _list_installed() -> dict[str, tuple[str, str]]:
-    """Name and version of the installed packages, by their names in lower case, with underscores for hyphens.
+    """Return name and version of the installed packages, by their names in lower case with underscores for hyphens.
 
-    Told by the names of their folders: `importlib.metadata.packages_distributions` takes half a second.
+    They are read from the names of folders, because `importlib.metadata.packages_distributions` takes half a second.
     """
     found: dict[str, tuple[str, str]] = {}
     for info in _list_infos():
@@ -88,7 +90,7 @@ def _list_installed() -> dict[str, tuple[str, str]]:
 
 @functools.cache
 def _map_modules() -> dict[str, set[str]]:
-    """The installed packages that have a top module or folder of a name, as keys of `_list_installed`."""
+    """Return the installed packages, as keys of `_list_installed`, by the names of their top modules and folders."""
     found: dict[str, set[str]] = {}
     for info in _list_infos():
         tops = _read(info / "top_level.txt").split() or RECORDED.findall(_read(info / "RECORD"))

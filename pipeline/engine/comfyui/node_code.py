@@ -1,4 +1,4 @@
-"""Which code a node runs: what tells it from any other version of it, and what that code reads besides its inputs."""
+"""Find the code that a node runs: what distinguishes it from other versions, and what it reads besides its inputs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ VARIABLE = re.compile(
     rb"""|["']([A-Za-z_]\w*)["']\s+(?:not\s+)?in\s+(?:os\.)?environ|["']([A-Z][A-Z0-9_]{2,})["']"""
 )
 TEXT = re.compile(rb"""["']([^"'\n]{1,200})["']""")
-"""In the text of Python files: imports, the names of environment variables, which may be constants, and texts."""
+"""IMPORT, VARIABLE and TEXT match imports, names of environment variables, and texts in Python files.
+
+A text in capitals may also be the name of a variable.
+"""
 
 CORE = ("comfy", "comfy_api", "comfy_config", "comfy_execution", "utils")
-"""ComfyUI's folders of code that nodes share; the modules of nodes are told one by one."""
+"""ComfyUI's folders of code that nodes share; the modules of nodes are read one by one."""
 
 NOT_CORE = ("custom_nodes", "comfy_extras", "comfy_api_nodes")
 """Folders of ComfyUI whose modules count only for the nodes that use them."""
@@ -38,17 +41,17 @@ NOT_CORE = ("custom_nodes", "comfy_extras", "comfy_api_nodes")
 IGNORED_FOLDERS = frozenset(("__pycache__",))
 IGNORED_SUFFIXES = (".pyc", ".log", ".DS_Store")
 LARGE = 16 << 20
-"""Bytes from which a file in the folder of a pack, a checkpoint say, counts by size and times instead of content."""
+"""Bytes above which a file in the folder of a pack (a checkpoint) counts by its size and times, not by its content."""
 
 
 @dataclass(frozen=True)
 class Code:
     """The code of a pack or of a module of nodes.
 
-    sha256: over every file of it, data files included, and over the files outside of it that it imports.
+    sha256: over all its files, data files included, and over the files outside of it that it imports.
     packages: name and version of the installed packages that it imports.
-    variables: the environment variables whose names stand in it.
-    data: the states of its data files and of its folders, by path: data is read while nodes run, and may change.
+    variables: the environment variables that it names.
+    data: the states of its data files and of its folders, by path. Data is read while nodes run, and may change.
     """
 
     sha256: str
@@ -60,7 +63,8 @@ class Code:
 def read_code(root: Path, comfyui: Path) -> Code:
     """Return the code of a pack (a folder or a file) or of one of ComfyUI's node modules.
 
-    Python files count as this process first saw them, as it has imported them by then; data files as they are now.
+    `comfyui` is ComfyUI's folder. Python files count as this process first saw them, because it had imported them by
+    then; data files count as they are now.
     """
     code = _read_code(root, comfyui)
     if any(read_state(path) != state for path, state in code.data.items()):
@@ -73,8 +77,8 @@ def read_code(root: Path, comfyui: Path) -> Code:
 def _read_code(root: Path, comfyui: Path) -> Code:
     """Read what `read_code` returns.
 
-    `comfyui` is ComfyUI's folder. Imports are followed by what the files say and by what their modules hold. They end
-    at installed packages, and at ComfyUI's core, which `comfyui.code` covers.
+    Imports are found in the text of the files and in their loaded modules. They are not followed into installed
+    packages, nor into ComfyUI's core, which the fact `comfyui.code` covers.
     """
     digest = hashlib.sha256()
     packages: dict[str, str] = {}
@@ -87,11 +91,11 @@ def _read_code(root: Path, comfyui: Path) -> Code:
         if part in seen:
             continue
         seen.add(part)
-        # Before they are listed, also those without files; for a single module there are none.
+        # Folders are noted before their files are listed, also those without files; a single module has none.
         data |= {folder: read_state(folder) for folder in _list_folders(part)}
         for file in list_files(part):
             if file.suffix != ".py":
-                data[file] = read_state(file)  # before it is read
+                data[file] = read_state(file)  # before it is read, so that a later change shows
             content = _read_python(file) if file.suffix == ".py" else read_content(file)
             name = file.relative_to(part if part.is_dir() else part.parent).as_posix()
             digest.update(f"{name}\0{len(content)}\0".encode())
@@ -99,10 +103,10 @@ def _read_code(root: Path, comfyui: Path) -> Code:
             if file.suffix != ".py":
                 continue
             variables |= find_variables(content)
-            for path in _locate_imports(content, _list_held_modules(file)):
+            for path in _locate_imports(content, _list_referenced_modules(file)):
                 if is_installed(path) and (found := find_packages(path)):
                     packages |= found
-                elif _is_apart(path, part, comfyui):
+                elif _is_elsewhere(path, part, comfyui):
                     waiting.append(path)
             if part == file and not _is_core(file, comfyui):
                 waiting += _find_neighbours(content, file)
@@ -121,23 +125,23 @@ def _read_python(file: Path) -> bytes:
 
 
 def find_variables(content: bytes) -> set[str]:
-    """Return the names of the environment variables that the text of a Python file reads."""
+    """Return the names of the environment variables that a Python file with this content may read."""
     if b"environ" not in content and b"getenv" not in content:
         return set()
     return {name.decode() for found in VARIABLE.findall(content) for name in found if name}
 
 
 def find_source(cls: type) -> Path | None:
-    """Return the file that a class was defined in, None if nothing says so.
+    """Return the file that a class was defined in, None if it cannot be found out.
 
-    A pack may have loaded it without registering its module, which `inspect.getsourcefile` depends on; the code of its
-    function knows too.
+    `inspect.getsourcefile` needs the module of the class in sys.modules, where some packs do not register it. Then the
+    code objects of its functions name the file.
     """
     with contextlib.suppress(TypeError, OSError):
         if found := inspect.getsourcefile(cls):
             return Path(found).resolve()
     own = vars(cls)
-    # What is inherited may stand in another file, so it comes last.
+    # An inherited function may be defined in another file, so it comes last.
     functions = [own.get(getattr(cls, "FUNCTION", "")), *own.values(), getattr(cls, getattr(cls, "FUNCTION", ""), None)]
     for one in functions:
         code = getattr(inspect.unwrap(getattr(one, "__func__", one)) if callable(one) else one, "__code__", None)
@@ -148,7 +152,7 @@ def find_source(cls: type) -> Path | None:
 
 @functools.cache
 def read_core(comfyui: Path) -> Code:
-    """Return the code of ComfyUI's core, which is the same for all nodes; packages it imports are not followed."""
+    """Return the code of ComfyUI's core, which all nodes share, without the packages that it imports."""
     digest = hashlib.sha256()
     variables: set[str] = set()
     tops = [name for name in _list_names(comfyui) if name.endswith(".py")]
@@ -163,7 +167,7 @@ def read_core(comfyui: Path) -> Code:
 
 
 def list_files(part: Path) -> Iterator[Path]:
-    """Yield a file, or the files of a folder that are code or what code reads: no hidden folders, nothing compiled."""
+    """Yield a file itself, or the files below a folder without hidden folders, compiled files and logs."""
     if part.is_file():
         yield part
         return
@@ -176,7 +180,7 @@ def _walk_code(folder: Path) -> Iterator[str]:
 
 
 def read_content(file: Path | str) -> bytes:
-    """Return the content of a file; of a large one what tells its state; of one that cannot be read why."""
+    """Return the content of a file; for a large one its size and times, for one that cannot be read the reason."""
     try:
         with Path(file).open("rb") as opened:
             status = os.fstat(opened.fileno())
@@ -187,14 +191,14 @@ def read_content(file: Path | str) -> bytes:
         return f"cannot be read: {error.strerror}".encode()
 
 
-def _locate_imports(content: bytes, held: set[str]) -> list[Path]:
-    """Where the modules are that a file imports, and those that its module holds.
+def _locate_imports(content: bytes, referenced: set[str]) -> list[Path]:
+    """Return the paths of the modules that a file imports by absolute names, and of the modules named in `referenced`.
 
-    Relative ones are part of the pack, or `_find_neighbours`'s.
+    Relative imports are part of the pack, or found by `_find_neighbours`.
     """
-    found: set[Path | None] = {locate_module(name) for name in held}
-    for module, names, many, computed in IMPORT.findall(content):
-        for name in (module or computed or many).decode().split(","):
+    found: set[Path | None] = {locate_module(name) for name in referenced}
+    for module, names, imported, computed in IMPORT.findall(content):
+        for name in (module or computed or imported).decode().split(","):
             if not name.strip() or name.strip().startswith("."):
                 continue
             module_name = name.split()[0]
@@ -205,15 +209,15 @@ def _locate_imports(content: bytes, held: set[str]) -> list[Path]:
     return sorted(path for path in found if path)
 
 
-def _list_held_modules(file: Path) -> set[str]:
-    """The names of the modules that the modules of a file hold: some are imported under computed names."""
+def _list_referenced_modules(file: Path) -> set[str]:
+    """Return the names of the modules that a file's loaded modules refer to; some are imported by computed names."""
     modules = _map_modules(len(sys.modules)).get(str(file), [])
-    return {held.__name__ for module in modules for held in list(vars(module).values()) if _is_module(held)}
+    return {member.__name__ for module in modules for member in list(vars(module).values()) if _is_module(member)}
 
 
 @functools.lru_cache(1)
 def _map_modules(count: int) -> dict[str, list[ModuleType]]:
-    """The loaded modules by their files, without those of installed packages; `count` says how many are loaded."""
+    """Return the loaded modules by their files, without installed packages; `count` is how many are loaded now."""
     installed = tuple(f"{folder}{os.sep}" for folder in list_site_folders())
     found: dict[str, list[ModuleType]] = {}
     for module in list(sys.modules.values()):
@@ -224,17 +228,21 @@ def _map_modules(count: int) -> dict[str, list[ModuleType]]:
 
 
 def _is_module(value: object) -> bool:
-    # isinstance would ask for `__class__`, at which deprecated objects of torch warn.
+    # isinstance would read `__class__`, and deprecated objects of torch then issue a warning.
     return issubclass(type(value), ModuleType)
 
 
 def _find_neighbours(content: bytes, file: Path) -> list[Path]:
-    """The files beside a module that is a pack of its own, or one of ComfyUI's: those that it imports relative to
-    itself or by their plain names, and those whose names stand in its text, also as name of a folder and name."""
+    """Return the files that a single module (a pack of its own, or one of ComfyUI's) uses beside itself.
+
+    These are the modules that it imports relatively or by their plain names, and the files whose names are in its text,
+    in its own folder or in a folder that the text names.
+    """
     modules: set[Path] = set()
-    for module, names, many, _ in IMPORT.findall(content):
-        for name in (module or many).decode().replace(" ", "").split(","):
+    for module, names, imported, _ in IMPORT.findall(content):
+        for name in (module or imported).decode().replace(" ", "").split(","):
             plain = name.lstrip(".")
+            # One leading dot means the folder of the file, each further one the folder above.
             base = file.parent.joinpath(*[".."] * (len(name) - len(plain) - 1), *plain.split("."))
             modules |= {base, *(base / one for one in re.findall(r"\w+", names.decode()))}
     packages = {path for path in modules if (path / "__init__.py").is_file() and path != file.parent}
@@ -259,6 +267,6 @@ def _is_core(path: Path, comfyui: Path) -> bool:
     return bool(inner) and (len(inner) == 1 or inner[0] not in NOT_CORE)
 
 
-def _is_apart(path: Path, part: Path, comfyui: Path) -> bool:
-    """Whether the code of a module is neither in `part` nor in ComfyUI's core."""
+def _is_elsewhere(path: Path, part: Path, comfyui: Path) -> bool:
+    """Return whether the code of a module is neither in `part` nor in ComfyUI's core."""
     return not path.is_relative_to(part) and not _is_core(path, comfyui)

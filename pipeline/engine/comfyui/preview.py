@@ -1,7 +1,7 @@
-"""A picture of a latent by the latent format's own RGB factors: no VAE is needed, and none is loaded.
+"""Draw latents by the RGB factors of their latent format, without loading a VAE.
 
-The factors are ComfyUI's, as its live previews use them: for each latent format a linear map from latent channels
-to RGB in [-1, 1], fitted to what the VAE would decode.
+The factors are those of ComfyUI's live previews: for each latent format a linear map from latent channels to RGB in
+[-1, 1], fitted to what the VAE would decode.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 def draw_latent(samples: Any, latent_format: Any) -> np.ndarray | None:
     """Draw latents [batch, channels, (frames,) height, width] as one picture, uint8 [height*8, width*8, 3].
 
-    Each latent pixel becomes a square of the format's downscale ratio (8 for most). A batch is tiled into a grid;
-    of a video the first frame is shown. None if the format has no factors, or not for this number of channels.
+    Each latent pixel becomes a square of the format's downscale ratio (8 for most). A batch is tiled into a grid, and
+    the first frame of a video is shown. Return None if the format has no factors, or none for this number of channels.
     """
     import torch
 
@@ -35,7 +35,7 @@ def draw_latent(samples: Any, latent_format: Any) -> np.ndarray | None:
 
 
 def tile_pictures(pictures: np.ndarray) -> np.ndarray:
-    """Lay pictures [count, height, width, 3] out in a grid that is about square, row by row."""
+    """Arrange pictures [count, height, width, 3] row by row in a grid that is about square."""
     count, height, width, channels = pictures.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)

@@ -1,7 +1,7 @@
-"""The validation of prompts in ComfyUI's API format, by ComfyUI's own validate_inputs.
+"""Validate prompts in ComfyUI's API format by ComfyUI's own validate_inputs.
 
-Its validate_prompt goes through the graph by recursion, which a long chain of nodes overruns; here each node is asked
-after those that it reads, so that none goes deeper than one link.
+ComfyUI's validate_prompt walks through the graph by recursion, for which long chains of nodes are too deep. Here each
+node is validated after those that it reads, so that the recursion is never deeper than one link.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pipeline.graph.order import cull, sort_nodes
 async def check_prompt(
     comfyui: ComfyUI, prompt: dict[str, Any], targets: Iterable[str] | None, failures: str = ""
 ) -> tuple[list[str], dict[str, Any]]:
-    """The output nodes that can run, and ComfyUI's node_errors of the others; converts constants in place.
+    """Return the output nodes that can run, and ComfyUI's node_errors of the others; convert constants in place.
 
-    `targets` are the wanted output nodes; None: all. `failures` tells of packs that could not be imported.
-    Raises PromptError if none can run.
+    `targets` are the wanted output nodes, None means all. `failures` is the end of the message about an unknown
+    class_type: the packs that could not be imported. Raises PromptError for one, and if no output node can run.
     """
     classes = comfyui.nodes.NODE_CLASS_MAPPINGS
     _check_classes(prompt, classes, comfyui.installation.version, failures)
@@ -42,18 +42,18 @@ async def check_prompt(
         try:
             await comfyui.execution.validate_inputs(PROMPT_ID, prompt, name, validated)
         except Exception as error:
-            if name in outputs:  # else the node that reads it reports the same
+            if name in outputs:  # for other nodes, the node that reads them reports the same
                 validated[name] = (False, [_explain(error)], name)
-    good = [name for name in outputs if validated[name][0] is True]
-    if len(good) < len(outputs):
+    valid_outputs = [name for name in outputs if validated[name][0] is True]
+    if len(valid_outputs) < len(outputs):
         node_errors = _collect_errors(prompt, outputs, validated)
-    if not good:
+    if not valid_outputs:
         details = "\n".join(
             f"{one['message']}: {one['details']}" for node in node_errors.values() for one in node["errors"]
         )
         message = "Prompt outputs failed validation"
         raise PromptError(_make_error("prompt_outputs_failed_validation", message, details), node_errors)
-    return good, node_errors
+    return valid_outputs, node_errors
 
 
 def _check_classes(prompt: Mapping[str, Any], classes: Mapping[str, Any], version: str, failures: str) -> None:
@@ -76,22 +76,22 @@ def _sort_for_check(prompt: Mapping[str, Any], outputs: Sequence[str]) -> Sequen
     needed = cull(read_api_format(prompt), outputs)
     try:
         return sort_nodes(needed)
-    except CycleError:  # which ComfyUI's own check finds and names
-        return [*_sort_what_can_be(needed), *outputs]
+    except CycleError:  # ComfyUI's own check finds and names the cycle
+        return [*_sort_despite_cycles(needed), *outputs]
 
 
-def _sort_what_can_be(graph: Graph) -> list[str]:
-    """The nodes that no cycle keeps from being sorted, each after those that it reads."""
-    waits = {name: {link.node for _, link in node.links if link.node in graph} for name, node in graph.items()}
+def _sort_despite_cycles(graph: Graph) -> list[str]:
+    """Return the nodes that can be sorted in spite of cycles, each after those that it reads."""
+    unsorted = {name: {link.node for _, link in node.links if link.node in graph} for name, node in graph.items()}
     readers: dict[str, list[str]] = {}
-    for name, sources in waits.items():
+    for name, sources in unsorted.items():
         for source in sources:
             readers.setdefault(source, []).append(name)
-    order = [name for name, sources in waits.items() if not sources]
-    for name in order:  # which grows meanwhile
+    order = [name for name, sources in unsorted.items() if not sources]
+    for name in order:  # the list grows meanwhile
         for reader in readers.get(name, ()):
-            waits[reader].discard(name)
-            if not waits[reader]:
+            unsorted[reader].discard(name)
+            if not unsorted[reader]:
                 order.append(reader)
     return order
 
@@ -99,7 +99,7 @@ def _sort_what_can_be(graph: Graph) -> list[str]:
 def _collect_errors(
     prompt: Mapping[str, Any], outputs: Sequence[str], validated: Mapping[str, tuple[bool, list[Any], str]]
 ) -> dict[str, Any]:
-    """ComfyUI's node_errors: what is wrong with which node, and which outputs that stops."""
+    """Return ComfyUI's node_errors: the errors of each node, and the output nodes that cannot run because of them."""
     graph = read_api_format(prompt)
     found: dict[str, Any] = {}
     for output in (name for name in outputs if validated[name][0] is not True):

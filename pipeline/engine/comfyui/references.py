@@ -1,8 +1,8 @@
-"""Latents in the metadata of conditionings, given the dimensions that the model's latents have.
+"""Give latents in the metadata of conditionings the dimensions that the model's latents have.
 
 comfy.sample.fix_empty_latent_channels does that for the latent that is sampled: where the model has frames and the
-latent has none, it is one frame. Reference latents go without it, and a 4-D one is broadcast by the latent format's
-means [1, channels, 1, 1, 1] to as many frames as it has channels.
+latent has none, it becomes one frame. Reference latents do not pass through it, and the latent format's means
+[1, channels, 1, 1, 1] broadcast a 4-D one to as many frames as it has channels.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+# Keys of the metadata that have a list of latents, and keys that have one latent.
 LISTS = ("context_latents", "reference_latents")
 SINGLE = ("concat_latent_image", "ref_latent")
 
 
 def add_missing_frames(name: str, values: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return the inputs `values` of a node `name` (lists of values) with conditionings that fit the model among them.
+    """Return the inputs `values` of the node `name` (lists of values), with conditionings that fit the model.
 
-    4-D latents become 5-D if the model's latent format has three dimensions; that is logged. Nothing is changed in
+    If the model's latent format has three dimensions, 4-D latents become 5-D, which is logged. Nothing is changed in
     place.
     """
     if not any(_has_frames(one) for one in values.get("model", [])):
@@ -37,7 +38,7 @@ def _has_frames(model: Any) -> bool:
 
 
 def _fix_conditioning(value: Any) -> Any:
-    """The value itself unless it is a conditioning with something to change."""
+    """Return a conditioning with its latents fixed; return any other value, or one that needs no change, itself."""
     if not (isinstance(value, list) and value and all(_is_pair(pair) for pair in value)):
         return value
     pairs = [[pair[0], _fix_metadata(pair[1]), *pair[2:]] for pair in value]

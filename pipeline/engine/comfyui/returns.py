@@ -1,4 +1,4 @@
-"""What a node returned, in ComfyUI's many forms, read as outputs, `ui` and expansions."""
+"""Read what a node returned, in any of ComfyUI's forms, as outputs, `ui` and expansions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Part:
-    """What one call of a node that expands gave: the nodes it expands to (None: none) and its results.
+    """What one call of a node that expands returned.
 
-    A result of nodes that it expands to may be a link, `[node id, output index]`.
+    nodes: the nodes that it expands to; None if this call does not expand.
+    results: its results; one that comes from those nodes is a link, `[node id, output index]`.
     """
 
     nodes: Mapping[str, Mapping[str, Any]] | None
@@ -20,8 +21,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Answer:
-    """What all calls of a node gave. `outputs` has a list of values for each slot; of a node that expands, `parts`
-    has what its calls gave instead."""
+    """What all calls of a node returned.
+
+    outputs: a list of values for each slot; empty for a node that expands.
+    parts: what each call of a node that expands returned; empty for any other node.
+    """
 
     outputs: list[list[Any]]
     ui: Mapping[str, Any] = field(default_factory=dict)
@@ -29,23 +33,26 @@ class Answer:
 
 
 def read_answer(execution: Any, target: Any, results: Sequence[Any]) -> Answer:
-    """Read what the calls of `target` returned, by ComfyUI's own rules."""
-    if not results:  # it was called for no entry of an empty list
+    """Read what the calls of `target` returned, by ComfyUI's get_output_from_returns."""
+    if not results:  # a list among its inputs was empty, so it was not called
         return Answer([[] for _ in target.RETURN_TYPES])
-    settled = [_settle_block(target, one) for one in results]
-    outputs, ui, expands = execution.get_output_from_returns(settled, target)
+    restored = [_restore_block(target, one) for one in results]
+    outputs, ui, expands = execution.get_output_from_returns(restored, target)
     if not expands:
         return Answer(outputs, ui)
-    return Answer([], ui, tuple(Part(nodes, () if given is None else given) for nodes, given in outputs))
+    return Answer([], ui, tuple(Part(nodes, () if returned is None else returned) for nodes, returned in outputs))
 
 
 def is_blocked(value: Any) -> bool:
-    """Whether a value is ComfyUI's ExecutionBlocker: what reads it does not run."""
+    """Return whether a value is ComfyUI's ExecutionBlocker, which keeps the nodes that read it from running."""
     return type(value).__name__ == "ExecutionBlocker"
 
 
-def _settle_block(target: Any, returned: Any) -> Any:
-    """A V3 node that blocks returns an output without results, which ComfyUI loses; give it a blocker for each."""
+def _restore_block(target: Any, returned: Any) -> Any:
+    """Return what a call returned, with a blocker for each output if it is the output of a V3 node without results.
+
+    A V3 node that blocks returns such an output, and ComfyUI's get_output_from_returns would lose it.
+    """
     from comfy_api.internal import _NodeOutputInternal
     from comfy_execution.graph_utils import ExecutionBlocker
 

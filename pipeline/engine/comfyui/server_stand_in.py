@@ -1,6 +1,6 @@
 """A stand-in for ComfyUI's `server` module, so that nodes which talk to the server can be imported and run.
 
-Importing the real module costs about a second and brings a web server that nobody asked for.
+Importing the real module takes about a second and brings a web server that is not needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class PromptServer:
-    """What ComfyUI's own nodes use of `server.PromptServer.instance`; there is no client to send anything to."""
+    """The part of `server.PromptServer.instance` that ComfyUI's own nodes use. No client is connected to it."""
 
     instance: PromptServer
 
@@ -32,21 +32,21 @@ class PromptServer:
         self.on_prompt_handlers: list[Callable[[dict[str, Any]], dict[str, Any]]] = []
         self.number = 0
         self.loop: asyncio.AbstractEventLoop | None = None  # the session's, which the nodes run on
-        self.address, self.port = "127.0.0.1", 8188  # where nobody listens
+        self.address, self.port = "127.0.0.1", 8188  # nothing listens there
 
     @functools.cached_property
     def node_replace_manager(self) -> Any:
-        """ComfyUI's own, made when a node asks for it: importing it brings aiohttp."""
+        """ComfyUI's own manager, made when a node asks for it, because importing it brings aiohttp."""
         return importlib.import_module("app.node_replace_manager").NodeReplaceManager()
 
     @functools.cached_property
     def routes(self) -> Any:
-        """A table for the routes that packs declare when they are imported; nobody serves them."""
+        """A table for the routes that packs declare when they are imported; they are not served."""
         return importlib.import_module("aiohttp.web").RouteTableDef()
 
     @functools.cached_property
     def app(self) -> Any:
-        """A web application for packs to add to; nobody serves it."""
+        """A web application for packs to add to; it is not served."""
         return importlib.import_module("aiohttp.web").Application()
 
     @functools.cached_property
@@ -55,11 +55,11 @@ class PromptServer:
         return importlib.import_module("execution").PromptQueue(self)
 
     def add_on_prompt_handler(self, handler: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Let a pack see, and change, what is sent to be run: a mapping with `prompt` and `extra_data`."""
+        """Add a handler of a pack, which may change what is to be run: a mapping with `prompt` and `extra_data`."""
         self.on_prompt_handlers.append(handler)
 
     def trigger_on_prompt(self, json_data: dict[str, Any]) -> dict[str, Any]:
-        """Show it to the handlers, one after the other; one that fails is passed over, as in ComfyUI."""
+        """Pass `json_data` through the handlers in turn and return it. One that fails is skipped, as in ComfyUI."""
         for handler in self.on_prompt_handlers:
             try:
                 json_data = handler(json_data)
@@ -68,14 +68,14 @@ class PromptServer:
         return json_data
 
     def queue_updated(self) -> None:
-        """Nobody is told."""
+        """Do nothing, because no client is connected."""
 
     def get_queue_info(self) -> dict[str, Any]:
-        """How many prompts wait: none, ever."""
+        """Return the number of prompts that wait, which is always 0, in the form of ComfyUI's /prompt."""
         return {"exec_info": {"queue_remaining": 0}}
 
     def add_routes(self) -> None:
-        """Nobody serves them."""
+        """Do nothing, because no routes are served."""
 
     async def send(self, event: str, data: Any, sid: str | None = None) -> None:
         """Drop a message to the front end."""
@@ -91,7 +91,7 @@ class PromptServer:
 
 
 def install_server_stand_in() -> None:
-    """Put the stand-in where `import server` finds it, unless a `server` is loaded already."""
+    """Install the stand-in as the module `server`, unless a module of that name is loaded already."""
     if "server" in sys.modules:
         return
     module = types.ModuleType("server")

@@ -14,8 +14,8 @@ from pipeline.errors import Problem
 class ComfyUISettings:
     """Which ComfyUI runs, and how it is set up. One process runs one ComfyUI.
 
-    path: folder of a ComfyUI; null looks at COMFYUI_PATH, comfy-cli's workspace, then installs the pinned copy.
-    version: the pinned copy of that version, or what `path` must be.
+    path: folder of a ComfyUI; null means COMFYUI_PATH, else comfy-cli's workspace, else the pinned copy.
+    version: the version of the pinned copy to use, or the version that the ComfyUI at `path` must have.
     models: folders laid out like ComfyUI's models/, searched before ComfyUI's own.
     custom_nodes: node packs, or folders of packs, besides ComfyUI's own custom_nodes/ and this project's nodes/.
     device: auto, cpu, or cuda:N (the GPU with that index).
@@ -35,7 +35,7 @@ class ComfyUISettings:
 
 
 def find_setting_problems(settings: ComfyUISettings) -> list[Problem]:
-    """What is wrong with the settings and can be told without starting ComfyUI."""
+    """Return the problems of the settings that can be found without starting ComfyUI."""
     problems = []
     if not re.fullmatch(r"auto|cpu|cuda:\d+", settings.device):
         message = f"must be auto, cpu or cuda:N, got {settings.device!r}"

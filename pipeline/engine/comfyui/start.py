@@ -1,6 +1,6 @@
-"""Starting ComfyUI inside this process: its options, its import, its folders.
+"""Start ComfyUI inside this process: its options, its import, its folders.
 
-ComfyUI's main.py itself is never imported (it takes over argv, logging and signals). The order here is that of
+ComfyUI's main.py itself is never imported, because it takes over argv, logging and signals. The order here is that of
 main.py, because much is read at import: options and environment first, then torch, then ComfyUI's modules.
 """
 
@@ -28,7 +28,7 @@ from pipeline.models.sets import MODELS
 
 log = logging.getLogger(__name__)
 
-# Options of ComfyUI that only its main.py or its server look at, and what does the same here.
+# Options of ComfyUI that only its main.py or its server read, and what to use instead.
 NOT_HERE = {
     "cuda_device": "Use comfyui.device=cuda:N",
     "default_device": "Use comfyui.device=cuda:N",
@@ -78,7 +78,9 @@ _running: ComfyUI | None = None
 def start_comfyui(settings: ComfyUISettings) -> ComfyUI:
     """Start ComfyUI, or return the one that runs already.
 
-    Raises ComfyUIError (also if one with other settings runs already), ConfigError for wrong settings.
+    Raises ComfyUIError if it cannot be started or runs with other settings, ConfigError for wrong settings.
+
+    Example: `start_comfyui(ComfyUISettings(device="cpu"))`.
     """
     global _running
     if _running is None:
@@ -90,8 +92,8 @@ def start_comfyui(settings: ComfyUISettings) -> ComfyUI:
 
 def _explain_change(before: ComfyUISettings, after: ComfyUISettings) -> str:
     changed = [name for name in vars(after) if getattr(before, name) != getattr(after, name)]
-    told = ", ".join(f"{name} was {getattr(before, name)!r}, now {getattr(after, name)!r}" for name in changed)
-    return f"comfyui: one process runs one ComfyUI, and it was started with other settings ({told}). Use a new process"
+    diffs = ", ".join(f"{name} was {getattr(before, name)!r}, now {getattr(after, name)!r}" for name in changed)
+    return f"comfyui: one process runs one ComfyUI, and it was started with other settings ({diffs}). Use a new process"
 
 
 def _start(settings: ComfyUISettings) -> ComfyUI:
@@ -99,15 +101,15 @@ def _start(settings: ComfyUISettings) -> ComfyUI:
     log.info("ComfyUI %s (%s): %s", installation.version, installation.source, installation.path)
     _check_module_names(installation.path)
     sys.path.insert(0, str(installation.path))
-    # Beside the imports, which take seconds; all records need it.
+    # In parallel to the imports, which take seconds, because all records need the hash of the core.
     threading.Thread(target=read_core, args=(installation.path,), name="latentgrid-core", daemon=True).start()
-    with _root_logger_kept():
+    with _root_logger_unchanged():
         try:
             return _import_comfyui(installation, settings)
         except ImportError as error:
             message = f"ComfyUI {installation.version} cannot be imported: {error}"
             raise ComfyUIError(f"{message}. Run `make setup`, or install its requirements.txt") from error
-        except SystemExit as error:  # its answer to an option whose package is missing
+        except SystemExit as error:  # ComfyUI exits if the package of an option is missing
             message = "ComfyUI does not start with these options; what it printed says why"
             raise ComfyUIError(f"comfyui.args: {message}, got {settings.args}") from error
 
@@ -125,8 +127,8 @@ def _import_comfyui(installation: Installation, settings: ComfyUISettings) -> Co
     import execution
     import folder_paths
 
-    comfy.utils.set_progress_bar_enabled(False)  # the samplers' own bars; their steps reach us as events ...
-    comfy.utils.PROGRESS_THROTTLE_MIN_INTERVAL = 0  # ... every step, not only one each tenth of a second
+    comfy.utils.set_progress_bar_enabled(False)  # the samplers' own bars, because their steps become events
+    comfy.utils.PROGRESS_THROTTLE_MIN_INTERVAL = 0  # an event for every step, not one each tenth of a second
     comfy.utils.PROGRESS_THROTTLE_MIN_PERCENT = 0
     _add_model_folders(folder_paths, installation.path, settings.models)
     return ComfyUI(
@@ -142,7 +144,10 @@ def _import_comfyui(installation: Installation, settings: ComfyUISettings) -> Co
 
 
 def _check_module_names(path: Path) -> None:
-    """ComfyUI's top-level modules have common names; one that is loaded from elsewhere would be used instead."""
+    """Raise ComfyUIError if a module from elsewhere is loaded under the name of one of ComfyUI's top-level modules.
+
+    These names are common, and the other module would be used instead.
+    """
     for name in ("nodes", "execution", "folder_paths", "comfy", "utils", "app", "server", "latent_preview"):
         file = getattr(sys.modules.get(name), "__file__", None)
         if file and not Path(file).resolve().is_relative_to(path.resolve()):
@@ -150,8 +155,11 @@ def _check_module_names(path: Path) -> None:
 
 
 @contextmanager
-def _root_logger_kept() -> Iterator[None]:
-    """ComfyUI logs while it is imported, and the first log of an unset root logger would add a handler to it."""
+def _root_logger_unchanged() -> Iterator[None]:
+    """Keep the root logger as it is while ComfyUI is imported.
+
+    ComfyUI logs meanwhile, and the first log call would add a handler to a root logger without any.
+    """
     placeholder = logging.NullHandler()
     logging.root.addHandler(placeholder)
     try:
@@ -161,13 +169,13 @@ def _root_logger_kept() -> Iterator[None]:
 
 
 def _set_options(settings: ComfyUISettings) -> Any:
-    """Set ComfyUI's command line options from the settings; the program's own argv is never parsed."""
+    """Set ComfyUI's command line options from the settings. The program's own argv is never parsed."""
     module = importlib.import_module("comfy.cli_args")
     args = module.args
     _check_options(settings.args, args)
-    given = module.parser.parse_args(_write_argv(settings.args))
+    parsed = module.parser.parse_args(_write_argv(settings.args))
     for name in settings.args:
-        setattr(args, name, getattr(given, name))
+        setattr(args, name, getattr(parsed, name))
     args.fp16_unet = args.fp16_unet or args.force_fp16  # as cli_args.py does after parsing
     if "fast" in settings.args:
         args.fast = set(args.fast or module.PerformanceFeature)
@@ -193,7 +201,7 @@ def _check_options(options: dict[str, Any], args: Any) -> None:
 
 
 def _write_argv(options: dict[str, Any]) -> list[str]:
-    """The options as on ComfyUI's command line, so that its parser checks them: `true` is a flag, a list its values."""
+    """Return the options as on ComfyUI's command line, for its parser to check: `true` is a flag, a list its values."""
     argv: list[str] = []
     for name, value in options.items():
         if value is False or value is None:
@@ -204,7 +212,7 @@ def _write_argv(options: dict[str, Any]) -> list[str]:
 
 
 def _prepare_environment(args: Any, settings: ComfyUISettings) -> None:
-    """What main.py does before torch is imported: the GPU's index, cuBLAS, dynamic VRAM, the CUDA allocator."""
+    """Set the GPU's index, cuBLAS, dynamic VRAM and the CUDA allocator, as main.py does before it imports torch."""
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if index := re.fullmatch(r"cuda:(\d+)", settings.device):
@@ -217,7 +225,7 @@ def _prepare_environment(args: Any, settings: ComfyUISettings) -> None:
 
 
 def _show_one_gpu(index: int) -> None:
-    """Let torch see the GPU with that index only; of those that are visible, if a scheduler chose some for us."""
+    """Let torch see only the GPU with that index among those that are visible, which a scheduler may have chosen."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         message = "cannot be chosen any more, because torch uses CUDA already in this process. Use a new process"
@@ -239,7 +247,10 @@ def _init_aimdo(args: Any) -> None:
 
 
 def _choose_device(args: Any, settings: ComfyUISettings) -> None:
-    """Without an accelerator ComfyUI must be told so before comfy.model_management asks torch for one."""
+    """Set `args.cpu` if there is no accelerator, before comfy.model_management asks torch for one.
+
+    Raises ConfigError for settings that need a GPU.
+    """
     import torch
 
     if not args.cpu and not torch.accelerator.is_available():
@@ -253,11 +264,11 @@ def _choose_device(args: Any, settings: ComfyUISettings) -> None:
 
 
 def _enable_dynamic_vram(args: Any) -> bool:
-    """What main.py does after the imports; returns whether dynamic VRAM is on."""
+    """Enable dynamic VRAM as main.py does after the imports; return whether it is on."""
     management = importlib.import_module("comfy.model_management")
-    wanted = importlib.import_module("comfy.cli_args").enables_dynamic_vram()
+    requested = importlib.import_module("comfy.cli_args").enables_dynamic_vram()
     forced = getattr(args, "enable_dynamic_vram", False)
-    if not forced and not (wanted and management.is_nvidia() and not management.is_wsl()):
+    if not forced and not (requested and management.is_nvidia() and not management.is_wsl()):
         return False
     if not _init_aimdo_devices(args, management):
         log.warning("comfyui.dynamic_vram: comfy-aimdo does not work here, so ComfyUI runs without dynamic VRAM")
@@ -283,7 +294,7 @@ def _init_aimdo_devices(args: Any, management: ModuleType) -> bool:
 
 
 def _add_model_folders(folder_paths: ModuleType, comfyui: Path, folders: list[str]) -> None:
-    """Add the folders of the config in front of ComfyUI's own, then those of its extra_model_paths.yaml, then ours."""
+    """Add the config's model folders before ComfyUI's, then those of its extra_model_paths.yaml, then the project's."""
     for folder in reversed(folders):
         add_model_folder(folder_paths, Path(folder).expanduser().resolve(), first=True)
     extra = comfyui / "extra_model_paths.yaml"

@@ -1,4 +1,4 @@
-"""What ComfyUI's server does around a prompt: progress calls, memory, garbage."""
+"""Do what ComfyUI's server does around a prompt: pass on progress, manage memory, collect garbage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLLECT_EVERY = 10.0  # seconds between garbage collections, as in ComfyUI's own
 
 @contextmanager
 def progress_heard(comfyui: ComfyUI, caller: NodeCaller, listen: Listener) -> Iterator[None]:
-    """Turn the progress calls of nodes (ProgressBar, set_progress) into events."""
+    """Turn the progress calls of nodes (ProgressBar, set_progress) into events while the context lasts."""
     import comfy.utils
     from comfy_execution import progress
     from comfy_execution.graph import DynamicPrompt
@@ -43,14 +43,14 @@ def progress_heard(comfyui: ComfyUI, caller: NodeCaller, listen: Listener) -> It
         yield
     finally:
         comfy.utils.set_progress_bar_global_hook(None)
-        progress.reset_progress_state(PROMPT_ID, DynamicPrompt({}))  # it would hold what nodes expanded to
+        progress.reset_progress_state(PROMPT_ID, DynamicPrompt({}))  # releases expanded nodes
 
 
 @contextmanager
 def expansions_named(caller: NodeCaller) -> Iterator[None]:
-    """Let each node that expands name its nodes after itself.
+    """Let each node that expands name its nodes after itself while the context lasts.
 
-    ComfyUI remembers the node that was called last, so that an async node which goes on later takes another's prefix.
+    ComfyUI uses the node that was called last, so that an async node that continues later takes another node's prefix.
     """
     from comfy_execution.graph_utils import GraphBuilder
     from comfy_execution.utils import get_executing_context
@@ -72,15 +72,15 @@ def expansions_named(caller: NodeCaller) -> Iterator[None]:
 
 
 class MemoryKeeper:
-    """Keeps ComfyUI's memory in order over many runs, as the worker of its server does."""
+    """The management of ComfyUI's memory over many runs, as the worker of its server does it."""
 
     def __init__(self, comfyui: ComfyUI):
         self._management = comfyui.model_management
-        self._collected = time.monotonic()
+        self._last_collection = time.monotonic()
 
     @contextmanager
     def around_run(self, caller: NodeCaller) -> Iterator[None]:
-        """Mark the models in use while the run lasts, unload all after running out of memory, collect garbage."""
+        """Mark models as in use during the run, unload all of them if memory ran out, and collect garbage."""
         import comfy.model_patcher
 
         self._management.interrupt_current_processing(False)
@@ -99,17 +99,17 @@ class MemoryKeeper:
                 in_use.end()
             if self._management.DISABLE_SMART_MEMORY:
                 self._management.unload_all_models()
-            if time.monotonic() - self._collected > COLLECT_EVERY:
+            if time.monotonic() - self._last_collection > COLLECT_EVERY:
                 self.collect()
 
     def collect(self) -> None:
         """Collect garbage and empty the GPU's cache."""
         gc.collect()
         self._management.soft_empty_cache()
-        self._collected = time.monotonic()
+        self._last_collection = time.monotonic()
 
     def ran_out(self, error: NodeError) -> bool:
-        """Whether a node failed for want of GPU memory."""
+        """Return whether a node failed because GPU memory ran out."""
         cause = error.__cause__
         if hasattr(self._management, "is_oom"):
             return bool(self._management.is_oom(cause))
@@ -117,38 +117,38 @@ class MemoryKeeper:
 
 
 class SharedGenerators:
-    """The generators of torch, numpy and Python, from which nodes without a seed of their own draw."""
+    """The random generators of torch, numpy and Python, from which nodes without a seed of their own draw."""
 
     def __init__(self) -> None:
-        self._numbers: random.Random | None = None
+        self._seeds: random.Random | None = None
 
     @contextmanager
     def changed(self, seed: int) -> Iterator[None]:
-        """As long as this lasts, seed them anew before each node, from `seed`; put them back in the end.
+        """Seed the generators anew before each node while the context lasts, from `seed`; restore them at the end.
 
-        A node that seeds what it draws from gives what it always gives. One that does not would seem to as well after a
-        KSampler, which leaves the generator of torch where its own seed brought it.
+        A node that seeds its generator gives the same outputs as ever. One that does not could also give the same after
+        a KSampler, whose own seed determines where it leaves torch's generator, so seeding once would not show it.
         """
         import numpy as np
         import torch
 
-        before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-        self._numbers = random.Random(seed)
+        states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        self._seeds = random.Random(seed)
         try:
             yield
         finally:
-            self._numbers = None
-            torch.set_rng_state(before[0])
-            np.random.set_state(before[1])
-            random.setstate(before[2])
+            self._seeds = None
+            torch.set_rng_state(states[0])
+            np.random.set_state(states[1])
+            random.setstate(states[2])
 
     def hear(self, event: Event) -> None:
-        """Note an event of the executor: before each node they are seeded, if they are to be."""
+        """Handle an event of the executor: before each node, seed the generators if `changed` is active."""
         import numpy as np
         import torch
 
-        if self._numbers and isinstance(event, NodeStarted):
-            number = self._numbers.getrandbits(32)
-            torch.manual_seed(number)
-            np.random.seed(number)
-            random.seed(number)
+        if self._seeds and isinstance(event, NodeStarted):
+            seed = self._seeds.getrandbits(32)
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
