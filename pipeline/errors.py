@@ -1,4 +1,4 @@
-"""Every exception latentgrid raises on purpose, as a tree:
+"""Every exception that latentgrid raises on purpose.
 
     PipelineError
     ├── ConfigError      the config cannot become a run; `problems` lists every fault
@@ -12,8 +12,8 @@
     ├── RecordError      a record, or a latent to compare with, is missing, damaged, or of a newer latentgrid
     └── TrackingError    the MLflow record could not be written (the results on disk are kept)
 
-A message reads `<dotted path>: <what is wrong>, got <value>. <what would be right, or did you mean>`.
-This module imports nothing of the project and nothing heavy.
+A message has the form `<dotted path>: <what is wrong>, got <value>. <what would be right, or did you mean>`.
+This module imports nothing of the project and nothing that is slow to import.
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ from typing import Any
 class Problem:
     """One fault in a config, found before anything ran.
 
-    `code` is ComfyUI's own validation code where there is one (`value_smaller_than_min`, ...), `where` the
-    dotted path that is also the Hydra override (`sampler.steps`), `message` the rest of the sentence.
+    code: ComfyUI's own validation code where there is one (`value_smaller_than_min`, ...).
+    where: the dotted path, which is also the Hydra override (`sampler.steps`).
+    message: the rest of the sentence.
+
+    Example:
+        str(Problem("value_smaller_than_min", "sampler.steps", "must be at least 1, got 0"))
+        # sampler.steps: must be at least 1, got 0
     """
 
     code: str
@@ -41,18 +46,18 @@ class Problem:
 
 
 class PipelineError(Exception):
-    """Root of the tree: catch this to catch every error that latentgrid raises on purpose."""
+    """The base class of every error that latentgrid raises on purpose."""
 
 
 class ConfigError(PipelineError):
-    """The config does not describe a run. `problems` holds every fault found, in the order of the config."""
+    """The config does not describe a run; `problems` holds every fault found, in the order of the config."""
 
     def __init__(self, problems: Iterable[Problem]):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Sweeps send errors from process to process."""
+        """Let the error be pickled: sweeps send errors from process to process."""
         return type(self), (self.problems,)
 
 
@@ -68,10 +73,10 @@ class CycleError(ConfigError):
 
 
 class PromptError(ConfigError):
-    """No output of an API-format prompt can run; nothing has run.
+    """No output of an API-format prompt can run, and nothing has run.
 
-    `error` is ComfyUI's error of the whole prompt (`type`, `message`, `details`, `extra_info`), `node_errors` has for
-    each faulty node its `class_type`, `errors` of the same form, and `dependent_outputs`.
+    error: ComfyUI's error for the whole prompt (`type`, `message`, `details`, `extra_info`).
+    node_errors: for each faulty node its `class_type`, its `errors` of the same form, and `dependent_outputs`.
     """
 
     def __init__(self, error: Mapping[str, Any], node_errors: Mapping[str, Any]):
@@ -97,11 +102,13 @@ class ModelFileError(PipelineError):
 
 
 class NodeError(PipelineError):
-    """A node raised while it ran; the node's own exception is the `__cause__`, and `reason` its type and message.
+    """A node raised while it ran; the node's own exception is the `__cause__`.
 
-    `node` is a node of the graph that was run: of nodes that came of an expansion, the one that expanded. `inputs`
-    holds a short text for each input, never a tensor. `executed` are the nodes that had begun, `cached` those whose
-    outputs came from the cache.
+    node: a node of the graph that was run. For a node that an expansion added, it is the node that expanded.
+    inputs: a short text for each input, never a tensor.
+    reason: the type and the message of the node's own exception.
+    executed: the nodes that had begun.
+    cached: the nodes whose outputs came from the cache.
     """
 
     def __init__(self, node: str, class_type: str, inputs: Mapping[str, str], cause: BaseException | str):
@@ -127,17 +134,17 @@ class OutputError(PipelineError):
 
 
 class RecordError(PipelineError):
-    """A record, or a latent to compare with, is not there or cannot be read; the message says which and why."""
+    """A record, or a latent to compare with, is missing or cannot be read; the message says which and why."""
 
 
 class TrackingError(PipelineError):
-    """The MLflow record could not be written; if there are results already, the message names their folder."""
+    """The MLflow record could not be written; if there are results, the message names their folder."""
 
 
 def did_you_mean(word: object, choices: Iterable[object]) -> str:
     """Return `; did you mean 'x'?` for the choice nearest to `word`, or an empty string if none is near.
 
-    Compares without regard to case, and also finds a choice that contains the word or is contained in it.
+    Case is ignored. A choice that contains the word, or that the word contains, is near as well.
     """
     names = {str(choice).lower(): str(choice) for choice in choices}
     wanted = str(word).lower()
@@ -148,6 +155,6 @@ def did_you_mean(word: object, choices: Iterable[object]) -> str:
 
 
 def shorten_list(names: Sequence[str], shown: int = 3, separator: str = ", ") -> str:
-    """Return the first names of a list, and how many more there are: `a, b, c and 4 more`."""
+    """Return the first `shown` names and the number of the others as text: `a, b, c and 4 more`."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return separator.join(names[:shown]) + more

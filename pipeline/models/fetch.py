@@ -1,9 +1,11 @@
-"""Fetching model sets from a hub: everything that can be known is checked first, what broke off goes on, and a file
+"""Fetch model sets from a hub.
+
+Everything that can be known is checked before anything is fetched. A download that broke off is resumed, and a file
 appears under its name only when its sha256 is right.
 
-`hf_hub_download` of huggingface_hub begins a file anew in each process, which one of 20 GB cannot afford. So only its
-parts are used (metadata, addresses, the token, and `http_get`, which goes on at any byte), and the unfinished file is
-ours. `HF_ENDPOINT`, `HF_TOKEN` and its other variables mean what they always do.
+`hf_hub_download` of huggingface_hub starts a file again in each process, which is too slow for a file of 20 GB. So this
+module uses only parts of huggingface_hub (metadata, addresses, the token, and `http_get`, which resumes at any byte)
+and manages the unfinished file itself. `HF_ENDPOINT`, `HF_TOKEN` and its other variables have their usual meaning.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Download:
-    """A file that is to be fetched: its address at a fixed commit, its size in bytes, and where it goes."""
+    """A file that is to be fetched: its address at a fixed commit, its size in bytes, and its path when complete."""
 
     file: ModelFile
     url: str
@@ -37,21 +39,24 @@ class Download:
 
     @property
     def part(self) -> Path:
-        """What has arrived of it; its name says of which content."""
+        """The unfinished file. Its name contains the beginning of the expected sha256."""
         return self.target.with_name(f".{self.target.name}.{self.file.sha256[:12]}.part")
 
     @property
     def missing(self) -> int:
-        """How many bytes are still to come."""
+        """How many bytes are still to be fetched."""
         return max(0, self.size - _find_size(self.part))
 
 
 def fetch_model_set(name: str, folders: Sequence[Path]) -> list[Path]:
-    """Fetch the files of a model set that are in none of the models folders into the first; where all of them are.
+    """Fetch the files of a model set that no models folder has into the first folder; return the paths of all files.
 
-    Raises ModelFileError for everything that can be known beforehand, all at once and before anything is fetched: an
-    unknown set, files that are there and are others, what the hub refuses, folders that cannot be written, too little
-    space. Then for a download that breaks off, and for a wrong sha256. Safe under several processes at once.
+    Raises ModelFileError. Before anything is fetched, one error reports everything that can be known: an unknown set,
+    existing files with another content, refusals of the hub, folders that cannot be written, too little space. Later
+    errors are a download that breaks off and a wrong sha256. Several processes may call it at once.
+
+    Example:
+        fetch_model_set("qwen_image_edit_2509", [Path("/data/models")])
     """
     sets = list_model_sets()
     if name not in sets:
@@ -82,7 +87,7 @@ def _find_file(file: ModelFile, folders: Sequence[Path], problems: list[str]) ->
 
 
 def _plan_download(file: ModelFile, folder: Path, problems: list[str]) -> Download | None:
-    """What the hub says of a file; None, and a problem, if it cannot be fetched."""
+    """Ask the hub about a file; add a problem and return None if the file cannot be fetched."""
     import httpx2
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -101,7 +106,7 @@ def _plan_download(file: ModelFile, folder: Path, problems: list[str]) -> Downlo
 
 
 def _explain(file: ModelFile, error: Exception) -> str:
-    """Why the hub did not give a file, and what to do."""
+    """Explain why the hub did not give a file, and what to do."""
     from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
@@ -122,7 +127,7 @@ def _explain(file: ModelFile, error: Exception) -> str:
 
 
 def _find_folder_problems(downloads: Sequence[Download]) -> Iterator[str]:
-    """What stands against writing them: folders that cannot be written, and file systems with too little space."""
+    """Yield what prevents the downloads: folders that cannot be written, and file systems with too little space."""
     by_device: dict[int, list[Download]] = {}
     for folder in dict.fromkeys(download.target.parent for download in downloads):
         try:
@@ -143,7 +148,7 @@ def _find_folder_problems(downloads: Sequence[Download]) -> Iterator[str]:
 def _fetch(download: Download) -> None:
     file, target, part = download.file, download.target, download.part
     with alone(target.with_name(f".{file.name}.lock"), f"fetching {file.name}"):
-        if target.is_file():  # the other process has fetched it
+        if target.is_file():  # another process has fetched it
             return
         if _find_size(part) > download.size:
             part.unlink()
@@ -159,7 +164,10 @@ def _fetch(download: Download) -> None:
 
 
 def _append_rest(download: Download) -> None:
-    """Bring the unfinished file to its whole length. Raises ModelFileError; what has arrived by then is kept."""
+    """Fetch the missing rest of the unfinished file.
+
+    Raises ModelFileError; the bytes that have arrived are retained, so a later call resumes after them.
+    """
     import httpx2
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
@@ -179,7 +187,7 @@ def _append_rest(download: Download) -> None:
             os.fsync(part.fileno())
     except (httpx2.HTTPError, OSError) as error:
         arrived = _find_size(download.part)
-        if isinstance(error, httpx2.ReadError) and arrived > begun:  # a reset connection, which http_get gives up on
+        if isinstance(error, httpx2.ReadError) and arrived > begun:  # http_get does not retry after a connection reset
             log.info("the connection broke off at %s; going on", _gigabytes(arrived))
             return _append_rest(download)
         reason = _explain(download.file, error)
