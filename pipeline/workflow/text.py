@@ -1,4 +1,4 @@
-"""What the GUI does to texts when it makes a prompt: dynamic prompts, and placeholders in names of files."""
+"""Change texts as the GUI does when it makes a prompt: dynamic prompts, and placeholders in names of files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAVERS = frozenset(
         *("CLIPSave", "LoraSave", "ModelSave", "VAESave"),
     }
 )
-"""The node classes in whose names of files the GUI replaces placeholders."""
+"""The node classes whose names of files can have placeholders that the GUI replaces."""
 
 PLACEHOLDER = re.compile(r"%([^%]+)%")
 NOT_IN_FILE_NAMES = re.compile(r"[/?<>\\:*|\"\x00-\x1f\x7f]")
@@ -30,7 +30,13 @@ Choose = Callable[[Sequence[str]], str]
 
 
 def pick_choices(text: str, choose: Choose = random.choice) -> str:
-    """Take out comments and replace every `{a|b}` by one of its choices, those within it as well."""
+    r"""Return a text without comments and with each `{a|b}` replaced by one of its choices, nested ones as well.
+
+    The rule is that of the front end's processDynamicPrompt. A brace or bar after a backslash is taken literally.
+
+    Example:
+        pick_choices(r"a {red|blue} \{box\} // note", lambda choices: choices[0])  # "a red {box} "
+    """
     text, result, place = COMMENT.sub("", text), "", 0
     while place < len(text):
         char = text[place]
@@ -47,7 +53,7 @@ def pick_choices(text: str, choose: Choose = random.choice) -> str:
 
 
 def _read_choices(text: str, place: int) -> tuple[list[str], int]:
-    """The choices of a block that begins at `place`, and the place behind it."""
+    """Return the choices of a block whose content begins at `place`, and the position after the block."""
     choices, depth = [""], 0
     while place < len(text):
         char, place = text[place], place + 1
@@ -68,7 +74,8 @@ def _read_choices(text: str, place: int) -> tuple[list[str], int]:
 def fill_placeholders(text: str, nodes: Sequence[LiveNode], now: datetime) -> str:
     """Replace `%Node.widget%` by a widget's value and `%date:yyyy-MM-dd%` by the date; leave others as they are.
 
-    A node is named by its property "Node name for S&R", by default its class_type, else by its title.
+    A node is found by its property "Node name for S&R", which is its class_type by default, or else by its title. The
+    rule is that of the front end's applyTextReplacements.
     """
     return PLACEHOLDER.sub(lambda match: _fill(match, nodes, now), text)
 
@@ -89,7 +96,7 @@ def _read_search_name(node: LiveNode) -> Any:
 
 
 def _write(value: Any) -> str:
-    """A value as JavaScript writes it."""
+    """Return a value as text in the form in which JavaScript writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
