@@ -26,7 +26,7 @@ class Waiting:
     _lines: int = 0
 
     def look(self, what: str, advice: str) -> None:
-        """Log `what` is waited for after 3 s, and once more after 60 s with the `advice` what to do about it."""
+        """Log `what` the process waits for, once after 3 s and once more after 60 s, then with `advice` what to do."""
         seconds = time.monotonic() - self._since
         if self._lines == 0 and seconds >= SAID_AFTER:
             log.info("waiting for %s", what)

@@ -49,7 +49,9 @@ class Download:
 
 
 def fetch_model_set(name: str, folders: Sequence[Path]) -> list[Path]:
-    """Fetch the files of a model set that no models folder has into the first folder; return the paths of all files.
+    """Fetch the files of a model set that are in none of the models folders; return the paths of all its files.
+
+    Files are fetched into the first folder.
 
     Raises ModelFileError. Before anything is fetched, one error reports everything that can be known: an unknown set,
     existing files with another content, refusals of the hub, folders that cannot be written, too little space. Later
