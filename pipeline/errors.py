@@ -81,13 +81,13 @@ class PromptError(ConfigError):
 
     def __init__(self, error: Mapping[str, Any], node_errors: Mapping[str, Any]):
         self.error, self.node_errors = dict(error), dict(node_errors)
-        found = [
+        problems = [
             Problem(one["type"], name, f"{one['message']}: {one['details']}")
             for name, node in self.node_errors.items()
             for one in node["errors"]
         ]
-        whole = f"{error['message']}: {error['details']}" if error["details"] else error["message"]
-        super().__init__(found or [Problem(error["type"], "prompt", whole)])
+        message = f"{error['message']}: {error['details']}" if error["details"] else error["message"]
+        super().__init__(problems or [Problem(error["type"], "prompt", message)])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.error, self.node_errors)
@@ -118,8 +118,8 @@ class NodeError(PipelineError):
         self.executed: tuple[str, ...] = ()
         self.cached: tuple[str, ...] = ()
         self.reason = cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}"
-        given = ", ".join(f"{name}={text}" for name, text in self.inputs.items())
-        super().__init__(f"{node}: {class_type} failed: {self.reason}\n  inputs: {given}")
+        inputs_text = ", ".join(f"{name}={text}" for name, text in self.inputs.items())
+        super().__init__(f"{node}: {class_type} failed: {self.reason}\n  inputs: {inputs_text}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.node, self.class_type, self.inputs, self.reason)
@@ -147,9 +147,9 @@ def did_you_mean(word: object, choices: Iterable[object]) -> str:
     Case is ignored. A choice that contains the word, or that the word contains, is near as well.
     """
     names = {str(choice).lower(): str(choice) for choice in choices}
-    wanted = str(word).lower()
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6) or [
-        name for name in names if len(wanted) > 2 and len(name) > 2 and (wanted in name or name in wanted)
+    lower_word = str(word).lower()
+    near = difflib.get_close_matches(lower_word, names, n=1, cutoff=0.6) or [
+        name for name in names if len(lower_word) > 2 and len(name) > 2 and (lower_word in name or name in lower_word)
     ]
     return f"; did you mean {names[near[0]]!r}?" if near else ""
 

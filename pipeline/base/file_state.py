@@ -58,19 +58,19 @@ def walk_files(folder: str | Path, skipped: frozenset[str] = frozenset(), hidden
 
 
 def _walk(
-    folder: str, inner: str, skipped: frozenset[str], hidden: bool, above: tuple[tuple[int, int], ...]
+    folder: str, prefix: str, skipped: frozenset[str], hidden: bool, ancestors: tuple[tuple[int, int], ...]
 ) -> Iterator[str]:
     try:
         status = Path(folder).stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return
-    here = (status.st_dev, status.st_ino)
-    if here in above:
+    folder_id = (status.st_dev, status.st_ino)
+    if folder_id in ancestors:
         return
     for entry in entries:
         if not entry.is_dir():
             if entry.is_file():
-                yield inner + entry.name
+                yield prefix + entry.name
         elif entry.name not in skipped and (hidden or not entry.name.startswith(".")):
-            yield from _walk(entry.path, f"{inner}{entry.name}/", skipped, hidden, (*above, here))
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", skipped, hidden, (*ancestors, folder_id))

@@ -29,7 +29,7 @@ def is_checkout(folder: Path) -> bool:
 def ask_git(folder: Path, *command: str) -> str | None:
     """Run a git command in `folder` and return what it prints, or None if it fails or takes more than 10 s."""
     try:
-        done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+        result = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()

@@ -23,15 +23,15 @@ class Waiting:
     """
 
     _since: float = field(default_factory=time.monotonic)
-    _lines: int = 0
+    _messages: int = 0
 
     def look(self, what: str, advice: str) -> None:
         """Log `what` the process waits for, once after 3 s and once more after 60 s, then with `advice` what to do."""
         seconds = time.monotonic() - self._since
-        if self._lines == 0 and seconds >= SAID_AFTER:
+        if self._messages == 0 and seconds >= SAID_AFTER:
             log.info("waiting for %s", what)
-        elif self._lines == 1 and seconds >= ADVISED_AFTER:
+        elif self._messages == 1 and seconds >= ADVISED_AFTER:
             log.warning("waiting for %s since %.0f s. %s", what, seconds, advice)
         else:
             return
-        self._lines += 1
+        self._messages += 1

@@ -18,10 +18,10 @@ def written_whole(target: Path) -> Iterator[Path]:
         with written_whole(Path("record.json")) as path:
             path.write_text(text)
     """
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        yield beside
-        beside.replace(target)
+        yield partial
+        partial.replace(target)
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)

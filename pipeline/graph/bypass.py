@@ -35,10 +35,10 @@ def resolve_bypass(graph: Graph, signatures: Mapping[str, Signature]) -> Graph:
             continue
         inputs = {}
         for key, value in node.inputs.items():
-            kind = _input_type(signatures.get(name), key)
-            found = _follow(graph, signatures, value, kind) if isinstance(value, Link) else value
-            if found is not None:
-                inputs[key] = found
+            input_type = _input_type(signatures.get(name), key)
+            source = _follow(graph, signatures, value, input_type) if isinstance(value, Link) else value
+            if source is not None:
+                inputs[key] = source
         nodes[name] = Node(name, node.class_type, inputs)
     return Graph(nodes)
 
@@ -48,8 +48,8 @@ def restore_bypassed(graph: Graph, resolved: Mapping[str, Node], signatures: Map
 
     `resolve_bypass` of the result is `resolved` again. Nodes without a signature are left out.
     """
-    known = {name for name in graph if name in signatures}
-    return Graph({name: _restore_node(graph[name], resolved.get(name), known) for name in graph if name in known})
+    shown = {name for name in graph if name in signatures}
+    return Graph({name: _restore_node(graph[name], resolved.get(name), shown) for name in graph if name in shown})
 
 
 def _restore_node(node: Node, resolved: Node | None, shown: Collection[str]) -> Node:
@@ -62,7 +62,7 @@ def _restore_node(node: Node, resolved: Node | None, shown: Collection[str]) -> 
     return Node(node.name, node.class_type, {**links, **inputs})
 
 
-def _follow(graph: Graph, signatures: Mapping[str, Signature], value: Any, wanted: str) -> Any:
+def _follow(graph: Graph, signatures: Mapping[str, Signature], value: Any, wanted_type: str) -> Any:
     """Follow a link through bypassed nodes to the link or constant behind them; None if nothing passes through.
 
     Return the link to a bypassed node without a signature, because it is not known what that node passes through.
@@ -75,25 +75,27 @@ def _follow(graph: Graph, signatures: Mapping[str, Signature], value: Any, wante
         if node.name in seen or not isinstance(value.output, int):
             return None
         seen.add(node.name)
-        slot = _pick_slot(signature, value.output, wanted)
+        slot = _pick_slot(signature, value.output, wanted_type)
         if slot is None:
             return None
-        value, wanted = node.inputs.get(slot.name), slot.slot_type
+        value, wanted_type = node.inputs.get(slot.name), slot.slot_type
     return value
 
 
-def _pick_slot(signature: Signature, output: int, wanted: str) -> InputSpec | None:
-    slots, given = signature.slots, signature.outputs[output].slot_type
+def _pick_slot(signature: Signature, output: int, wanted_type: str) -> InputSpec | None:
+    slots, output_type = signature.slots, signature.outputs[output].slot_type
     if not slots:
         return None
     same = slots[output] if output < len(slots) else None
-    if wanted in WILDCARDS:
+    if wanted_type in WILDCARDS:
         return same or slots[0]
-    fitting = [slot for slot in slots if _compatible(slot.slot_type, given) and _compatible(slot.slot_type, wanted)]
-    if same in fitting:
+    compatible = [
+        slot for slot in slots if _compatible(slot.slot_type, output_type) and _compatible(slot.slot_type, wanted_type)
+    ]
+    if same in compatible:
         return same
-    exact = [slot for slot in slots if slot.slot_type == wanted]
-    return next(iter(exact + fitting), None)
+    exact = [slot for slot in slots if slot.slot_type == wanted_type]
+    return next(iter(exact + compatible), None)
 
 
 def _compatible(left: str, right: str) -> bool:

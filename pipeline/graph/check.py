@@ -81,19 +81,19 @@ def check_graph(
     check = _Check(signatures, judge, list(problems), needs_files)
     linked = check.resolve_outputs(graph)
     targets = check.find_targets(linked, wanted)
-    flat = resolve_bypass(linked, signatures)
-    needed = cull(flat, targets)
+    resolved = resolve_bypass(linked, signatures)
+    needed = cull(resolved, targets)
     checked = Graph({name: check.check_node(node, linked) for name, node in needed.items()})
     check.problems.extend(inspect(checked))
     order = check.sort(needed)
-    if check.matters(needed, linked):
+    if check.is_blocked(needed, linked):
         # A wrong link may be the reason why a node seems not to be needed, so the other nodes are checked as well.
-        for node in (node for name, node in flat.items() if name not in needed):
+        for node in (node for name, node in resolved.items() if name not in needed):
             check.check_node(node, linked)
         if order or not needed:
-            check.sort(flat)
+            check.sort(resolved)
         raise check.make_error(linked)
-    declared = restore_bypassed(linked, {**flat, **checked}, signatures)
+    declared = restore_bypassed(linked, {**resolved, **checked}, signatures)
     known = {name: signatures[name] for name in (*order, *declared)}
     return CheckedGraph(checked, known, order, targets, frozenset(check.filled), declared)
 
@@ -114,7 +114,7 @@ class _Check:
     def has_problem(self, node: Node) -> bool:
         return any(_node_of(problem) == node.name for problem in self.problems)
 
-    def matters(self, needed: Graph, graph: Graph) -> bool:
+    def is_blocked(self, needed: Graph, graph: Graph) -> bool:
         """Return whether a problem prevents the run. A problem of a node that nothing needs does not."""
         # A bypassed node of unknown class may still be linked here: it is not known what it would pass through.
         involved = {link.node for node in needed.values() for _, link in node.links}.union(needed)
@@ -122,8 +122,8 @@ class _Check:
 
     def make_error(self, graph: Graph) -> ConfigError:
         """Return the error to raise, with its problems in the order of the nodes."""
-        place = {name: index for index, name in enumerate(graph)}
-        problems = sorted(self.problems, key=lambda problem: place.get(_node_of(problem), -1))
+        positions = {name: index for index, name in enumerate(graph)}
+        problems = sorted(self.problems, key=lambda problem: positions.get(_node_of(problem), -1))
         only_cycle = len(problems) == 1 and problems[0].code == "dependency_cycle"
         return CycleError(problems[0].message.split(" -> ")) if only_cycle else ConfigError(problems)
 
@@ -164,8 +164,8 @@ class _Check:
                 self.add("prompt_no_outputs", "run.outputs", message)
             elif graph[name].bypassed:
                 self.add("prompt_no_outputs", "run.outputs", f"{name!r} is bypassed, so it has no output to keep")
-        ends = {name for name, signature in self.signatures.items() if signature.is_output_node}
-        targets = tuple(name for name in graph if name in ends.union(wanted) and not graph[name].bypassed)
+        output_nodes = {name for name, signature in self.signatures.items() if signature.is_output_node}
+        targets = tuple(name for name in graph if name in output_nodes.union(wanted) and not graph[name].bypassed)
         if not targets and not wanted:
             message = "is empty and the graph has no output node. Name the nodes to keep: run.outputs=[NODE]"
             self.add("prompt_no_outputs", "run.outputs", message)
@@ -190,16 +190,16 @@ class _Check:
                 self._report_missing(node, spec, linked[node.name].inputs.get(name))
         checked = Node(node.name, node.class_type, {**inputs, **dict(self._find_undeclared(node, signature))})
         if not self.has_problem(node):
-            received = {
+            received_types = {
                 name: self._find_output(link).type for name, link in checked.links if link.node in self.signatures
             }
-            self.problems.extend(self.judge(checked, received))
+            self.problems.extend(self.judge(checked, received_types))
         return checked
 
     def _find_undeclared(self, node: Node, signature: Signature) -> Iterator[tuple[str, Any]]:
         for name in (name for name in node.inputs if name not in signature.inputs):
-            taken = signature.takes_any_link and isinstance(node.inputs[name], Link)
-            if not signature.takes_any_input and not taken:
+            is_accepted = signature.takes_any_link and isinstance(node.inputs[name], Link)
+            if not signature.takes_any_input and not is_accepted:
                 listed = f". Its inputs are {', '.join(signature.inputs)}" if signature.inputs else "; it takes none"
                 near = did_you_mean(name, signature.inputs) or listed
                 message = f"{node.class_type} has no input {name!r}{near}"
@@ -211,8 +211,8 @@ class _Check:
         if isinstance(value, Link):
             self._check_type(node, signature, spec, value)
             return value
-        where, judged = f"{node.name}.{spec.name}", spec.name in signature.checks_itself
-        value, problem = check_value(where, node.class_type, spec, value, judged)
+        where, judged_by_class = f"{node.name}.{spec.name}", spec.name in signature.checks_itself
+        value, problem = check_value(where, node.class_type, spec, value, judged_by_class)
         if problem and (self.needs_files or not _names_file(signature, spec, value)):
             self.problems.append(problem)
         return value

@@ -45,14 +45,14 @@ def find_dependents(nodes: Mapping[str, Node], names: Iterable[str]) -> set[str]
     for name, node in nodes.items():
         for _, link in node.links:
             readers.setdefault(link.node, []).append(name)
-    found: set[str] = set()
+    dependents: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
+        if name not in dependents:
+            dependents.add(name)
             waiting += readers.get(name, [])
-    return found
+    return dependents
 
 
 def sort_nodes(graph: Graph) -> tuple[str, ...]:

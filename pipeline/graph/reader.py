@@ -75,11 +75,11 @@ def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         if value is not None:
             yield name, value
         return
-    own = name.rpartition(".")[2]
+    own_name = name.rpartition(".")[2]
     for key, inner in value.items():
         # The value of a dynamic combo has the combo's own name as key, as ComfyUI passes it to the node.
         is_value = not isinstance(inner, Mapping) or VALUE in inner
-        yield from _flatten(name if key == own and is_value else f"{name}.{key}", inner)
+        yield from _flatten(name if key == own_name and is_value else f"{name}.{key}", inner)
 
 
 def _read_value(value: Any) -> Any:

@@ -51,7 +51,7 @@ class InputSpec:
         No constant has the type of one of ComfyUI's objects. Any other type may have constants, because packs define
         widgets of their own types.
         """
-        return not _union(str(self.type)) <= OBJECT_TYPES
+        return not _split_types(str(self.type)) <= OBJECT_TYPES
 
     @property
     def is_widget(self) -> bool:
@@ -159,12 +159,12 @@ def read_outputs(
     An output without a name is named after its type.
     """
     kinds = [COMBO if isinstance(kind, list | tuple) else kind for kind in types]
-    given, lists = list(names or []), list(are_lists or [])
+    given_names, list_flags = list(names or []), list(are_lists or [])
     return tuple(
         OutputSpec(
-            given[index] if index < len(given) and given[index] else kind,
+            given_names[index] if index < len(given_names) and given_names[index] else kind,
             kind,
-            index < len(lists) and bool(lists[index]),
+            index < len(list_flags) and bool(list_flags[index]),
         )
         for index, kind in enumerate(kinds)
     )
@@ -193,9 +193,9 @@ def types_match(received: str, wanted: str) -> bool:
         return False
     if MATCH_TYPE in (received, wanted):
         return True
-    left, right = _union(received), _union(wanted)
+    left, right = _split_types(received), _split_types(wanted)
     return "*" in left | right or bool(left & right)
 
 
-def _union(kind: str) -> set[str]:
+def _split_types(kind: str) -> set[str]:
     return {part.strip() for part in kind.split(",")}

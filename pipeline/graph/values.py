@@ -90,13 +90,13 @@ def _find_range_fault(where: str, spec: InputSpec, value: Any) -> Problem | None
 def _find_choice_fault(where: str, class_type: str, spec: InputSpec, value: Any) -> Problem | None:
     if spec.type != COMBO or spec.choices is None:
         return None
-    many = spec.options.get("multiselect") and isinstance(value, list)
-    wrong = [one for one in (value if many else [value]) if one not in spec.choices]
-    if not wrong:
+    is_multiple = spec.options.get("multiselect") and isinstance(value, list)
+    invalid = [one for one in (value if is_multiple else [value]) if one not in spec.choices]
+    if not invalid:
         return None
-    shown = ", ".join(map(repr, wrong))
-    near = did_you_mean(wrong[0], spec.choices)
-    if spec.folder and (name := find_model_set(spec.folder, str(wrong[0]))):
+    shown = ", ".join(map(repr, invalid))
+    near = did_you_mean(invalid[0], spec.choices)
+    if spec.folder and (name := find_model_set(spec.folder, str(invalid[0]))):
         message = f"{shown} is not in models/{spec.folder}. Fetch it: python -m pipeline models fetch {name}"
     elif spec.folder:
         message = f"{shown} is not in models/{spec.folder}{near or _list_files(spec)}"
@@ -106,8 +106,8 @@ def _find_choice_fault(where: str, class_type: str, spec: InputSpec, value: Any)
 
 
 def _list_files(spec: InputSpec) -> str:
-    held = _list_choices(spec.choices) if spec.choices else ", which holds no file"
-    return f"{held}. Put the file there, or name your models folder: comfyui.models=[FOLDER]"
+    choices_text = _list_choices(spec.choices) if spec.choices else ", which holds no file"
+    return f"{choices_text}. Put the file there, or name your models folder: comfyui.models=[FOLDER]"
 
 
 def _list_choices(choices: Sequence[Any]) -> str:

@@ -65,27 +65,27 @@ def fetch_model_set(name: str, folders: Sequence[Path]) -> list[Path]:
         near = did_you_mean(name, sets) or f". The model sets are {', '.join(sets)}"
         raise ModelFileError(f"models: {name!r} is no model set{near}")
     problems: list[str] = []
-    places = [_find_file(file, folders, problems) for file in sets[name]]
-    missing = [file for file, place in zip(sets[name], places, strict=True) if place is None]
+    paths = [_find_file(file, folders, problems) for file in sets[name]]
+    missing = [file for file, path in zip(sets[name], paths, strict=True) if path is None]
     downloads = [one for file in missing if (one := _plan_download(file, folders[0], problems))]
     problems += _find_folder_problems(downloads)
     if problems:
         raise ModelFileError("\n".join(problems))
     for download in downloads:
         _fetch(download)
-    return [place or folders[0] / file.folder / file.name for file, place in zip(sets[name], places, strict=True)]
+    return [path or folders[0] / file.folder / file.name for file, path in zip(sets[name], paths, strict=True)]
 
 
 def _find_file(file: ModelFile, folders: Sequence[Path], problems: list[str]) -> Path | None:
-    place = next((path for folder in folders if (path := folder / file.folder / file.name).is_file()), None)
-    if place is None:
+    existing = next((path for folder in folders if (path := folder / file.folder / file.name).is_file()), None)
+    if existing is None:
         return None
-    log.info("%s is there, in %s; checking its sha256", file.name, place.parent)
-    found = FileHashes(cache_folder()).get(FileState.of(place))
-    if found != file.sha256:
-        message = f"is there and is another file (sha256 {found} instead of {file.sha256})"
-        problems.append(f"{place}: {message}. Move it away to fetch the right one")
-    return place
+    log.info("%s is there, in %s; checking its sha256", file.name, existing.parent)
+    sha256 = FileHashes(cache_folder()).get(FileState.of(existing))
+    if sha256 != file.sha256:
+        message = f"is there and is another file (sha256 {sha256} instead of {file.sha256})"
+        problems.append(f"{existing}: {message}. Move it away to fetch the right one")
+    return existing
 
 
 def _plan_download(file: ModelFile, folder: Path, problems: list[str]) -> Download | None:
@@ -95,16 +95,16 @@ def _plan_download(file: ModelFile, folder: Path, problems: list[str]) -> Downlo
 
     where = f"{file.folder}/{file.name}"
     try:
-        found = get_hf_file_metadata(hf_hub_url(file.repo, file.path, revision=file.revision))
+        metadata = get_hf_file_metadata(hf_hub_url(file.repo, file.path, revision=file.revision))
     except (httpx2.HTTPError, OSError) as error:
         problems.append(f"{where}: {_explain(file, error)}")
         return None
-    if found.etag != file.sha256 or found.size is None:
-        message = f"the hub has another file than the model set lists (sha256 {found.etag} instead of {file.sha256})"
+    if metadata.etag != file.sha256 or metadata.size is None:
+        message = f"the hub has another file than the model set lists (sha256 {metadata.etag} instead of {file.sha256})"
         problems.append(f"{where}: {message}. Update latentgrid, or fetch the file by hand")
         return None
-    url = hf_hub_url(file.repo, file.path, revision=found.commit_hash or file.revision)
-    return Download(file, url, found.size, folder / file.folder / file.name)
+    url = hf_hub_url(file.repo, file.path, revision=metadata.commit_hash or file.revision)
+    return Download(file, url, metadata.size, folder / file.folder / file.name)
 
 
 def _explain(file: ModelFile, error: Exception) -> str:
@@ -138,13 +138,13 @@ def _find_folder_problems(downloads: Sequence[Download]) -> Iterator[str]:
         except OSError as error:
             yield f"{folder}: cannot be written: {error.strerror}. Name another folder: comfyui.models=[FOLDER]"
             continue
-        found = [download for download in downloads if download.target.parent == folder]
-        by_device.setdefault(folder.stat().st_dev, []).extend(found)
-    for found in by_device.values():
-        needed, folder = sum(download.missing for download in found), found[0].target.parent
+        group = [download for download in downloads if download.target.parent == folder]
+        by_device.setdefault(folder.stat().st_dev, []).extend(group)
+    for group in by_device.values():
+        needed, folder = sum(download.missing for download in group), group[0].target.parent
         if needed > (free := shutil.disk_usage(folder).free):
-            lack = f"{_gigabytes(needed)} are to be fetched, and {_gigabytes(free)} are free"
-            yield f"{folder}: {lack}. Make room, or name another folder: comfyui.models=[FOLDER]"
+            message = f"{_gigabytes(needed)} are to be fetched, and {_gigabytes(free)} are free"
+            yield f"{folder}: {message}. Make room, or name another folder: comfyui.models=[FOLDER]"
 
 
 def _fetch(download: Download) -> None:
@@ -154,12 +154,12 @@ def _fetch(download: Download) -> None:
             return
         if _find_size(part) > download.size:
             part.unlink()
-        begun = f", {_gigabytes(have)} of it are there" if (have := _find_size(part)) else ""
-        log.info("fetching %s (%s%s) ...", file.name, _gigabytes(download.size), begun)
+        progress = f", {_gigabytes(arrived)} of it are there" if (arrived := _find_size(part)) else ""
+        log.info("fetching %s (%s%s) ...", file.name, _gigabytes(download.size), progress)
         _append_rest(download)
-        if (found := hash_file(part)) != file.sha256:
+        if (sha256 := hash_file(part)) != file.sha256:
             part.unlink()
-            message = f"has arrived with a wrong sha256 ({found} instead of {file.sha256}) and is not kept"
+            message = f"has arrived with a wrong sha256 ({sha256} instead of {file.sha256}) and is not kept"
             raise ModelFileError(f"{file.folder}/{file.name}: {message}. Run again")
         part.rename(target)
         log.info("... done: %s", target)
@@ -174,13 +174,13 @@ def _append_rest(download: Download) -> None:
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    begun = _find_size(download.part)
+    start = _find_size(download.part)
     try:
         with download.part.open("ab") as part:
             http_get(
                 download.url,
                 part,
-                resume_size=begun,
+                resume_size=start,
                 headers=build_hf_headers(),
                 expected_size=download.size,
                 displayed_filename=download.target.name,
@@ -189,14 +189,14 @@ def _append_rest(download: Download) -> None:
             os.fsync(part.fileno())
     except (httpx2.HTTPError, OSError) as error:
         arrived = _find_size(download.part)
-        if isinstance(error, httpx2.ReadError) and arrived > begun:  # http_get does not retry after a connection reset
+        if isinstance(error, httpx2.ReadError) and arrived > start:  # http_get does not retry after a connection reset
             log.info("the connection broke off at %s; going on", _gigabytes(arrived))
             return _append_rest(download)
         reason = _explain(download.file, error)
         if isinstance(error, OSError) and error.errno is not None:
             reason = f"cannot be written: {error.strerror}. Make room"
-        kept = f"{_gigabytes(arrived)} of {_gigabytes(download.size)} are kept: run again to go on from there"
-        raise ModelFileError(f"{download.file.folder}/{download.target.name}: {reason}. {kept}") from error
+        advice = f"{_gigabytes(arrived)} of {_gigabytes(download.size)} are kept: run again to go on from there"
+        raise ModelFileError(f"{download.file.folder}/{download.target.name}: {reason}. {advice}") from error
 
 
 def _find_size(path: Path) -> int:

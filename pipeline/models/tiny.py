@@ -63,12 +63,12 @@ def make_tiny_model() -> Path:
 
 def _make(folder: Path) -> None:
     log.info("making the tiny Qwen-Image model (0.4 GB, once) ...")
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="tiny_", dir=folder.parent) as made:
-        _write_models(Path(made) / "whole" / "models")
-        _write_inputs(Path(made) / "whole")
-        shutil.move(str(Path(made) / "whole"), folder)  # a rename within one file system: complete or not at all
-    log.info("... made in %.1f s: %s", time.perf_counter() - began, folder)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="tiny_", dir=folder.parent) as temporary:
+        _write_models(Path(temporary) / "whole" / "models")
+        _write_inputs(Path(temporary) / "whole")
+        shutil.move(str(Path(temporary) / "whole"), folder)  # a rename within one file system: complete or not at all
+    log.info("... made in %.1f s: %s", time.perf_counter() - start, folder)
 
 
 def _write_models(models: Path) -> None:
