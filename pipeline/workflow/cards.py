@@ -41,7 +41,7 @@ def make_cards(checked: CheckedGraph, cached: Collection[str] = ()) -> dict[str,
     `cached` names the nodes that are marked as cached: their outputs come, or came, from the cache.
     """
     shown = checked.shown
-    read = {(link.node, link.output) for node in shown.values() for _, link in node.links}
+    read_outputs = {(link.node, link.output) for node in shown.values() for _, link in node.links}
     cards = {}
     for name in sort_nodes(shown):
         node = shown[name]
@@ -53,7 +53,7 @@ def make_cards(checked: CheckedGraph, cached: Collection[str] = ()) -> dict[str,
             {
                 index: Port(output.name, output.type)
                 for index, output in enumerate(signature.outputs)
-                if (name, index) in read
+                if (name, index) in read_outputs
             },
             dict(_list_values(node, signature)),
             node.bypassed,

@@ -109,11 +109,11 @@ def _read_png(data: bytes) -> Iterator[tuple[str, str]]:
 
     The chunk type `comf` is that of ComfyUI's SaveAnimatedPNG.
     """
-    place = len(PNG)
-    while place + 8 <= len(data):
-        size, kind = struct.unpack(">I4s", data[place : place + 8])
-        body = data[place + 8 : place + 8 + size]
-        place += size + 12
+    position = len(PNG)
+    while position + 8 <= len(data):
+        size, kind = struct.unpack(">I4s", data[position : position + 8])
+        body = data[position + 8 : position + 8 + size]
+        position += size + 12
         if kind in (b"tEXt", b"comf", b"zTXt", b"iTXt"):
             key, _, rest = body.partition(b"\0")
             yield key.decode("latin-1").lower(), _read_chunk(kind, rest)
@@ -123,8 +123,8 @@ def _read_chunk(kind: bytes, rest: bytes) -> str:
     if kind == b"zTXt":
         return zlib.decompress(rest[1:]).decode("latin-1")
     if kind == b"iTXt":
-        packed, text = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
-        return (zlib.decompress(text) if packed else text).decode("utf-8")
+        is_compressed, text = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
+        return (zlib.decompress(text) if is_compressed else text).decode("utf-8")
     try:
         return rest.decode("utf-8")
     except UnicodeDecodeError:
@@ -166,9 +166,9 @@ def _read_media(path: Path) -> Iterator[tuple[str, str]]:
     import av
 
     # PyAV before 19 refuses tags that are not UTF-8, except with this option; later versions keep them as surrogates.
-    told: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    options: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
     try:
-        with av.open(str(path), **told) as media:
+        with av.open(str(path), **options) as media:
             tags = [dict(media.metadata), *(dict(stream.metadata) for stream in media.streams)]
     except av.FFmpegError as error:
         raise _refuse(path, f"is no JSON and no picture, video, sound or model that can be read ({error})") from error

@@ -133,21 +133,21 @@ class _Plan:
 
     def order(self) -> None:
         """Sort each column by the mean place of its neighbours, repeatedly; use the order with the fewest crossings."""
-        self._layers = self._begin()
-        best, fewest = self._copy(), self._count_crossings()
+        self._layers = self._make_first_order()
+        best, fewest = self._copy_layers(), self._count_crossings()
         for sweep in range(SWEEPS):
             if not fewest:
                 break
             self._sort_layers(rightwards=sweep % 2 == 1)
             crossings = self._count_crossings()
             if crossings < fewest:
-                best, fewest = self._copy(), crossings
+                best, fewest = self._copy_layers(), crossings
         self._layers = best
 
-    def _copy(self) -> list[list[str]]:
+    def _copy_layers(self) -> list[list[str]]:
         return [list(layer) for layer in self._layers]
 
-    def _begin(self) -> list[list[str]]:
+    def _make_first_order(self) -> list[list[str]]:
         """Return the boxes of each column, in the order of a depth-first walk from the boxes without readers back."""
         entering: dict[str, list[Wire]] = {name: [] for name in self.columns}
         leaving = {piece.source for piece in self._pieces}
@@ -168,7 +168,7 @@ class _Plan:
     def _sort_layers(self, rightwards: bool) -> None:
         neighbours = self._list_neighbours(rightwards)
         for layer in self._layers if rightwards else reversed(self._layers):
-            places = self._number()
+            places = self._number_places()
             # The height of a wire at its neighbour is added only to order boxes that have the same neighbour.
             means = {
                 name: _mean([places[other] + port / 1e6 for other, port in neighbours[name]], places[name])
@@ -176,7 +176,7 @@ class _Plan:
             }
             layer.sort(key=means.__getitem__)
 
-    def _number(self) -> dict[str, int]:
+    def _number_places(self) -> dict[str, int]:
         return {name: place for layer in self._layers for place, name in enumerate(layer)}
 
     def _list_neighbours(self, rightwards: bool) -> dict[str, list[tuple[str, float]]]:
@@ -193,7 +193,7 @@ class _Plan:
         return found
 
     def _count_crossings(self) -> int:
-        places = self._number()
+        places = self._number_places()
         by_column: dict[int, list[tuple[tuple[int, float], tuple[int, float]]]] = {}
         for piece in self._pieces:
             ends = (places[piece.source], piece.leaves), (places[piece.target], piece.enters)
@@ -207,11 +207,11 @@ class _Plan:
             rightwards = sweep % 2 == 1
             neighbours = self._list_offsets(rightwards)
             for layer in self._layers if rightwards else reversed(self._layers):
-                wanted = [
+                ideal_tops = [
                     _mean([tops[other] + offset for other, offset in neighbours[name]], tops[name]) for name in layer
                 ]
                 weights = [max(len(neighbours[name]), 0.1) for name in layer]
-                tops.update(zip(layer, self._spread(layer, wanted, weights), strict=True))
+                tops.update(zip(layer, self._spread(layer, ideal_tops, weights), strict=True))
         highest = min(tops.values(), default=0.0)
         return {name: top - highest for name, top in tops.items()}
 
@@ -234,10 +234,10 @@ class _Plan:
                 found[piece.source].append((piece.target, piece.enters - piece.leaves))
         return found
 
-    def _spread(self, layer: Sequence[str], wanted: Sequence[float], weights: Sequence[float]) -> list[float]:
-        """Return the tops nearest to `wanted`, by weighted least squares, that preserve the order and the gaps."""
+    def _spread(self, layer: Sequence[str], ideal_tops: Sequence[float], weights: Sequence[float]) -> list[float]:
+        """Return the tops nearest to `ideal_tops`, by weighted least squares, that preserve the order and the gaps."""
         starts = [top for _, top in self._stack(layer)]
-        shifts = _fit_rising([want - start for want, start in zip(wanted, starts, strict=True)], weights)
+        shifts = _fit_rising([ideal - start for ideal, start in zip(ideal_tops, starts, strict=True)], weights)
         return [start + shift for start, shift in zip(starts, shifts, strict=True)]
 
 
@@ -250,9 +250,9 @@ def _fit_rising(values: Sequence[float], weights: Sequence[float]) -> list[float
     for value, weight in zip(values, weights, strict=True):
         block = (value, weight, 1)
         while blocks and blocks[-1][0] > block[0]:
-            mean, heavy, count = blocks.pop()
-            total = heavy + block[1]
-            block = ((mean * heavy + block[0] * block[1]) / total, total, count + block[2])
+            mean, other_weight, count = blocks.pop()
+            total = other_weight + block[1]
+            block = ((mean * other_weight + block[0] * block[1]) / total, total, count + block[2])
         blocks.append(block)
     return [mean for mean, _, count in blocks for _ in range(count)]
 
@@ -263,10 +263,10 @@ def _mean(values: Sequence[float], otherwise: float) -> float:
 
 def _count_inversions(ends: list[tuple[tuple[int, float], tuple[int, float]]]) -> int:
     """Return how many pairs of wires between two columns cross; `ends` holds the left and right end of each wire."""
-    passed: list[tuple[int, float]] = []
+    right_ends: list[tuple[int, float]] = []
     crossings = 0
     for _, right in sorted(ends):
-        place = bisect.bisect_right(passed, right)
-        crossings += len(passed) - place
-        passed.insert(place, right)
+        place = bisect.bisect_right(right_ends, right)
+        crossings += len(right_ends) - place
+        right_ends.insert(place, right)
     return crossings

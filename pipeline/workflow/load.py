@@ -76,21 +76,21 @@ def load_workflow(document: Mapping[str, Any], definitions: Mapping[str, NodeDef
 
 
 def _sort_leaf_first(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    done: list[str] = []
+    names: list[str] = []
 
-    def visit(name: str, around: Collection[str]) -> None:
-        if name in around:
+    def visit(name: str, ancestors: Collection[str]) -> None:
+        if name in ancestors:
             message = "contains itself. Open the workflow in ComfyUI's GUI and take the subgraph out of itself"
             raise ConfigError([Problem("dependency_cycle", f"subgraph {entries[name].get('name', name)}", message)])
-        if name not in done:
+        if name not in names:
             for node in entries[name].get("nodes", ()):
                 if str(node.get("type")) in entries:
-                    visit(str(node["type"]), {*around, name})
-            done.append(name)
+                    visit(str(node["type"]), {*ancestors, name})
+            names.append(name)
 
     for name in entries:
         visit(name, set())
-    return done
+    return names
 
 
 @dataclass
@@ -117,8 +117,8 @@ class _Loader:
     def _make_node(self, saved: Mapping[str, Any]) -> LiveNode:
         kind = str(saved.get("type"))
         definition, subgraph = self.definitions.get(kind), self.workflow.subgraphs.get(kind)
-        known = definition.title if definition else subgraph.name if subgraph else kind
-        title = saved.get("title") or known
+        default_title = definition.title if definition else subgraph.name if subgraph else kind
+        title = saved.get("title") or default_title
         node = LiveNode(str(saved["id"]), kind, int(saved.get("mode") or 0), str(title), saved, subgraph=subgraph)
         if subgraph:
             node.slots = [Slot(one.name, one.type) for one in subgraph.inputs]

@@ -24,12 +24,12 @@ def name_nodes(titles: Iterable[tuple[str, str]], taken: Collection[str] = RESER
     used = set(taken)
     names = []
     for title, class_type in titles:
-        wanted = (make_name(title) if title != class_type else "") or split_name(class_type) or "node"
-        if wanted[0].isdigit():
-            wanted = f"node_{wanted}"
-        name, number = wanted, 2
+        base = (make_name(title) if title != class_type else "") or split_name(class_type) or "node"
+        if base[0].isdigit():
+            base = f"node_{base}"
+        name, number = base, 2
         while name in used:
-            name, number = f"{wanted}_{number}", number + 1
+            name, number = f"{base}_{number}", number + 1
         used.add(name)
         names.append(name)
     return names

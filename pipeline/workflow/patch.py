@@ -39,17 +39,17 @@ def patch_workflow(
         if (mode := bypassed.get(str(entry["id"]))) is not None:
             entry["mode"] = BYPASSED if mode else ACTIVE
     patcher = _Patcher(patched, load_workflow(patched, definitions))
-    before = _read(patched, definitions)
+    old_nodes = _export(patched, definitions)
     for node_id, info in prompt.items():
-        known = before.get(node_id, ("", {}))[1]
+        old_inputs = old_nodes.get(node_id, ("", {}))[1]
         for name, value in info["inputs"].items():
-            if not is_link(value) and known.get(name, ABSENT) != value:
+            if not is_link(value) and old_inputs.get(name, ABSENT) != value:
                 patcher.set(node_id.split(":"), name, value[VALUE] if isinstance(value, dict) else value)
-    wanted = {node_id: (info["class_type"], info["inputs"]) for node_id, info in prompt.items()}
-    return patched if _read(patched, definitions) == wanted else None
+    expected = {node_id: (info["class_type"], info["inputs"]) for node_id, info in prompt.items()}
+    return patched if _export(patched, definitions) == expected else None
 
 
-def _read(document: Mapping[str, Any], definitions: Mapping[str, NodeDefinition]) -> dict[str, tuple[str, Any]]:
+def _export(document: Mapping[str, Any], definitions: Mapping[str, NodeDefinition]) -> dict[str, tuple[str, Any]]:
     """Return class_type and inputs of the nodes that the GUI exports, by id.
 
     Of the choices in a dynamic prompt the first is taken, so that two calls can be compared.
@@ -107,27 +107,27 @@ def _find_entry(entry: Mapping[str, Any], node_id: str) -> dict[str, Any]:
 def _set_promoted(host: LiveNode, saved: dict[str, Any], path: Sequence[str], name: str, value: Any) -> None:
     """Set the value that a host holds for a widget inside it, if it holds one."""
     assert host.subgraph
-    places = [index for index in sorted(host.values) if _leads_to(host.subgraph, index, path[0], name)]
-    for index in places:
+    indices = [index for index in sorted(host.values) if _leads_to(host.subgraph, index, path[0], name)]
+    for index in indices:
         host.values[index] = value
     entries = (saved.get("properties") or {}).get("proxyWidgets")
-    if places and entries:
-        saved["widgets_values"] = [_read_promoted(host, str(one[0]), str(one[1])) for one in entries]
-    elif places:
+    if indices and entries:
+        saved["widgets_values"] = [_find_promoted(host, str(one[0]), str(one[1])) for one in entries]
+    elif indices:
         saved["widgets_values"] = [host.values[index] for index in sorted(host.values)]
 
 
-def _read_promoted(host: LiveNode, node_id: str, name: str) -> Any:
+def _find_promoted(host: LiveNode, node_id: str, name: str) -> Any:
     """Return the value that a host holds for an entry of its `proxyWidgets`, or None if it holds none."""
     assert host.subgraph
     inputs = enumerate(host.subgraph.inputs)
-    found = (
+    values = (
         host.values[index]
         for index, boundary in inputs
         if index in host.values
         and (_leads_to(host.subgraph, index, node_id, name) or (node_id, name) == (ITSELF, boundary.name))
     )
-    return next(found, None)
+    return next(values, None)
 
 
 def _leads_to(graph: LiveGraph, index: int, node_id: str, name: str) -> bool:

@@ -149,16 +149,16 @@ def _find_mark(card: Card) -> str:
 
 
 def _draw_wire(
-    cards: Mapping[str, Card], boxes: Mapping[str, Box], placement: Placement, wire: Wire, place: tuple[str, int]
+    cards: Mapping[str, Card], boxes: Mapping[str, Box], placement: Placement, wire: Wire, key: tuple[str, int]
 ) -> Curve:
     (left, top), (right, bottom) = placement.corners[wire.source], placement.corners[wire.target]
     points = [(left + boxes[wire.source].width, top + wire.leaves)]
     for begin, end, height in placement.passages[wire]:
         points += [(begin, height), (end, height)]
     points.append((right, bottom + wire.enters))
-    port = cards[place[0]].inputs[place[1]]
-    silent = cards[wire.source].bypassed or cards[wire.target].bypassed
-    return Curve(tuple((x + MARGIN, y + MARGIN) for x, y in points), _find_colour(port.type), silent)
+    port = cards[key[0]].inputs[key[1]]
+    is_bypassed = cards[wire.source].bypassed or cards[wire.target].bypassed
+    return Curve(tuple((x + MARGIN, y + MARGIN) for x, y in points), _find_colour(port.type), is_bypassed)
 
 
 def _find_colour(kind: str) -> str:

@@ -76,21 +76,21 @@ def _round(widget: Widget, value: Any) -> Any:
     if widget.kind == "INT":
         step = options.get("step") or 1
         if step == 1:
-            return value if isinstance(value, int) else _half_up(value)
+            return value if isinstance(value, int) else _round_half_up(value)
         offset = math.fmod(options.get("min", LEAST), step)
-        return _tidy(_half_up((value - offset) / step) * step + offset)
+        return _drop_fraction(_round_half_up((value - offset) / step) * step + offset)
     decimals = max(0, -math.floor(math.log10(options.get("step") or 0.5)))
     unit = options.get("round") or (10**-decimals if decimals else 0)
     if not unit or abs(value) > EXACT:
         return value
-    digits = Decimal(_half_up(value / unit) * unit).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
-    return _tidy(min(max(float(digits), options.get("min", LEAST)), options.get("max", MOST)))
+    digits = Decimal(_round_half_up(value / unit) * unit).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
+    return _drop_fraction(min(max(float(digits), options.get("min", LEAST)), options.get("max", MOST)))
 
 
-def _half_up(number: float) -> int:
+def _round_half_up(number: float) -> int:
     return math.floor(number + 0.5)
 
 
-def _tidy(number: float) -> int | float:
+def _drop_fraction(number: float) -> int | float:
     """Return a whole number as int, because JavaScript writes it without a fraction."""
     return int(number) if float(number).is_integer() else number

@@ -28,18 +28,18 @@ def fill_host(host: LiveNode, again: bool = False) -> None:
     assert host.subgraph
     for boundary in host.subgraph.inputs[len(host.slots) :]:
         host.slots.append(Slot(boundary.name, boundary.type))
-    held = {index: held for index in range(len(host.slots)) if (held := _find_held(host.subgraph, index))}
-    for index in held.keys() - host.values.keys():
-        (host.values[index],) = held[index]
+    inner = {index: inner for index in range(len(host.slots)) if (inner := _find_inner_value(host.subgraph, index))}
+    for index in inner.keys() - host.values.keys():
+        (host.values[index],) = inner[index]
     if again:
         return
     saved = host.saved.get("widgets_values")
-    host.values.update(zip(held, saved if isinstance(saved, list) else (), strict=False))
+    host.values.update(zip(inner, saved if isinstance(saved, list) else (), strict=False))
     by_name = _read_quarantine(host)
-    host.values.update((index, by_name[host.slots[index].name]) for index in held if host.slots[index].name in by_name)
+    host.values.update((index, by_name[host.slots[index].name]) for index in inner if host.slots[index].name in by_name)
 
 
-def _find_held(graph: LiveGraph, index: int) -> tuple[Any] | None:
+def _find_inner_value(graph: LiveGraph, index: int) -> tuple[Any] | None:
     """Return, as a tuple of one, the value to which an input of a subgraph leads: of a widget or of a nested host.
 
     Return None if it leads to no value, so that a host holds none for it.
@@ -92,15 +92,15 @@ def migrate_promoted(host: LiveNode) -> None:
     for entry in entries:
         node = host.subgraph.nodes.get(entry.node)
         if entry.input is not None:
-            _set(host, entry.input, entry.value)
+            _set_value(host, entry.input, entry.value)
         elif node is not None and node.type == PRIMITIVE:
             primitives.setdefault(node.id, []).append(entry)
         elif node is not None:
             _add_promoted(host, node, entry)
-    for node_id, cohort in primitives.items():
-        _replace_primitive(host, host.subgraph.nodes[node_id], cohort)
+    for node_id, group in primitives.items():
+        _replace_primitive(host, host.subgraph.nodes[node_id], group)
     for entry in (one for one in entries if one.node == ITSELF):
-        _set(host, host.find_slot(entry.name), entry.value)
+        _set_value(host, host.find_slot(entry.name), entry.value)
 
 
 def _read_entries(host: LiveNode) -> Iterator[_Entry]:
@@ -148,11 +148,11 @@ def _find_input(host: LiveNode, node_id: str, name: str) -> int | None:
             return index
     node = host.subgraph.nodes.get(node_id)
     replaced = (node.saved.get("properties") or {}).get(REPLACED) if node and node.type == PRIMITIVE else None
-    taken = host.subgraph.replaced_primitives.get(node_id, replaced)
-    return None if taken is None else host.find_slot(str(taken))
+    replacement = host.subgraph.replaced_primitives.get(node_id, replaced)
+    return None if replacement is None else host.find_slot(str(replacement))
 
 
-def _set(host: LiveNode, index: int | None, value: Any) -> None:
+def _set_value(host: LiveNode, index: int | None, value: Any) -> None:
     if index is not None and index in host.values and value is not None:
         host.values[index] = value
 
@@ -160,17 +160,17 @@ def _set(host: LiveNode, index: int | None, value: Any) -> None:
 def _add_promoted(host: LiveNode, node: LiveNode, entry: _Entry) -> None:
     """Add an input to the subgraph that feeds the widget of an entry, in place of its present link."""
     assert host.subgraph
-    slot = _find_nested(node, entry) if node.subgraph else _find_own(node, entry.name)
+    slot = _find_nested(node, entry) if node.subgraph else _find_widget_slot(node, entry.name)
     # A name with $$ is a preview, which has no value: see isPreviewPseudoWidget of the front end.
     if slot is None or entry.name.startswith("$$"):
         return
     index = _add_input(host.subgraph, entry.name, node.slots[slot].type)
     _link_input(host.subgraph, index, node, slot)
     fill_host(host, again=True)
-    _set(host, index, entry.value)
+    _set_value(host, index, entry.value)
 
 
-def _find_own(node: LiveNode, name: str) -> int | None:
+def _find_widget_slot(node: LiveNode, name: str) -> int | None:
     return None if node.find_widget(name) is None else node.find_slot(name)
 
 
@@ -182,12 +182,12 @@ def _find_nested(node: LiveNode, entry: _Entry) -> int | None:
     assert node.subgraph
     for index, slot in enumerate(node.slots):
         inner = _find_inner(node.subgraph, index)
-        leads = inner is not None and inner[1] == entry.name
-        if leads and entry.deeper in (None, inner[0].id if inner else None):
-            found = True
+        is_match = inner is not None and inner[1] == entry.name
+        if is_match and entry.deeper in (None, inner[0].id if inner else None):
+            is_meant = True
         else:
-            found = entry.deeper is None and slot.name == entry.name
-        if found:
+            is_meant = entry.deeper is None and slot.name == entry.name
+        if is_meant:
             if index in node.values:
                 return index
             break
@@ -197,22 +197,22 @@ def _find_nested(node: LiveNode, entry: _Entry) -> int | None:
 
 def _add_input(graph: LiveGraph, name: str, kind: str) -> int:
     """Add an input with a unique name to a subgraph, and return its index."""
-    taken = {one.name for one in graph.inputs}
+    used_names = {one.name for one in graph.inputs}
     number, unique = 1, name
-    while unique in taken:
+    while unique in used_names:
         unique, number = f"{name}_{number}", number + 1
     graph.inputs.append(Boundary(unique, kind))
     return len(graph.inputs) - 1
 
 
 def _link_input(graph: LiveGraph, index: int, node: LiveNode, slot: int) -> None:
-    before = node.slots[slot].link
+    old_link = node.slots[slot].link
     for boundary in graph.inputs:
-        boundary.links = [link for link in boundary.links if link != before]
+        boundary.links = [link for link in boundary.links if link != old_link]
     graph.inputs[index].links.append(graph.add_link(INPUTS, index, node, slot))
 
 
-def _replace_primitive(host: LiveNode, primitive: LiveNode, cohort: list[_Entry]) -> None:
+def _replace_primitive(host: LiveNode, primitive: LiveNode, entries: list[_Entry]) -> None:
     """Replace a PrimitiveNode in the subgraph by an input of the subgraph that feeds all of its targets.
 
     As in the front end, the PrimitiveNode stays if the entries name more than one of its widgets (its control as well),
@@ -224,14 +224,14 @@ def _replace_primitive(host: LiveNode, primitive: LiveNode, cohort: list[_Entry]
     targets = [target for target in map(graph.find_target, links) if target]
     kind = (primitive.output_types or ["*"])[0]
     types = {node.slots[slot].type for node, slot in targets} - {"*", kind}
-    if not targets or (types and kind != "*") or len({entry.name for entry in cohort}) > 1:
+    if not targets or (types and kind != "*") or len({entry.name for entry in entries}) > 1:
         return
-    index = _add_input(graph, primitive.title if primitive.title != PRIMITIVE else cohort[0].name, kind)
+    index = _add_input(graph, primitive.title if primitive.title != PRIMITIVE else entries[0].name, kind)
     graph.replaced_primitives[primitive.id] = graph.inputs[index].name
     for node, slot in targets:
         _link_input(graph, index, node, slot)
     fill_host(host, again=True)
-    _set(host, index, next((entry.value for entry in cohort if entry.value is not None), None))
+    _set_value(host, index, next((entry.value for entry in entries if entry.value is not None), None))
 
 
 def settle_nulls(host: LiveNode) -> None:

@@ -66,36 +66,36 @@ def find_source(scope: Scope, node: LiveNode, slot: int, kept: Collection[str] =
 
     A bypassed node is followed to its source, except if its id is in `kept`. Raises ConfigError if links form a circle.
     """
-    wanted: str | None = None
+    wanted_type: str | None = None
     seen: set[tuple[tuple[str, ...], str, int]] = set()
     while True:
-        place = (scope.path, node.id, slot)
-        if place in seen:
+        input_key = (scope.path, node.id, slot)
+        if input_key in seen:
             where = f"node {scope.make_id(node)} ({node.title})"
             raise ConfigError([Problem("dependency_cycle", where, f"input {node.slots[slot].name} feeds itself")])
-        seen.add(place)
+        seen.add(input_key)
         link = scope.graph.links.get(node.slots[slot].link or "")
         if link is None:
-            return _read_held(node, slot) if node.subgraph else None
+            return _read_host_value(node, slot) if node.subgraph else None
         origin = scope.graph.nodes.get(link.origin)
         if link.origin != INPUTS and origin is not None:
-            entered = _enter(scope, origin, link.origin_slot, wanted or node.slots[slot].type, kept)
-            if not isinstance(entered, tuple):
-                return entered
-            scope, node, slot, wanted = entered
+            result = _enter(scope, origin, link.origin_slot, wanted_type or node.slots[slot].type, kept)
+            if not isinstance(result, tuple):
+                return result
+            scope, node, slot, wanted_type = result
             continue
         outer, host = scope.outer, scope.host
         if outer is None or host is None:
             return None
-        scope, node, slot, wanted = outer, host, link.origin_slot, None
+        scope, node, slot, wanted_type = outer, host, link.origin_slot, None
 
 
-def _read_held(host: LiveNode, slot: int) -> Source:
+def _read_host_value(host: LiveNode, slot: int) -> Source:
     return Held(host.values[slot]) if slot in host.values else None
 
 
 def _enter(
-    scope: Scope, node: LiveNode, output: int, wanted: str, kept: Collection[str]
+    scope: Scope, node: LiveNode, output: int, wanted_type: str, kept: Collection[str]
 ) -> Source | tuple[Scope, LiveNode, int, str | None]:
     """Follow an output of a node to its source in the prompt, or to the input from which to continue.
 
@@ -106,9 +106,9 @@ def _enter(
         if node.mode == MUTED:
             return None
         if node.mode == BYPASSED and scope.make_id(node) not in kept:
-            passed = _pick_slot(node, output, wanted)
+            index = _pick_slot(node, output, wanted_type)
             # The value that a bypassed host holds in an input without a link does not pass through.
-            return None if passed is None or node.slots[passed].link is None else (scope, node, passed, None)
+            return None if index is None or node.slots[index].link is None else (scope, node, index, None)
         if node.subgraph is not None:
             inner, link = scope.enter(node), _find_output_link(node.subgraph, output)
             if link is None:
@@ -121,7 +121,7 @@ def _enter(
             node = inner.graph.nodes[link.origin]
             continue
         if node.type == REROUTE:
-            return (scope, node, 0, wanted) if node.slots else None
+            return (scope, node, 0, wanted_type) if node.slots else None
         return None if node.is_virtual else Origin(scope.make_id(node), output)
 
 
@@ -129,29 +129,29 @@ def _find_output_link(graph: LiveGraph, output: int) -> WorkflowLink | None:
     """Return the link in a subgraph that feeds an output of the subgraph, or None."""
     if output >= len(graph.outputs):
         return None
-    named = [graph.links[one] for one in graph.outputs[output].links if one in graph.links]
-    return next((link for link in named if link.target == OUTPUTS), None)
+    links = [graph.links[one] for one in graph.outputs[output].links if one in graph.links]
+    return next((link for link in links if link.target == OUTPUTS), None)
 
 
-def _pick_slot(node: LiveNode, output: int, wanted: str) -> int | None:
-    """Return the index of the input that a bypassed node passes through to an input of type `wanted`, or None.
+def _pick_slot(node: LiveNode, output: int, wanted_type: str) -> int | None:
+    """Return the index of the input that a bypassed node passes through to an input of type `wanted_type`, or None.
 
     `output` is the linked output of the bypassed node. The rule is explained in `graph/bypass.py`.
     """
     if not node.slots:
         return None
-    if wanted in WILDCARDS:
+    if wanted_type in WILDCARDS:
         return output if output < len(node.slots) else 0
-    given = node.output_types[output] if output < len(node.output_types) else "*"
-    fitting = [
+    output_type = node.output_types[output] if output < len(node.output_types) else "*"
+    compatible = [
         index
         for index, slot in enumerate(node.slots)
-        if are_compatible(slot.type, given) and are_compatible(slot.type, wanted)
+        if are_compatible(slot.type, output_type) and are_compatible(slot.type, wanted_type)
     ]
-    if output in fitting:
+    if output in compatible:
         return output
-    exact = [index for index, slot in enumerate(node.slots) if slot.type == wanted]
-    return next(iter(exact + fitting), None)
+    exact = [index for index, slot in enumerate(node.slots) if slot.type == wanted_type]
+    return next(iter(exact + compatible), None)
 
 
 def are_compatible(left: str, right: str) -> bool:

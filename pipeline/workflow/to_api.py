@@ -53,20 +53,20 @@ class WorkflowExport:
         self._workflow = load_workflow(document, definitions)
         self._choose, self._now = choose, now or datetime.now()
         set_primitives(self._workflow, self._now)
-        self._places = list(_list_places(Scope(self._workflow.root)))
-        self._picked: dict[tuple[str, str], str] = {}
-        emitted = [node for _, node in self._places if node.mode not in SILENT]
-        _refuse_unknown(emitted, definitions)
+        self._occurrences = list(_list_occurrences(Scope(self._workflow.root)))
+        self._picked_texts: dict[tuple[str, str], str] = {}
+        active = [node for _, node in self._occurrences if node.mode not in SILENT]
+        _refuse_unknown(active, definitions)
         self.warnings = self._workflow.warnings
         self.bypassed = frozenset(
-            scope.make_id(node) for scope, node in self._places if node.mode == BYPASSED and node.definition
+            scope.make_id(node) for scope, node in self._occurrences if node.mode == BYPASSED and node.definition
         )
 
     def make_prompt(self, kept: Collection[str] = ()) -> Prompt:
         """Return the prompt. It contains the bypassed nodes whose ids are in `kept`, and links to them."""
         prompt = {
             scope.make_id(node): self._export(scope, node, kept)
-            for scope, node in self._places
+            for scope, node in self._occurrences
             if node.mode not in SILENT or scope.make_id(node) in kept
         }
         for info in prompt.values():
@@ -97,16 +97,16 @@ class WorkflowExport:
         if not isinstance(value, str):
             return value
         if _is_dynamic_prompt(node, widget):
-            place = (scope.make_id(node), widget.name)
-            if place not in self._picked:
-                self._picked[place] = pick_choices(value, self._choose)
-            return self._picked[place]
+            key = (scope.make_id(node), widget.name)
+            if key not in self._picked_texts:
+                self._picked_texts[key] = pick_choices(value, self._choose)
+            return self._picked_texts[key]
         if widget.name == "filename_prefix" and node.type in SAVERS:
             return fill_placeholders(value, self._workflow.nodes, self._now)
         return value
 
 
-def _list_places(scope: Scope) -> Iterator[tuple[Scope, LiveNode]]:
+def _list_occurrences(scope: Scope) -> Iterator[tuple[Scope, LiveNode]]:
     """Yield the nodes that are not only helpers of the GUI, in the order of the file.
 
     The nodes of a subgraph come once for each of its hosts.
@@ -116,7 +116,7 @@ def _list_places(scope: Scope) -> Iterator[tuple[Scope, LiveNode]]:
             if not node.is_virtual:
                 yield scope, node
         elif scope.host is not None or node.mode not in SILENT:
-            yield from _list_places(scope.enter(node))
+            yield from _list_occurrences(scope.enter(node))
 
 
 def _refuse_unknown(nodes: Sequence[LiveNode], definitions: Collection[str]) -> None:

@@ -89,8 +89,8 @@ def _make_live(node: Node, definition: NodeDefinition) -> LiveNode:
         if value is not ABSENT and not isinstance(value, Link) and widget.kind != CONTROL:
             set_value(live, widget, value)
         index += 1
-    known = {slot.name for slot in live.slots} | {widget.name for widget in live.widgets}
-    live.slots += [Slot(name, "*") for name in node.inputs if name not in known]
+    known_names = {slot.name for slot in live.slots} | {widget.name for widget in live.widgets}
+    live.slots += [Slot(name, "*") for name in node.inputs if name not in known_names]
     return live
 
 
@@ -106,12 +106,12 @@ def _move_values(graph: Graph, live: Mapping[str, LiveNode]) -> Graph:
             if isinstance(value, Link):
                 continue
             widget = live[name].find_widget(key)
-            if widget is not None and (kept := fit_value(widget, value)) is not ABSENT:
-                widget.value = kept
+            if widget is not None and (stored := fit_value(widget, value)) is not ABSENT:
+                widget.value = stored
             elif type(value) in PRIMITIVES:
-                held = f"{name}.{key}"  # no node of a config has such a name
-                nodes[held] = Node(held, PRIMITIVES[type(value)][0], {"value": value})
-                inputs[key] = Link(held, 0)
+                primitive = f"{name}.{key}"  # no node of a config has such a name
+                nodes[primitive] = Node(primitive, PRIMITIVES[type(value)][0], {"value": value})
+                inputs[key] = Link(primitive, 0)
         nodes[name] = Node(name, node.class_type, inputs, node.bypassed)
     return Graph(nodes)
 
@@ -126,14 +126,14 @@ def fit_value(widget: Widget, value: Any) -> Any:
 
 def _read_dynamic(text: str) -> str | None:
     """Return the text that the GUI exports for a text with dynamic prompts, or None if that depends on chance."""
-    chances: list[Sequence[str]] = []
+    choices_seen: list[Sequence[str]] = []
 
     def choose(choices: Sequence[str]) -> str:
-        chances.append(choices)
+        choices_seen.append(choices)
         return ""
 
-    read = pick_choices(text, choose)
-    return None if chances or text.endswith("\\") else read  # after a last backslash the GUI adds a word
+    exported = pick_choices(text, choose)
+    return None if choices_seen or text.endswith("\\") else exported  # after a last backslash the GUI adds a word
 
 
 def _define_primitive(class_type: str) -> NodeDefinition:
@@ -186,8 +186,8 @@ class _Writer:
 
     def _write_id(self, name: str) -> str | int:
         """Return a node's id in the form of the GUI, in which an id that looks like a whole number is one."""
-        written = self.ids.get(name, name)
-        return int(written) if written.isascii() and written.isdigit() and str(int(written)) == written else written
+        node_id = self.ids.get(name, name)
+        return int(node_id) if node_id.isascii() and node_id.isdigit() and str(int(node_id)) == node_id else node_id
 
     def _outputs(self, name: str) -> Sequence[OutputSpec]:
         definition = self.live[name].definition

@@ -47,11 +47,11 @@ def read_links(graph: Mapping[str, Any]) -> dict[str, WorkflowLink]:
 def _read_link(link: Any) -> WorkflowLink:
     if isinstance(link, Mapping):
         kind = link.get("type")
-        given = link["id"], link["origin_id"], link["origin_slot"], link["target_id"], kind
+        fields = link["id"], link["origin_id"], link["origin_slot"], link["target_id"], kind
     else:
-        given = link[0], link[1], link[2], link[3], link[5] if len(link) > 5 else None
-    one, origin, slot, target, kind = given
-    return WorkflowLink(str(one), str(origin), int(slot), str(target), read_slot_type(kind))
+        fields = link[0], link[1], link[2], link[3], link[5] if len(link) > 5 else None
+    link_id, origin, slot, target, kind = fields
+    return WorkflowLink(str(link_id), str(origin), int(slot), str(target), read_slot_type(kind))
 
 
 def read_slot_type(kind: Any) -> str:
@@ -81,30 +81,30 @@ def make_ids_unique(workflow: Mapping[str, Any]) -> dict[str, Any]:
     last: int = saved if isinstance(saved, int) else max(map(int, used), default=0)
     renamed: dict[str, dict[str, int]] = {}
     for subgraph in list_subgraphs(copied):
-        new: dict[str, int] = {}
+        new_ids: dict[str, int] = {}
         for node in subgraph.get("nodes", ()):
             name = str(node.get("id"))
             if name in used:
                 last += 1
                 while str(last) in used:
                     last += 1
-                new[name] = node["id"] = last
+                new_ids[name] = node["id"] = last
             elif re.fullmatch(r"0|[1-9]\d*", name):
                 last = max(last, int(name))
             used.add(str(node["id"]))
-        if new:
-            renamed[str(subgraph.get("id"))] = new
-            _rename_ends(subgraph, new)
+        if new_ids:
+            renamed[str(subgraph.get("id"))] = new_ids
+            _rename_ends(subgraph, new_ids)
     if renamed:
         _rename_promoted(copied, renamed)
     return copied
 
 
-def _rename_ends(subgraph: dict[str, Any], new: Mapping[str, int]) -> None:
+def _rename_ends(subgraph: dict[str, Any], new_ids: Mapping[str, int]) -> None:
     for link in subgraph.get("links") or ():
         ends: tuple[Any, ...] = ("origin_id", "target_id") if isinstance(link, dict) else (1, 3)
         for end in ends:
-            link[end] = new.get(str(link[end]), link[end])
+            link[end] = new_ids.get(str(link[end]), link[end])
 
 
 def _rename_promoted(workflow: dict[str, Any], renamed: Mapping[str, Mapping[str, int]]) -> None:

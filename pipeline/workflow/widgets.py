@@ -68,18 +68,18 @@ def give_widgets(node: LiveNode) -> None:
     """Give a node of a known class the widgets and slots that it has when the GUI creates it."""
     assert node.definition
     exceptions = read_exceptions().get(node.type)
-    sockets, owned = [], []
+    sockets, widget_slots = [], []
     for name, declaration in node.definition.inputs:
         if read_type(declaration) == AUTOGROW:
             sockets += _make_autogrow(node, name, declaration)
         elif is_widget(declaration) or any(entry["name"] == name for entry in exceptions or ()):
             if not read_options(declaration).get("socketless"):
-                owned.append(Slot(name, _slot_type(declaration), is_widget=True))
+                widget_slots.append(Slot(name, _slot_type(declaration), is_widget=True))
             if exceptions is None:
                 node.widgets += _make_widgets(name, declaration)
         else:
             sockets.append(Slot(name, _slot_type(declaration)))
-    node.slots = sockets + owned
+    node.slots = sockets + widget_slots
     if exceptions is not None:
         node.widgets = list(_make_exceptions(exceptions, dict(node.definition.inputs)))
     for widget in [one for one in node.widgets if one.kind == DYNAMIC_COMBO]:
@@ -101,16 +101,16 @@ def fill_widgets(node: LiveNode, values: Any) -> bool:
                 set_value(node, widget, values[widget.name])
         return False
     values = _drop_forced(node, list(values or ()))
-    healed = _add_missing_controls(node, values)
+    completed = _add_missing_controls(node, values)
     place, index = 0, 0
-    given = values if healed is None else healed
-    while index < len(node.widgets) and place < len(given):  # the list grows while it is filled
+    saved = values if completed is None else completed
+    while index < len(node.widgets) and place < len(saved):  # the list grows while it is filled
         widget = node.widgets[index]
         index += 1
         if widget.saved:
-            set_value(node, widget, given[place])
+            set_value(node, widget, saved[place])
             place += 1
-    return healed is not None
+    return completed is not None
 
 
 def set_value(node: LiveNode, widget: Widget, value: Any) -> None:
@@ -154,9 +154,9 @@ def _make_exceptions(entries: Sequence[Mapping[str, Any]], declared: Mapping[str
         if name in following:
             continue
         if entry["in_workflow"] and entry["in_prompt"] and declaration is not None and is_widget(declaration):
-            made = list(_make_widgets(name, declaration))
-            following += [widget.name for widget in made[1:]]
-            yield from made
+            widgets = list(_make_widgets(name, declaration))
+            following += [widget.name for widget in widgets[1:]]
+            yield from widgets
         else:
             value = ABSENT if entry["default"] is None else entry["default"]
             yield Widget(name, entry["type"], value, declaration, entry["in_workflow"], entry["in_prompt"])
@@ -168,8 +168,8 @@ def _find_default(declaration: Any) -> Any:
         return options.get("default", DEFAULTS.get(options.get("widgetType", kind), ABSENT))
     if options.get("multi_select"):
         return []
-    given = options.get("default") if kind == "COMBO" else None
-    return given or next(iter(read_choices(declaration)), ABSENT)
+    default = options.get("default") if kind == "COMBO" else None
+    return default or next(iter(read_choices(declaration)), ABSENT)
 
 
 def _slot_type(declaration: Any) -> str:
@@ -198,11 +198,11 @@ def _choose_option(node: LiveNode, combo: Widget) -> None:
         slots.append(Slot(name, _slot_type(declaration), links.get(name), is_widget(declaration)))
         if is_widget(declaration):
             widgets += _make_widgets(name, declaration)
-    place = next(index for index, one in enumerate(node.widgets) if one is combo) + 1
-    node.widgets[place:place] = widgets
+    position = next(index for index, one in enumerate(node.widgets) if one is combo) + 1
+    node.widgets[position:position] = widgets
     slot = node.find_slot(combo.name)
-    place = len(node.slots) if slot is None else slot + 1
-    node.slots[place:place] = slots
+    position = len(node.slots) if slot is None else slot + 1
+    node.slots[position:position] = slots
     for widget in (one for one in widgets if one.kind == DYNAMIC_COMBO):
         _choose_option(node, widget)
         for name, link in links.items():
@@ -222,17 +222,17 @@ def _make_autogrow(
     children = list(list_inputs(template.get("input") or {}))
     saved = {str(one.get("name")) for one in node.saved.get("inputs") or ()}
     names = template.get("names")
-    most = len(names) if names else min(template.get("max", MAX_AUTOGROW), MAX_AUTOGROW)
+    maximum = len(names) if names else min(template.get("max", MAX_AUTOGROW), MAX_AUTOGROW)
     slots: list[Slot] = []
-    for ordinal in range(most):
-        made = []
+    for ordinal in range(maximum):
+        new_slots = []
         for child, spec in children:
             prefix = template.get("prefix", "") if len(children) == 1 else child
             name = f"{group}.{names[ordinal] if names else f'{prefix}{ordinal}'}"
-            made.append((Slot(name, _slot_type(spec), (links or {}).get(name), is_widget(spec)), spec))
-        if ordinal > template.get("min", 1) and not any(slot.name in saved for slot, _ in made):
+            new_slots.append((Slot(name, _slot_type(spec), (links or {}).get(name), is_widget(spec)), spec))
+        if ordinal > template.get("min", 1) and not any(slot.name in saved for slot, _ in new_slots):
             continue
-        for slot, spec in made:
+        for slot, spec in new_slots:
             slots.append(slot)
             node.widgets += _make_widgets(slot.name, spec) if slot.is_widget else ()
     return slots
@@ -264,11 +264,11 @@ def _add_missing_controls(node: LiveNode, values: list[Any]) -> list[Any] | None
     controls = [index for index, widget in enumerate(widgets) if widget.kind == CONTROL and index < len(values)]
     if not controls or any(values[index] in CONTROL_WORDS for index in controls if isinstance(values[index], str)):
         return None
-    healed = list(values)
+    completed = list(values)
     for index in controls:
-        healed.insert(index, "fixed")
-    fits = all(_fits(widget, value) for widget, value in zip(widgets, healed, strict=False))
-    return healed if fits and len(healed) <= len(widgets) else None
+        completed.insert(index, "fixed")
+    fits = all(_fits(widget, value) for widget, value in zip(widgets, completed, strict=False))
+    return completed if fits and len(completed) <= len(widgets) else None
 
 
 def _fits(widget: Widget, value: Any) -> bool:
