@@ -1,4 +1,4 @@
-"""`python run.py [overrides]`: run the graph that conf/ declares. `python run.py --help` shows what can be set."""
+"""Run the graph that conf/ declares: `python run.py [overrides]`. `python run.py --help` shows what can be set."""
 
 from pipeline.cli import run_command
 

@@ -1,11 +1,11 @@
-"""latentgrid: runs ComfyUI graphs declared in Hydra YAML, in this process, and records every run in MLflow.
+"""latentgrid runs ComfyUI graphs declared in Hydra YAML, in this process, and records every run in MLflow.
 
     from pipeline import run
 
     result = run(overrides=["sampler.steps=8", "seed=42"])
     result.latent    # a tensor
 
-Importing this package is cheap: torch, ComfyUI and Hydra come with the first run.
+Importing this package is cheap: torch, ComfyUI and Hydra are imported on first use.
 """
 
 from __future__ import annotations

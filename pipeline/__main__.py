@@ -1,4 +1,4 @@
-"""`python -m pipeline <command>`."""
+"""Run one of the commands: `python -m pipeline <command>`."""
 
 from pipeline.cli import main
 

@@ -1,4 +1,4 @@
-"""Every exception latentgrid raises on purpose, as a tree:
+"""Every exception that latentgrid raises on purpose.
 
     PipelineError
     ├── ConfigError      the config cannot become a run; `problems` lists every fault
@@ -12,8 +12,8 @@
     ├── RecordError      a record, or a latent to compare with, is missing, damaged, or of a newer latentgrid
     └── TrackingError    the MLflow record could not be written (the results on disk are kept)
 
-A message reads `<dotted path>: <what is wrong>, got <value>. <what would be right, or did you mean>`.
-This module imports nothing of the project and nothing heavy.
+A message has the form `<dotted path>: <what is wrong>, got <value>. <what would be right, or did you mean>`.
+This module imports nothing of the project and nothing that is slow to import.
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ from typing import Any
 class Problem:
     """One fault in a config, found before anything ran.
 
-    `code` is ComfyUI's own validation code where there is one (`value_smaller_than_min`, ...), `where` the
-    dotted path that is also the Hydra override (`sampler.steps`), `message` the rest of the sentence.
+    code: ComfyUI's own validation code where there is one (`value_smaller_than_min`, ...).
+    where: the dotted path, which is also the Hydra override (`sampler.steps`).
+    message: the rest of the sentence.
+
+    Example:
+        str(Problem("value_smaller_than_min", "sampler.steps", "must be at least 1, got 0"))
+        # sampler.steps: must be at least 1, got 0
     """
 
     code: str
@@ -41,18 +46,18 @@ class Problem:
 
 
 class PipelineError(Exception):
-    """Root of the tree: catch this to catch every error that latentgrid raises on purpose."""
+    """The base class of every error that latentgrid raises on purpose."""
 
 
 class ConfigError(PipelineError):
-    """The config does not describe a run. `problems` holds every fault found, in the order of the config."""
+    """The config does not describe a run; `problems` holds every fault found, in the order of the config."""
 
     def __init__(self, problems: Iterable[Problem]):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Sweeps send errors from process to process."""
+        """Let the error be pickled: sweeps send errors from process to process."""
         return type(self), (self.problems,)
 
 
@@ -68,21 +73,21 @@ class CycleError(ConfigError):
 
 
 class PromptError(ConfigError):
-    """No output of an API-format prompt can run; nothing has run.
+    """No output of an API-format prompt can run, and nothing has run.
 
-    `error` is ComfyUI's error of the whole prompt (`type`, `message`, `details`, `extra_info`), `node_errors` has for
-    each faulty node its `class_type`, `errors` of the same form, and `dependent_outputs`.
+    error: ComfyUI's error for the whole prompt (`type`, `message`, `details`, `extra_info`).
+    node_errors: for each faulty node its `class_type`, its `errors` of the same form, and `dependent_outputs`.
     """
 
     def __init__(self, error: Mapping[str, Any], node_errors: Mapping[str, Any]):
         self.error, self.node_errors = dict(error), dict(node_errors)
-        found = [
+        problems = [
             Problem(one["type"], name, f"{one['message']}: {one['details']}")
             for name, node in self.node_errors.items()
             for one in node["errors"]
         ]
-        whole = f"{error['message']}: {error['details']}" if error["details"] else error["message"]
-        super().__init__(found or [Problem(error["type"], "prompt", whole)])
+        message = f"{error['message']}: {error['details']}" if error["details"] else error["message"]
+        super().__init__(problems or [Problem(error["type"], "prompt", message)])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.error, self.node_errors)
@@ -97,11 +102,13 @@ class ModelFileError(PipelineError):
 
 
 class NodeError(PipelineError):
-    """A node raised while it ran; the node's own exception is the `__cause__`, and `reason` its type and message.
+    """A node raised while it ran; the node's own exception is the `__cause__`.
 
-    `node` is a node of the graph that was run: of nodes that came of an expansion, the one that expanded. `inputs`
-    holds a short text for each input, never a tensor. `executed` are the nodes that had begun, `cached` those whose
-    outputs came from the cache.
+    node: a node of the graph that was run. For a node that an expansion added, it is the node that expanded.
+    inputs: a short text for each input, never a tensor.
+    reason: the type and the message of the node's own exception.
+    executed: the nodes that had begun.
+    cached: the nodes whose outputs came from the cache.
     """
 
     def __init__(self, node: str, class_type: str, inputs: Mapping[str, str], cause: BaseException | str):
@@ -111,8 +118,8 @@ class NodeError(PipelineError):
         self.executed: tuple[str, ...] = ()
         self.cached: tuple[str, ...] = ()
         self.reason = cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}"
-        given = ", ".join(f"{name}={text}" for name, text in self.inputs.items())
-        super().__init__(f"{node}: {class_type} failed: {self.reason}\n  inputs: {given}")
+        inputs_text = ", ".join(f"{name}={text}" for name, text in self.inputs.items())
+        super().__init__(f"{node}: {class_type} failed: {self.reason}\n  inputs: {inputs_text}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.node, self.class_type, self.inputs, self.reason)
@@ -127,27 +134,27 @@ class OutputError(PipelineError):
 
 
 class RecordError(PipelineError):
-    """A record, or a latent to compare with, is not there or cannot be read; the message says which and why."""
+    """A record, or a latent to compare with, is missing or cannot be read; the message says which and why."""
 
 
 class TrackingError(PipelineError):
-    """The MLflow record could not be written; if there are results already, the message names their folder."""
+    """The MLflow record could not be written; if there are results, the message names their folder."""
 
 
 def did_you_mean(word: object, choices: Iterable[object]) -> str:
     """Return `; did you mean 'x'?` for the choice nearest to `word`, or an empty string if none is near.
 
-    Compares without regard to case, and also finds a choice that contains the word or is contained in it.
+    Case is ignored. A choice that contains the word, or that the word contains, is near as well.
     """
     names = {str(choice).lower(): str(choice) for choice in choices}
-    wanted = str(word).lower()
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6) or [
-        name for name in names if len(wanted) > 2 and len(name) > 2 and (wanted in name or name in wanted)
+    lower_word = str(word).lower()
+    near = difflib.get_close_matches(lower_word, names, n=1, cutoff=0.6) or [
+        name for name in names if len(lower_word) > 2 and len(name) > 2 and (lower_word in name or name in lower_word)
     ]
     return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 
 def shorten_list(names: Sequence[str], shown: int = 3, separator: str = ", ") -> str:
-    """Return the first names of a list, and how many more there are: `a, b, c and 4 more`."""
+    """Return the first `shown` names and the number of the others as text: `a, b, c and 4 more`."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return separator.join(names[:shown]) + more

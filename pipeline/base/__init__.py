@@ -1,1 +1,1 @@
-"""What every other room may use: events, files, locks, waiting."""
+"""Helpers that every other package may use: events, files, locks, waiting."""

@@ -1,4 +1,4 @@
-"""Where latentgrid keeps what it can always get again: installed ComfyUI copies and unfinished downloads."""
+"""The cache folder, for what can always be made again: installed ComfyUI copies, unfinished downloads, file hashes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for latentgrid, by the platform's own rule; `XDG_CACHE_HOME` moves it.
+    """Return the user's cache folder for latentgrid, by the platform's own rule.
 
-    The folder need not exist yet.
+    `XDG_CACHE_HOME` moves it. The folder may not exist yet.
     """
     import platformdirs
 

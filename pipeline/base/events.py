@@ -1,7 +1,12 @@
-"""What the executor tells those who listen: the recorder, the progress bar, a test.
+"""The events that the executor sends to listeners: the recorder, the progress bar, a test.
 
-Plain data and no import of the project, so that neither the engine nor the record has to know the other. A
-listener is called in order, in the thread that runs the nodes; it should return quickly.
+Events are plain data and this module imports nothing of the project, so the engine and the record need not know each
+other. A listener is called for each event in order, in the thread that runs the nodes, and should return quickly.
+
+Example:
+    def listen(event: Event) -> None:
+        if isinstance(event, NodeFinished):
+            print(event.node, event.seconds)
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class RunStarted:
-    """`order` are the nodes of the run; those in `cached` will not run again."""
+    """A run begins. `order` holds the names of its nodes; those in `cached` will not run again."""
 
     order: tuple[str, ...]
     cached: tuple[str, ...]
@@ -21,13 +26,15 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class NodeStarted:
+    """A node begins to run."""
+
     node: str
     class_type: str
 
 
 @dataclass(frozen=True)
 class NodeProgress:
-    """A node reports `value` of `total`; KSampler does so once per sampling step."""
+    """A node has done `value` of `total` steps; KSampler reports each sampling step."""
 
     node: str
     value: int
@@ -36,6 +43,8 @@ class NodeProgress:
 
 @dataclass(frozen=True)
 class NodeFinished:
+    """A node has finished; `seconds` is how long it ran, without the time of other nodes that it waited for."""
+
     node: str
     class_type: str
     seconds: float

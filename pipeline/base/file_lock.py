@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock that lets one process at a time do something."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def alone(lock_file: Path, doing: str) -> Iterator[None]:
-    """Hold `lock_file`, waiting for whoever holds it; the system frees it when a process dies.
+    """Hold `lock_file`, after waiting for another process that holds it. The system frees it when a process dies.
 
-    `doing` is what its holder does, for those who wait (`installing ComfyUI 0.30.0`).
+    `doing` says what the holder does (`installing ComfyUI 0.30.0`); processes that wait log it.
     """
     from filelock import FileLock, Timeout
 

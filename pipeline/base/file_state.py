@@ -1,4 +1,4 @@
-"""A file at a moment: enough to notice that it was replaced or changed, without reading it."""
+"""The state of a file, by which a replacement or a change is noticed without reading the file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 class FileState:
     """Resolved path, size in bytes, times of modification and of status change in ns, and inode of a file.
 
-    Copying tools restore the size and the modification time (`rsync -t`, `cp -p`, `touch -r`), but no program can set
-    the time of the status change, so a file that was changed in place differs in that.
+    Copying tools can restore the size and the modification time (`rsync -t`, `cp -p`, `touch -r`). No program can set
+    the time of the status change, so a file that was changed in place always differs in it.
     """
 
     path: str
@@ -25,14 +25,14 @@ class FileState:
 
     @classmethod
     def of(cls, path: str | Path) -> FileState:
-        """Return the state of a file now. Raises OSError."""
+        """Return the present state of a file. Raises OSError."""
         return cls(str(Path(path).resolve()), *_list_numbers(Path(path).stat()))
 
 
 def read_state(path: str | Path) -> tuple[int, ...]:
-    """Return the numbers of a `FileState`; empty if there is no such file. The path is not resolved."""
+    """Return the numbers of a `FileState`, or an empty tuple if there is no such file. The path is not resolved."""
     try:
-        return _list_numbers(os.stat(path))  # noqa: PTH116 (a thousand times at each start)
+        return _list_numbers(os.stat(path))  # noqa: PTH116 (called a thousand times at each start)
     except OSError:
         return ()
 
@@ -48,28 +48,29 @@ def _list_numbers(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def walk_files(folder: str | Path, skipped: frozenset[str] = frozenset(), hidden: bool = True) -> Iterator[str]:
-    """Yield the files below a folder by their places in it, sorted within each folder; links to folders are followed.
+    """Yield the paths of the files below a folder, relative to it and sorted within each folder.
 
-    Folders named in `skipped` are left out, and without `hidden` those whose names begin with a dot. A link that leads
-    back to a folder above it ends there. What cannot be listed has no files.
+    Links to folders are followed, except those that lead back to a folder above. Folders with a name in `skipped` are
+    left out, and without `hidden` also folders whose names begin with a dot. A folder that cannot be listed has no
+    files.
     """
     yield from _walk(os.path.realpath(folder), "", skipped, hidden, ())
 
 
 def _walk(
-    folder: str, inner: str, skipped: frozenset[str], hidden: bool, above: tuple[tuple[int, int], ...]
+    folder: str, prefix: str, skipped: frozenset[str], hidden: bool, ancestors: tuple[tuple[int, int], ...]
 ) -> Iterator[str]:
     try:
         status = Path(folder).stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return
-    here = (status.st_dev, status.st_ino)
-    if here in above:
+    folder_id = (status.st_dev, status.st_ino)
+    if folder_id in ancestors:
         return
     for entry in entries:
         if not entry.is_dir():
             if entry.is_file():
-                yield inner + entry.name
+                yield prefix + entry.name
         elif entry.name not in skipped and (hidden or not entry.name.startswith(".")):
-            yield from _walk(entry.path, f"{inner}{entry.name}/", skipped, hidden, (*above, here))
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", skipped, hidden, (*ancestors, folder_id))

@@ -1,4 +1,4 @@
-"""What git says of a folder: which commit its code is, and whether somebody has changed it since."""
+"""Ask git about a folder: which commit is checked out there, and whether files were changed since."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 @functools.cache
 def read_checkout(folder: Path) -> dict[str, str]:
-    """`commit` and `clean` ("true" or "false") of the checkout that `folder` is in, as this process first found it.
+    """Return `commit` and `clean` ("true" or "false") of the checkout that contains `folder`.
 
-    Empty where git knows nothing of it; without `clean` where git cannot say.
+    Return an empty dictionary if git knows no commit there, and leave `clean` out if git cannot tell. The first
+    answer for a folder is cached for the life of the process.
     """
     commit = ask_git(folder, "rev-parse", "HEAD")
     if not commit:
@@ -21,14 +22,14 @@ def read_checkout(folder: Path) -> dict[str, str]:
 
 
 def is_checkout(folder: Path) -> bool:
-    """Whether `folder` is a checkout of its own, and not a part of one that lies around it."""
+    """Return whether `folder` is the root of a checkout, and not only a part of one that contains it."""
     return (folder / ".git").exists()
 
 
 def ask_git(folder: Path, *command: str) -> str | None:
-    """What git says, None if it cannot say."""
+    """Run a git command in `folder` and return what it prints, or None if it fails or takes more than 10 s."""
     try:
-        done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+        result = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()

@@ -1,4 +1,4 @@
-"""The content of tensors in one text: equal texts mean equal dtype, shape and bytes."""
+"""A digest of the content of tensors: equal digests mean equal dtype, shape and bytes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Any
 
 
 def digest_tensors(value: Any) -> str | None:
-    """The sha256 of a tensor, or of lists and mappings of tensors and plain values (a CONDITIONING, a LATENT).
+    """Return the sha256 of a tensor, or of lists and mappings of tensors and plain values (CONDITIONING, LATENT).
 
-    A tensor counts with dtype, shape and bytes, so -0.0 is not 0.0, and NaN of the same bits is itself. The order of a
-    mapping does not count. None if anything else is in it, of which nobody could say whether it is the same.
+    The digest covers dtype, shape and bytes of a tensor, so -0.0 differs from 0.0, and NaNs with the same bits are
+    equal. The order of a mapping does not matter. Return None if the value contains anything else, because there is no
+    general way to compare other objects.
+
+    Example:
+        digest_tensors({"samples": torch.zeros(1, 4, 8, 8)})
     """
     digest = hashlib.sha256()
     try:
         _feed(digest, value)
-    except (TypeError, RuntimeError):  # torch says so of sparse tensors, which have no bytes in order
+    except (TypeError, RuntimeError):  # torch raises RuntimeError for sparse tensors: they cannot be viewed as bytes
         return None
     return digest.hexdigest()
 

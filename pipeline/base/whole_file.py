@@ -1,4 +1,4 @@
-"""Writing a file so that it appears whole or not at all."""
+"""Write a file so that it appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
-    """Give a path beside `target` to write to; it is renamed to `target` at the end, or removed after a failure.
+    """Yield a path beside `target` to write to; it is renamed to `target` at the end, or removed after a failure.
 
-    Raises OSError for what the system refuses, a full disk for instance.
+    Raises OSError if the system refuses something, for instance because the disk is full.
+
+    Example:
+        with written_whole(Path("record.json")) as path:
+            path.write_text(text)
     """
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        yield beside
-        beside.replace(target)
+        yield partial
+        partial.replace(target)
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)

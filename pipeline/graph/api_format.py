@@ -1,6 +1,7 @@
-"""ComfyUI's API format: `{node id: {"class_type": ..., "inputs": {name: constant | [node id, output index]}}}`.
+"""Read and write ComfyUI's API format.
 
-It is what ComfyUI's server takes at /prompt, what its savers embed in files and what its GUI loads.
+A prompt is `{node id: {"class_type": ..., "inputs": {name: constant | [node id, output index]}}}`. ComfyUI's server
+takes it at /prompt, its savers embed it in files, and its GUI loads it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from pipeline.graph.reader import VALUE
 
 
 def write_api_format(graph: Graph) -> dict[str, dict[str, Any]]:
-    """Write a checked graph (links by index) as an API-format prompt; node names become ids and titles."""
+    """Return a checked graph (links by index) as an API-format prompt; node names become ids and titles.
+
+    A literal list or mapping is wrapped as `{"__value__": ...}`.
+
+    Example:
+        write_api_format(Graph({"sampler": Node("sampler", "KSampler", {"model": Link("loader", 0), "steps": 4})}))
+        # {"sampler": {"class_type": "KSampler", "inputs": {"model": ["loader", 0], "steps": 4},
+        #              "_meta": {"title": "sampler"}}}
+    """
     return {
         name: {
             "class_type": node.class_type,
@@ -25,7 +34,11 @@ def write_api_format(graph: Graph) -> dict[str, dict[str, Any]]:
 
 
 def write_api_prompt(graph: Graph) -> dict[str, dict[str, Any]]:
-    """The same as nodes are called with: literal lists and mappings are taken out of `__value__`, as by validation."""
+    """Return a checked graph as the prompt that nodes are called with.
+
+    It is that of `write_api_format`, with literal lists and mappings taken out of `__value__`, as ComfyUI's validation
+    does.
+    """
     return unwrap_literals(write_api_format(graph))
 
 
@@ -36,12 +49,18 @@ def _write_value(value: Any) -> Any:
 
 
 def read_api_format(prompt: Mapping[str, Mapping[str, Any]], literals: Collection[tuple[str, str]] = ()) -> Graph:
-    """Read an API-format prompt; ids become node names. `literals` names (node id, input) lists that are no links."""
+    """Return the graph of an API-format prompt; ids become node names.
+
+    `literals` holds (node id, input) of lists that look like links but are literal lists.
+    """
     return Graph({name: read_api_node(name, info, literals) for name, info in prompt.items()})
 
 
 def read_api_node(name: str, info: Mapping[str, Any], literals: Collection[tuple[str, str]] = ()) -> Node:
-    """Read one node of an API-format prompt or of what a node expands to, where constants can be any object."""
+    """Return one node of an API-format prompt, or of the graph that a node expands to.
+
+    In the latter a constant can be any object. `literals` is that of `read_api_format`.
+    """
     inputs = {
         key: Link(value[0], int(value[1])) if is_link(value) and (name, key) not in literals else value
         for key, value in info.get("inputs", {}).items()
@@ -50,7 +69,7 @@ def read_api_node(name: str, info: Mapping[str, Any], literals: Collection[tuple
 
 
 def unwrap_literals(prompt: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The same prompt with literal lists and mappings taken out of `__value__`, as by ComfyUI's validation."""
+    """Return the prompt with literal lists and mappings taken out of `__value__`, as ComfyUI's validation does."""
     return {
         name: {
             **info,
@@ -64,14 +83,18 @@ def unwrap_literals(prompt: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
 
 
 def is_link(value: Any) -> bool:
-    """ComfyUI's rule: a list (no tuple) of a node id (no number) and an output index is a link, always."""
+    """Return whether ComfyUI takes a value for a link.
+
+    The rule is that of ComfyUI's `is_link` (comfy_execution/graph_utils.py): a list, not a tuple, of a node id, which
+    is a string, and an output index is always a link.
+    """
     return (
         isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
     )
 
 
 def find_literals(prompt: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
-    """The (node id, input) of literal lists that would pass for links, were they not wrapped in `__value__`."""
+    """Return (node id, input) of the literal lists that would look like links without their `__value__`."""
     return {
         (name, key)
         for name, info in prompt.items()

@@ -1,10 +1,15 @@
-"""Bypass: a bypassed node passes its inputs through by type, by the rule of ComfyUI's own bypass mode.
+"""Resolve the bypass of nodes: a bypassed node passes its inputs through by type, as in ComfyUI's bypass mode.
 
-The rule (ComfyUI front end, ExecutableNodeDTO): a link that asks a bypassed node for output slot s of type O, to
-feed an input of type T, gets what feeds the node's input slot k, where
-k = s if T is a wildcard and slot s exists, else 0;
-k = s if slot s is compatible with O and with T; else the first slot of type exactly T;
-else the first slot compatible with both; else there is none. Beyond a bypassed node, T is the type of its slot k.
+The rule is that of ExecutableNodeDTO in ComfyUI's front end. A link from output slot s, of type O, of a bypassed node
+to an input of type T takes what feeds input slot k of the bypassed node. If T is a wildcard, k is s if such a slot
+exists, else 0. For any other T, k is the first of these that exists:
+
+1. slot s, if it is compatible with both O and T
+2. the first slot whose type is exactly T
+3. the first slot that is compatible with both O and T
+
+If there is none, nothing passes through. If slot k is itself fed by a bypassed node, the rule is applied again, and T
+is then the type of slot k.
 """
 
 from __future__ import annotations
@@ -19,10 +24,10 @@ WILDCARDS = ("*", "")
 
 
 def resolve_bypass(graph: Graph, signatures: Mapping[str, Signature]) -> Graph:
-    """Take the bypassed nodes out and let their readers read what they would have passed through.
+    """Return the graph without its bypassed nodes; the nodes that read them read what they pass through.
 
-    `graph` has links by output index. An input for which nothing passes through is absent in the result. Nodes
-    without a signature are left as they are.
+    `graph` has links by output index. An input for which nothing passes through is absent in the result. A link to a
+    bypassed node without a signature is left as it is.
     """
     nodes = {}
     for name, node in graph.items():
@@ -30,21 +35,21 @@ def resolve_bypass(graph: Graph, signatures: Mapping[str, Signature]) -> Graph:
             continue
         inputs = {}
         for key, value in node.inputs.items():
-            kind = _input_type(signatures.get(name), key)
-            found = _follow(graph, signatures, value, kind) if isinstance(value, Link) else value
-            if found is not None:
-                inputs[key] = found
+            input_type = _input_type(signatures.get(name), key)
+            source = _follow(graph, signatures, value, input_type) if isinstance(value, Link) else value
+            if source is not None:
+                inputs[key] = source
         nodes[name] = Node(name, node.class_type, inputs)
     return Graph(nodes)
 
 
 def restore_bypassed(graph: Graph, resolved: Mapping[str, Node], signatures: Mapping[str, Signature]) -> Graph:
-    """`resolved` as the GUI shows it: with the links and the bypassed nodes of `graph`.
+    """Return `resolved` as the GUI shows it, with the links and the bypassed nodes of `graph`.
 
-    Resolving the bypass of the result gives `resolved` again. Nodes without a signature are left out.
+    `resolve_bypass` of the result is `resolved` again. Nodes without a signature are left out.
     """
-    known = {name for name in graph if name in signatures}
-    return Graph({name: _restore_node(graph[name], resolved.get(name), known) for name in graph if name in known})
+    shown = {name for name in graph if name in signatures}
+    return Graph({name: _restore_node(graph[name], resolved.get(name), shown) for name in graph if name in shown})
 
 
 def _restore_node(node: Node, resolved: Node | None, shown: Collection[str]) -> Node:
@@ -52,15 +57,15 @@ def _restore_node(node: Node, resolved: Node | None, shown: Collection[str]) -> 
     if resolved is None:
         inputs = {name: one for name, one in node.inputs.items() if name in links or not isinstance(one, Link)}
         return Node(node.name, node.class_type, inputs, bypassed=True)
-    # A constant that came through a bypass stays a constant: the GUI passes links only.
+    # A constant that passed through a bypassed node stays a constant here, because the GUI passes only links through.
     inputs = {name: links.get(name, one) if isinstance(one, Link) else one for name, one in resolved.inputs.items()}
     return Node(node.name, node.class_type, {**links, **inputs})
 
 
-def _follow(graph: Graph, signatures: Mapping[str, Signature], value: Any, wanted: str) -> Any:
-    """Walk up through bypassed nodes to the link or constant behind them; None if a node passes nothing on.
+def _follow(graph: Graph, signatures: Mapping[str, Signature], value: Any, wanted_type: str) -> Any:
+    """Follow a link through bypassed nodes to the link or constant behind them; None if nothing passes through.
 
-    Stops at a bypassed node without a signature: what it would pass on is not known.
+    Return the link to a bypassed node without a signature, because it is not known what that node passes through.
     """
     seen: set[str] = set()
     while isinstance(value, Link) and graph[value.node].bypassed:
@@ -70,25 +75,27 @@ def _follow(graph: Graph, signatures: Mapping[str, Signature], value: Any, wante
         if node.name in seen or not isinstance(value.output, int):
             return None
         seen.add(node.name)
-        slot = _pick_slot(signature, value.output, wanted)
+        slot = _pick_slot(signature, value.output, wanted_type)
         if slot is None:
             return None
-        value, wanted = node.inputs.get(slot.name), slot.slot_type
+        value, wanted_type = node.inputs.get(slot.name), slot.slot_type
     return value
 
 
-def _pick_slot(signature: Signature, output: int, wanted: str) -> InputSpec | None:
-    slots, given = signature.slots, signature.outputs[output].slot_type
+def _pick_slot(signature: Signature, output: int, wanted_type: str) -> InputSpec | None:
+    slots, output_type = signature.slots, signature.outputs[output].slot_type
     if not slots:
         return None
     same = slots[output] if output < len(slots) else None
-    if wanted in WILDCARDS:
+    if wanted_type in WILDCARDS:
         return same or slots[0]
-    fitting = [slot for slot in slots if _compatible(slot.slot_type, given) and _compatible(slot.slot_type, wanted)]
-    if same in fitting:
+    compatible = [
+        slot for slot in slots if _compatible(slot.slot_type, output_type) and _compatible(slot.slot_type, wanted_type)
+    ]
+    if same in compatible:
         return same
-    exact = [slot for slot in slots if slot.slot_type == wanted]
-    return next(iter(exact + fitting), None)
+    exact = [slot for slot in slots if slot.slot_type == wanted_type]
+    return next(iter(exact + compatible), None)
 
 
 def _compatible(left: str, right: str) -> bool:

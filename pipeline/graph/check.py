@@ -1,7 +1,7 @@
-"""From a graph as written to a graph that can run, or to the list of everything that is wrong with it.
+"""Check a graph: return a graph that can run, or raise an error that lists everything wrong with it.
 
-The rules are those of ComfyUI's validate_prompt, with two differences: every fault is reported, not the first of
-each input or output, and no input is ignored and no number silently changed (a fraction given to an INT).
+The rules are those of ComfyUI's validate_prompt, with two differences. Every fault is reported, not only the first of
+each input or output. No input is ignored, and no number is silently changed (a fraction given to an INT).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pipeline.graph.order import cull, sort_nodes
 from pipeline.graph.signature import InputSpec, OutputSpec, Signature, types_match
 from pipeline.graph.values import check_value
 
-# Asks a node's class for what it finds wrong itself, given the types of what is linked to its inputs.
+# Returns the faults that the node's own class finds in it, given the types of the outputs linked to its inputs.
 Judge: TypeAlias = Callable[[Node, Mapping[str, str]], list[Problem]]
 
-# Looks at the nodes that will run, bypass resolved, as a whole.
+# Returns the faults of the graph of all nodes that will run, with the bypass resolved.
 Inspect: TypeAlias = Callable[[Graph], list[Problem]]
 
 
@@ -28,13 +28,15 @@ Inspect: TypeAlias = Callable[[Graph], list[Problem]]
 class CheckedGraph:
     """A graph that can run: bypass resolved, culled, links by index, constants converted, defaults filled in.
 
-    `signatures` are those of its nodes and of the bypassed ones in `declared`, `order` is the order of execution,
-    `targets` the nodes whose outputs are wanted, `filled` the dotted paths of the inputs that were not given and took
-    the node's own default. `declared` is the graph before bypass and with the nodes that nothing needs, which are not
-    checked, but without those of unknown class.
-
-    One that was read from a prompt in ComfyUI's API format holds that `prompt` and all of its nodes, and no `declared`;
-    `node_errors` is what is wrong with outputs that were dropped because of it, in ComfyUI's form.
+    signatures: those of its nodes and of the nodes in `declared`, by node name.
+    order: the order of execution.
+    targets: the nodes whose outputs are requested.
+    filled: the dotted paths of the inputs that were not given and took the node's own default.
+    declared: the graph before the bypass was resolved. It includes nodes that nothing needs, which are not checked,
+        but no nodes of unknown class.
+    prompt: the prompt in ComfyUI's API format that it was made from. The graph then holds all nodes of the prompt,
+        and `declared` is empty.
+    node_errors: the faults, in ComfyUI's form, because of which outputs of the prompt were dropped.
     """
 
     graph: Graph
@@ -48,7 +50,7 @@ class CheckedGraph:
 
     @property
     def shown(self) -> Graph:
-        """What runs, as the GUI shows it: with the bypassed nodes that its links lead through."""
+        """The graph that runs, as the GUI shows it: with the bypassed nodes through which its links lead."""
         return cull(self.declared, self.targets)
 
 
@@ -61,36 +63,44 @@ def check_graph(
     needs_files: bool = True,
     inspect: Inspect = lambda graph: [],
 ) -> CheckedGraph:
-    """Resolve and check `graph`.
+    """Resolve the bypass of `graph`, check it, and return the graph that can run.
 
-    `signatures` has an entry for each node (by node name) whose class_type is known. `wanted` names nodes whose
-    outputs are kept, besides ComfyUI's output nodes. `problems` is what was found before. `judge` is given the
-    nodes that have no other problem, `inspect` all that will run. Without `needs_files`, model files may be missing.
-    Raises ConfigError with all problems, old and new; CycleError if a cycle is the only one.
+    signatures: by node name, for each node whose class_type is known.
+    wanted: the nodes whose outputs are requested in addition to those of ComfyUI's output nodes.
+    problems: those found earlier.
+    judge: called for each node that has no other problem.
+    inspect: called once with all nodes that will run.
+    needs_files: if false, model files may be missing.
+
+    Raises ConfigError with all problems, the earlier ones included; CycleError if a cycle is the only problem.
+
+    Example:
+        checked = check_graph(graph, signatures, wanted=["sampler"])
+        checked.order  # ("loader", "sampler")
     """
     check = _Check(signatures, judge, list(problems), needs_files)
     linked = check.resolve_outputs(graph)
     targets = check.find_targets(linked, wanted)
-    flat = resolve_bypass(linked, signatures)
-    needed = cull(flat, targets)
+    resolved = resolve_bypass(linked, signatures)
+    needed = cull(resolved, targets)
     checked = Graph({name: check.check_node(node, linked) for name, node in needed.items()})
     check.problems.extend(inspect(checked))
     order = check.sort(needed)
-    if check.matters(needed, linked):
-        # A wrong link may be why a node looks unneeded, so now the others are checked as well.
-        for node in (node for name, node in flat.items() if name not in needed):
+    if check.is_blocked(needed, linked):
+        # A wrong link may be the reason why a node seems not to be needed, so the other nodes are checked as well.
+        for node in (node for name, node in resolved.items() if name not in needed):
             check.check_node(node, linked)
         if order or not needed:
-            check.sort(flat)
+            check.sort(resolved)
         raise check.make_error(linked)
-    declared = restore_bypassed(linked, {**flat, **checked}, signatures)
+    declared = restore_bypassed(linked, {**resolved, **checked}, signatures)
     known = {name: signatures[name] for name in (*order, *declared)}
     return CheckedGraph(checked, known, order, targets, frozenset(check.filled), declared)
 
 
 @dataclass
 class _Check:
-    """The check of one graph: what is known of its nodes, and what was found so far."""
+    """The check of one graph: what is known about its nodes, and the problems found so far."""
 
     signatures: Mapping[str, Signature]
     judge: Judge
@@ -104,21 +114,21 @@ class _Check:
     def has_problem(self, node: Node) -> bool:
         return any(_node_of(problem) == node.name for problem in self.problems)
 
-    def matters(self, needed: Graph, graph: Graph) -> bool:
-        """Whether a problem stands in the way: one of a node that nothing needs does not."""
-        # A bypassed node of unknown class is read as well: nobody can tell what it would pass through.
+    def is_blocked(self, needed: Graph, graph: Graph) -> bool:
+        """Return whether a problem prevents the run. A problem of a node that nothing needs does not."""
+        # A bypassed node of unknown class may still be linked here: it is not known what it would pass through.
         involved = {link.node for node in needed.values() for _, link in node.links}.union(needed)
         return any(_node_of(problem) in involved or _node_of(problem) not in graph for problem in self.problems)
 
     def make_error(self, graph: Graph) -> ConfigError:
-        """The error to raise, its problems in the order of the nodes."""
-        place = {name: index for index, name in enumerate(graph)}
-        problems = sorted(self.problems, key=lambda problem: place.get(_node_of(problem), -1))
+        """Return the error to raise, with its problems in the order of the nodes."""
+        positions = {name: index for index, name in enumerate(graph)}
+        problems = sorted(self.problems, key=lambda problem: positions.get(_node_of(problem), -1))
         only_cycle = len(problems) == 1 and problems[0].code == "dependency_cycle"
         return CycleError(problems[0].message.split(" -> ")) if only_cycle else ConfigError(problems)
 
     def sort(self, graph: Graph) -> tuple[str, ...]:
-        """The order of execution; empty if there is a cycle."""
+        """Return the order of execution; if there is a cycle, add the problem and return an empty tuple."""
         try:
             return sort_nodes(graph)
         except CycleError as error:
@@ -126,9 +136,9 @@ class _Check:
             return ()
 
     def resolve_outputs(self, graph: Graph) -> Graph:
-        """Turn the output of every link into its index; leave out the links that lead to no output.
+        """Replace the output of every link by its index, and leave out links to outputs that do not exist.
 
-        A link to a node of unknown class stays as it is: that node is needed, and its class is the problem.
+        A link to a node of unknown class stays as it is: the node is needed, and its class is the problem to report.
         """
         return Graph({name: self._resolve_links(node) for name, node in graph.items()})
 
@@ -147,22 +157,25 @@ class _Check:
         return Node(node.name, node.class_type, inputs, node.bypassed)
 
     def find_targets(self, graph: Graph, wanted: Sequence[str]) -> tuple[str, ...]:
-        """The wanted nodes and ComfyUI's output nodes, in declared order, without bypassed ones."""
+        """Return the `wanted` nodes and ComfyUI's output nodes, in declared order and without bypassed nodes."""
         for name in wanted:
             if name not in graph:
                 message = f"{name!r} is not a node of the graph{did_you_mean(name, graph)}"
                 self.add("prompt_no_outputs", "run.outputs", message)
             elif graph[name].bypassed:
                 self.add("prompt_no_outputs", "run.outputs", f"{name!r} is bypassed, so it has no output to keep")
-        ends = {name for name, signature in self.signatures.items() if signature.is_output_node}
-        targets = tuple(name for name in graph if name in ends.union(wanted) and not graph[name].bypassed)
+        output_nodes = {name for name, signature in self.signatures.items() if signature.is_output_node}
+        targets = tuple(name for name in graph if name in output_nodes.union(wanted) and not graph[name].bypassed)
         if not targets and not wanted:
             message = "is empty and the graph has no output node. Name the nodes to keep: run.outputs=[NODE]"
             self.add("prompt_no_outputs", "run.outputs", message)
         return targets
 
     def check_node(self, node: Node, linked: Graph) -> Node:
-        """Check every input of `node`; `linked` is the graph before bypass, to explain what a bypass took away."""
+        """Check every input of `node`; return the node with converted constants and with defaults filled in.
+
+        `linked` is the graph before the bypass was resolved. It explains inputs that are missing because of a bypass.
+        """
         signature = self.signatures.get(node.name)
         if signature is None:
             return node
@@ -177,16 +190,16 @@ class _Check:
                 self._report_missing(node, spec, linked[node.name].inputs.get(name))
         checked = Node(node.name, node.class_type, {**inputs, **dict(self._find_undeclared(node, signature))})
         if not self.has_problem(node):
-            received = {
+            received_types = {
                 name: self._find_output(link).type for name, link in checked.links if link.node in self.signatures
             }
-            self.problems.extend(self.judge(checked, received))
+            self.problems.extend(self.judge(checked, received_types))
         return checked
 
     def _find_undeclared(self, node: Node, signature: Signature) -> Iterator[tuple[str, Any]]:
         for name in (name for name in node.inputs if name not in signature.inputs):
-            taken = signature.takes_any_link and isinstance(node.inputs[name], Link)
-            if not signature.takes_any_input and not taken:
+            is_accepted = signature.takes_any_link and isinstance(node.inputs[name], Link)
+            if not signature.takes_any_input and not is_accepted:
                 listed = f". Its inputs are {', '.join(signature.inputs)}" if signature.inputs else "; it takes none"
                 near = did_you_mean(name, signature.inputs) or listed
                 message = f"{node.class_type} has no input {name!r}{near}"
@@ -198,8 +211,8 @@ class _Check:
         if isinstance(value, Link):
             self._check_type(node, signature, spec, value)
             return value
-        where, judged = f"{node.name}.{spec.name}", spec.name in signature.checks_itself
-        value, problem = check_value(where, node.class_type, spec, value, judged)
+        where, judged_by_class = f"{node.name}.{spec.name}", spec.name in signature.checks_itself
+        value, problem = check_value(where, node.class_type, spec, value, judged_by_class)
         if problem and (self.needs_files or not _names_file(signature, spec, value)):
             self.problems.append(problem)
         return value
@@ -213,7 +226,7 @@ class _Check:
             self.add("return_type_mismatch", f"{node.name}.{spec.name}", message)
 
     def _find_output(self, link: Link) -> OutputSpec:
-        assert isinstance(link.output, int)  # resolve_outputs saw to it
+        assert isinstance(link.output, int)  # by resolve_outputs
         return self.signatures[link.node].outputs[link.output]
 
     def _report_missing(self, node: Node, spec: InputSpec, before_bypass: Any) -> None:
@@ -230,7 +243,7 @@ class _Check:
 
 
 def _names_file(signature: Signature, spec: InputSpec, value: Any) -> bool:
-    """Whether a value may be the name of a model file: some classes list files and other choices in one input."""
+    """Return whether a value may be the name of a model file. Some classes list files and other choices together."""
     return bool(spec.folder or (signature.folders and isinstance(value, str) and "." in value))
 
 

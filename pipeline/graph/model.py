@@ -1,4 +1,4 @@
-"""What a graph is: nodes, and links between them. Frozen data, nothing runs here."""
+"""The data of a graph: nodes and the links between them. All of it is immutable."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Link:
-    """An input fed by another node's output.
+    """The value of an input that an output of another node feeds.
 
-    `output` is the output's name, its type where only one output has that type, or its index; after
-    `check_graph` it is always the index, as in ComfyUI's API format.
+    `output` is the name of the output, its type if only one output has that type, or its index. After `check_graph` it
+    is always the index, as in ComfyUI's API format.
     """
 
     node: str
@@ -27,7 +27,7 @@ class Link:
 class Node:
     """One ComfyUI node: its class_type and its inputs, each a `Link` or a constant.
 
-    A constant is what JSON can hold; a list is a literal list (ComfyUI's `{__value__: [...]}`), never a link.
+    A constant is a value that JSON can hold. A list is a literal list (ComfyUI's `{__value__: [...]}`), never a link.
     An input that is not given is absent, not None.
     """
 
@@ -43,7 +43,13 @@ class Node:
 
 
 class Graph(Mapping[str, Node]):
-    """Nodes by name, in the order in which they were declared. Immutable."""
+    """An immutable mapping of nodes by name, in the order in which they were declared.
+
+    Example:
+        loader = Node("loader", "UNETLoader", {"unet_name": "model.safetensors"})
+        sampler = Node("sampler", "KSampler", {"model": Link("loader", "MODEL"), "steps": 4})
+        graph = Graph({"loader": loader, "sampler": sampler})
+    """
 
     def __init__(self, nodes: Mapping[str, Node] | None = None):
         self._nodes: Mapping[str, Node] = MappingProxyType(dict(nodes or {}))

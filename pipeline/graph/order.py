@@ -1,4 +1,4 @@
-"""Which nodes run, and in which order."""
+"""Find out which nodes of a graph are needed, and in which order they run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from pipeline.graph.model import Graph, Node
 
 
 def cull(graph: Graph, targets: Iterable[str], known: Container[str] = ()) -> Graph:
-    """Keep only the nodes that `targets` need, in their declared order. Links to unknown nodes are ignored.
+    """Return the graph of only the nodes that `targets` need, in declared order.
 
-    What `known` nodes give is there already: neither they nor what only they read is needed.
+    The outputs of `known` nodes exist already, so neither these nodes nor nodes that only they read are needed. Links
+    to nodes that the graph does not have are ignored.
+
+    Example:
+        cull(graph, ["sampler"])  # the sampler and all nodes that it depends on
     """
     needed = find_needed(graph, targets, known)
     return Graph({name: node for name, node in graph.items() if name in needed})
 
 
 def find_needed(nodes: Mapping[str, Node], targets: Iterable[str], known: Container[str] = ()) -> set[str]:
-    """The names of the nodes that `targets` need and that are not `known`, in time linear in what is found."""
+    """Return the names of the nodes that `targets` need and that are not `known`.
+
+    The time is linear in the number of nodes found and their links.
+    """
     needed: set[str] = set()
     waiting = list(targets)
     while waiting:
@@ -33,25 +40,26 @@ def find_needed(nodes: Mapping[str, Node], targets: Iterable[str], known: Contai
 
 
 def find_dependents(nodes: Mapping[str, Node], names: Iterable[str]) -> set[str]:
-    """The nodes `names` and all that need one of them."""
+    """Return `names` and the names of all nodes that depend on one of them."""
     readers: dict[str, list[str]] = {}
     for name, node in nodes.items():
         for _, link in node.links:
             readers.setdefault(link.node, []).append(name)
-    found: set[str] = set()
+    dependents: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
+        if name not in dependents:
+            dependents.add(name)
             waiting += readers.get(name, [])
-    return found
+    return dependents
 
 
 def sort_nodes(graph: Graph) -> tuple[str, ...]:
-    """Order the nodes so that each comes after what it reads: of those that could be next, the one declared first.
+    """Return the names of the nodes in an order in which each node comes after those that it reads.
 
-    Raises CycleError. Linear in nodes and links, but for a heap of the nodes that are ready.
+    Of the nodes that could be next, the one declared first is next. The time is linear in nodes and links, except for
+    a heap of the nodes that are ready. Raises CycleError.
     """
     place = {name: index for index, name in enumerate(graph)}
     sorter = graphlib.TopologicalSorter(
@@ -73,7 +81,7 @@ def sort_nodes(graph: Graph) -> tuple[str, ...]:
 
 
 def _start_at_first(circle: list[str], place: dict[str, int]) -> list[str]:
-    """Turn the circle (first node repeated last) so that it starts at the node declared first."""
+    """Rotate a circle, whose first node is repeated at the end, so that it starts at the node declared first."""
     ring = circle[:-1]
     start = ring.index(min(ring, key=place.__getitem__))
     return [*ring[start:], *ring[:start], ring[start]]

@@ -1,4 +1,4 @@
-"""From a config to a graph: every top-level mapping with `_node_` is a node.
+"""Read a graph from a config, in which every top-level mapping with `_node_` is a node.
 
 sampler:
   _node_: KSampler             # class_type, as in ComfyUI
@@ -8,11 +8,11 @@ sampler:
   noise_mask: null             # not given
   curve: {__value__: [0, 1]}   # a literal list
   images: {image0: [a, IMAGE]} # an input with a dot in its name, images.image0
-  format:                      # a dynamic combo: its own value is under its own name
-    format: png                # format
-    bit_depth: 8-bit           # format.bit_depth
+  format:                      # a dynamic combo: its own value has its own name as key
+    format: png                # the input format
+    bit_depth: 8-bit           # the input format.bit_depth
   _id_: "12:3"                 # the node's id in the ComfyUI workflow that it was imported from
-  _ui_: {upload: image}        # what the GUI adds to the prompt and no node reads
+  _ui_: {upload: image}        # values that the GUI adds to the prompt and that no node reads
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ MISSING = "???"  # OmegaConf's mark for a value that the user must give
 
 
 def is_node(section: Any) -> bool:
-    """Whether a top-level entry of a config declares a node."""
+    """Return whether a top-level entry of a config declares a node."""
     return isinstance(section, Mapping) and NODE in section
 
 
 def read_graph(config: Mapping[str, Any], problems: list[Problem]) -> Graph:
-    """Read the nodes of a config (plain containers, interpolations resolved).
+    """Return the graph of the nodes in a config (plain containers, interpolations resolved).
 
-    Appends to `problems` what can be told without knowing ComfyUI: malformed nodes, values and links, links to
-    unknown nodes. A faulty input is absent in the graph, so that the rest can still be checked.
+    Faults that can be found without ComfyUI are appended to `problems`: malformed nodes, values and links, and links
+    to unknown nodes. A faulty input is absent in the graph, so that the rest can still be checked.
     """
     sections = {str(name): section for name, section in config.items() if is_node(section)}
     return Graph({name: _read_node(name, section, sections, problems) for name, section in sections.items()})
@@ -64,7 +64,7 @@ def _read_node(name: str, section: Mapping[str, Any], names: Collection[str], pr
 
 
 def _list_inputs(section: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The inputs that are given, those in a mapping by their names with a dot."""
+    """Yield name and value of each input that is given; an input within a mapping has a dotted name."""
     for key, value in section.items():
         if key not in (NODE, BYPASS, ID, UI):
             yield from _flatten(str(key), value)
@@ -75,11 +75,11 @@ def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         if value is not None:
             yield name, value
         return
-    own = name.rpartition(".")[2]
+    own_name = name.rpartition(".")[2]
     for key, inner in value.items():
-        # The value of a dynamic combo stands under its own name, as ComfyUI hands it to its node.
+        # The value of a dynamic combo has the combo's own name as key, as ComfyUI passes it to the node.
         is_value = not isinstance(inner, Mapping) or VALUE in inner
-        yield from _flatten(name if key == own and is_value else f"{name}.{key}", inner)
+        yield from _flatten(name if key == own_name and is_value else f"{name}.{key}", inner)
 
 
 def _read_value(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""What a node class accepts and gives: read from ComfyUI's INPUT_TYPES dictionaries, as plain data.
+"""The inputs and outputs of a node class as plain data, read from ComfyUI's INPUT_TYPES dictionaries.
 
-V1 classes declare that dictionary themselves, V3 classes derive it from their schema; both look the same here.
+V1 classes declare that dictionary themselves and V3 classes derive it from their schema; both look the same here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 COMBO = "COMBO"
 
-# The types that ComfyUI's front end shows as a widget, that is, that a constant can fill.
+# The types that ComfyUI's front end shows as a widget, so a constant can fill them.
 WIDGET_TYPES = frozenset(
     {
         *("INT", "FLOAT", "STRING", "BOOLEAN", COMBO, "COLOR", "COLORS", "TEXTAREA", "MARKDOWN", "CURVE", "RANGE"),
@@ -20,7 +20,7 @@ WIDGET_TYPES = frozenset(
     }
 )
 
-# What only a link can bring: there is no constant of these types.
+# The types of ComfyUI's objects: no constant has such a type, only a link can feed such an input.
 OBJECT_TYPES = frozenset(
     {
         *("MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "MASK", "NOISE", "SAMPLER", "SIGMAS", "GUIDER"),
@@ -29,13 +29,13 @@ OBJECT_TYPES = frozenset(
     }
 )
 
-# The type of inputs and outputs that take each other's type; an input's template says which types are allowed.
+# The type of inputs and outputs that take the type of what is linked; an input's template lists the allowed types.
 MATCH_TYPE = "COMFY_MATCHTYPE_V3"
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One declared input. `choices` and `folder` (the model folder whose files they are) belong to a COMBO."""
+    """One declared input. Only a COMBO has `choices` and `folder`, the model folder whose files the choices are."""
 
     name: str
     type: str
@@ -46,8 +46,12 @@ class InputSpec:
 
     @property
     def takes_constant(self) -> bool:
-        """Whether a constant can fill it: ComfyUI's objects have none, but packs have widgets of their own types."""
-        return not _union(str(self.type)) <= OBJECT_TYPES
+        """Whether a constant can fill it.
+
+        No constant has the type of one of ComfyUI's objects. Any other type may have constants, because packs define
+        widgets of their own types.
+        """
+        return not _split_types(str(self.type)) <= OBJECT_TYPES
 
     @property
     def is_widget(self) -> bool:
@@ -57,14 +61,14 @@ class InputSpec:
 
     @property
     def slot_type(self) -> str:
-        """The type of its slot in the GUI: a match type shows the types that its template allows."""
+        """The type of its slot in the GUI; for a match type, the types that its template allows."""
         template = self.options.get("template") or {}
         return str(template.get("allowed_types", "*")) if self.type == MATCH_TYPE else self.type
 
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One output: its name as the GUI shows it, its type, and whether it gives a list of values."""
+    """One output: its name as the GUI shows it, its type, and whether it returns a list of values."""
 
     name: str
     type: str
@@ -72,20 +76,27 @@ class OutputSpec:
 
     @property
     def slot_type(self) -> str:
-        """The type of its slot in the GUI: a match type takes any."""
+        """The type of its slot in the GUI; a match type is a wildcard."""
         return "*" if self.type == MATCH_TYPE else self.type
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs and outputs of a class_type.
+    """The inputs and outputs of a class_type, and how its nodes are run.
 
-    `checks_itself` names the inputs that the class's own VALIDATE_INPUTS judges, which ComfyUI then leaves to it;
-    `takes_any_input` is true for a class that accepts undeclared inputs. `folders` are the model folders that the
-    class listed to declare its choices; `depends_on_name` says that its outputs depend on the name of its node.
-    `takes_any_link` is true for a class whose function takes links to undeclared inputs, `lazy` names the inputs that
-    are evaluated only if the node asks for them, `is_async` says that its function may wait while others run, and
-    `shows_when_cached` that what it shows is shown again when it need not run.
+    is_output_node: whether its nodes run even if no other node reads them.
+    checks_itself: the inputs that the class's own VALIDATE_INPUTS checks, so that ComfyUI does not check them.
+    takes_any_input: whether it accepts inputs that it does not declare.
+    folders: the model folders that the class listed in order to declare its choices.
+    depends_on_name: whether its outputs depend on the name of its node.
+    takes_any_link: whether its function accepts links to inputs that it does not declare.
+    lazy: the inputs that are evaluated only if the node asks for them.
+    is_async: whether its function may wait while other nodes run.
+    shows_when_cached: whether its UI output is shown again when the node need not run.
+
+    Example:
+        inputs = read_inputs({"required": {"model": ("MODEL",), "steps": ("INT", {"default": 20})}})
+        Signature("MySampler", inputs, read_outputs(["LATENT"], None))
     """
 
     class_type: str
@@ -103,16 +114,19 @@ class Signature:
 
     @property
     def slots(self) -> list[InputSpec]:
-        """Inputs in the order of the GUI's slots, which decides a bypass: sockets first, then widgets."""
+        """The inputs in the order of the GUI's slots, on which a bypass depends: sockets first, then widgets."""
         return sorted(self.inputs.values(), key=lambda spec: spec.is_widget)
 
     def find_output(self, wanted: str | int) -> int | None:
-        """Index of an output; see the function of that name."""
+        """Return the index of an output, by the rule of the function `find_output`."""
         return find_output(self.outputs, wanted)
 
 
 def find_output(outputs: Sequence[OutputSpec], wanted: str | int) -> int | None:
-    """Index of an output by index, by name, or by a type that just one output has; None if there is none."""
+    """Return the index of the output that has the index, name or type `wanted`, or None.
+
+    A name or a type counts only if exactly one output has it.
+    """
     if isinstance(wanted, int):
         return wanted if 0 <= wanted < len(outputs) else None
     for attribute in ("name", "type"):
@@ -125,10 +139,10 @@ def find_output(outputs: Sequence[OutputSpec], wanted: str | int) -> int | None:
 def read_inputs(
     input_types: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Sequence[Any]] | None = None
 ) -> dict[str, InputSpec]:
-    """Read the `required` and `optional` parts of an INPUT_TYPES dictionary.
+    """Return the inputs in the `required` and `optional` parts of an INPUT_TYPES dictionary, by name.
 
-    `folders` gives the files of each model folder that the class listed while it made the dictionary; a COMBO
-    whose choices are just those files belongs to that folder.
+    `folders` holds the files of each model folder that the class listed while it made the dictionary. A COMBO whose
+    choices are exactly the files of a folder belongs to that folder.
     """
     return {
         name: _read_input(name, declared, part == "required", folders or {})
@@ -140,14 +154,17 @@ def read_inputs(
 def read_outputs(
     types: Sequence[Any], names: Sequence[str] | None, are_lists: Sequence[bool] | None = None
 ) -> tuple[OutputSpec, ...]:
-    """Pair RETURN_TYPES with RETURN_NAMES and OUTPUT_IS_LIST; an output without a name is named after its type."""
+    """Return the outputs that RETURN_TYPES, RETURN_NAMES and OUTPUT_IS_LIST declare.
+
+    An output without a name is named after its type.
+    """
     kinds = [COMBO if isinstance(kind, list | tuple) else kind for kind in types]
-    given, lists = list(names or []), list(are_lists or [])
+    given_names, list_flags = list(names or []), list(are_lists or [])
     return tuple(
         OutputSpec(
-            given[index] if index < len(given) and given[index] else kind,
+            given_names[index] if index < len(given_names) and given_names[index] else kind,
             kind,
-            index < len(lists) and bool(lists[index]),
+            index < len(list_flags) and bool(list_flags[index]),
         )
         for index, kind in enumerate(kinds)
     )
@@ -165,9 +182,10 @@ def _read_input(name: str, declared: Any, required: bool, folders: Mapping[str, 
 
 
 def types_match(received: str, wanted: str) -> bool:
-    """ComfyUI's rule for a link: equal, either is `*`, or comma-separated unions that share a type.
+    """Return whether ComfyUI lets a type be linked to another one.
 
-    Compares by `!=` first, because custom nodes make wildcard types by overriding `__ne__` of str.
+    The types must be equal, or one of them `*`, or they are comma-separated unions that share a type. They are
+    compared by `!=` first, because custom nodes make wildcard types by overriding `__ne__` of str.
     """
     if not received != wanted:  # noqa: SIM202
         return True
@@ -175,9 +193,9 @@ def types_match(received: str, wanted: str) -> bool:
         return False
     if MATCH_TYPE in (received, wanted):
         return True
-    left, right = _union(received), _union(wanted)
+    left, right = _split_types(received), _split_types(wanted)
     return "*" in left | right or bool(left & right)
 
 
-def _union(kind: str) -> set[str]:
+def _split_types(kind: str) -> set[str]:
     return {part.strip() for part in kind.split(",")}

@@ -1,6 +1,6 @@
-"""Constants that fill a widget: conversion to the widget's type, range and choices.
+"""Convert constants to the type of the widget that they fill, and check their range and choices.
 
-Conversion is ComfyUI's, except that it refuses what ComfyUI would silently lose (8.7 given to an INT).
+The conversion is ComfyUI's, except that it refuses values from which ComfyUI silently loses a part (8.7 for an INT).
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from pipeline.models.sets import find_model_set
 def check_value(
     where: str, class_type: str, spec: InputSpec, value: Any, judged_by_class: bool = False
 ) -> tuple[Any, Problem | None]:
-    """Convert a constant for `spec`, and say what is wrong with it, if anything.
+    """Return a constant converted for `spec`, and the problem with it or None.
 
-    `judged_by_class`: the class's VALIDATE_INPUTS takes this input, so ComfyUI leaves range and choices to it.
+    `judged_by_class` says that the class's own VALIDATE_INPUTS takes this input; range and choices are then not
+    checked, as in ComfyUI.
+
+    Example:
+        check_value("sampler.steps", "KSampler", InputSpec("steps", "INT"), "4")  # (4, None)
     """
     if not spec.takes_constant and not isinstance(value, list | dict):
         message = f"needs a link to a {spec.type}, got {value!r}. Link it: {where}=[NODE,{spec.type}]"
@@ -34,7 +38,7 @@ def check_value(
 
 
 def convert(kind: str, value: Any) -> Any:
-    """Convert a constant to a widget's type (INT, FLOAT, STRING, BOOLEAN; others stay). Raises ValueError."""
+    """Return a constant converted to INT, FLOAT, STRING or BOOLEAN, unchanged for other types. Raises ValueError."""
     return CONVERTERS[kind](value) if kind in CONVERTERS else value
 
 
@@ -86,13 +90,13 @@ def _find_range_fault(where: str, spec: InputSpec, value: Any) -> Problem | None
 def _find_choice_fault(where: str, class_type: str, spec: InputSpec, value: Any) -> Problem | None:
     if spec.type != COMBO or spec.choices is None:
         return None
-    many = spec.options.get("multiselect") and isinstance(value, list)
-    wrong = [one for one in (value if many else [value]) if one not in spec.choices]
-    if not wrong:
+    is_multiple = spec.options.get("multiselect") and isinstance(value, list)
+    invalid = [one for one in (value if is_multiple else [value]) if one not in spec.choices]
+    if not invalid:
         return None
-    shown = ", ".join(map(repr, wrong))
-    near = did_you_mean(wrong[0], spec.choices)
-    if spec.folder and (name := find_model_set(spec.folder, str(wrong[0]))):
+    shown = ", ".join(map(repr, invalid))
+    near = did_you_mean(invalid[0], spec.choices)
+    if spec.folder and (name := find_model_set(spec.folder, str(invalid[0]))):
         message = f"{shown} is not in models/{spec.folder}. Fetch it: python -m pipeline models fetch {name}"
     elif spec.folder:
         message = f"{shown} is not in models/{spec.folder}{near or _list_files(spec)}"
@@ -102,8 +106,8 @@ def _find_choice_fault(where: str, class_type: str, spec: InputSpec, value: Any)
 
 
 def _list_files(spec: InputSpec) -> str:
-    held = _list_choices(spec.choices) if spec.choices else ", which holds no file"
-    return f"{held}. Put the file there, or name your models folder: comfyui.models=[FOLDER]"
+    choices_text = _list_choices(spec.choices) if spec.choices else ", which holds no file"
+    return f"{choices_text}. Put the file there, or name your models folder: comfyui.models=[FOLDER]"
 
 
 def _list_choices(choices: Sequence[Any]) -> str:

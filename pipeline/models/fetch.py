@@ -1,9 +1,11 @@
-"""Fetching model sets from a hub: everything that can be known is checked first, what broke off goes on, and a file
+"""Fetch model sets from a hub.
+
+Everything that can be known is checked before anything is fetched. A download that broke off is resumed, and a file
 appears under its name only when its sha256 is right.
 
-`hf_hub_download` of huggingface_hub begins a file anew in each process, which one of 20 GB cannot afford. So only its
-parts are used (metadata, addresses, the token, and `http_get`, which goes on at any byte), and the unfinished file is
-ours. `HF_ENDPOINT`, `HF_TOKEN` and its other variables mean what they always do.
+`hf_hub_download` of huggingface_hub starts a file again in each process, which is too slow for a file of 20 GB. So this
+module uses only parts of huggingface_hub (metadata, addresses, the token, and `http_get`, which resumes at any byte)
+and manages the unfinished file itself. `HF_ENDPOINT`, `HF_TOKEN` and its other variables have their usual meaning.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Download:
-    """A file that is to be fetched: its address at a fixed commit, its size in bytes, and where it goes."""
+    """A file that is to be fetched: its address at a fixed commit, its size in bytes, and its path when complete."""
 
     file: ModelFile
     url: str
@@ -37,71 +39,76 @@ class Download:
 
     @property
     def part(self) -> Path:
-        """What has arrived of it; its name says of which content."""
+        """The unfinished file. Its name contains the beginning of the expected sha256."""
         return self.target.with_name(f".{self.target.name}.{self.file.sha256[:12]}.part")
 
     @property
     def missing(self) -> int:
-        """How many bytes are still to come."""
+        """How many bytes are still to be fetched."""
         return max(0, self.size - _find_size(self.part))
 
 
 def fetch_model_set(name: str, folders: Sequence[Path]) -> list[Path]:
-    """Fetch the files of a model set that are in none of the models folders into the first; where all of them are.
+    """Fetch the files of a model set that are in none of the models folders; return the paths of all its files.
 
-    Raises ModelFileError for everything that can be known beforehand, all at once and before anything is fetched: an
-    unknown set, files that are there and are others, what the hub refuses, folders that cannot be written, too little
-    space. Then for a download that breaks off, and for a wrong sha256. Safe under several processes at once.
+    Files are fetched into the first folder.
+
+    Raises ModelFileError. Before anything is fetched, one error reports everything that can be known: an unknown set,
+    existing files with another content, refusals of the hub, folders that cannot be written, too little space. Later
+    errors are a download that breaks off and a wrong sha256. Several processes may call it at once.
+
+    Example:
+        fetch_model_set("qwen_image_edit_2509", [Path("/data/models")])
     """
     sets = list_model_sets()
     if name not in sets:
         near = did_you_mean(name, sets) or f". The model sets are {', '.join(sets)}"
         raise ModelFileError(f"models: {name!r} is no model set{near}")
     problems: list[str] = []
-    places = [_find_file(file, folders, problems) for file in sets[name]]
-    missing = [file for file, place in zip(sets[name], places, strict=True) if place is None]
+    paths = [_find_file(file, folders, problems) for file in sets[name]]
+    missing = [file for file, path in zip(sets[name], paths, strict=True) if path is None]
     downloads = [one for file in missing if (one := _plan_download(file, folders[0], problems))]
     problems += _find_folder_problems(downloads)
     if problems:
         raise ModelFileError("\n".join(problems))
     for download in downloads:
         _fetch(download)
-    return [place or folders[0] / file.folder / file.name for file, place in zip(sets[name], places, strict=True)]
+    return [path or folders[0] / file.folder / file.name for file, path in zip(sets[name], paths, strict=True)]
 
 
 def _find_file(file: ModelFile, folders: Sequence[Path], problems: list[str]) -> Path | None:
-    place = next((path for folder in folders if (path := folder / file.folder / file.name).is_file()), None)
-    if place is None:
+    existing = next((path for folder in folders if (path := folder / file.folder / file.name).is_file()), None)
+    if existing is None:
         return None
-    log.info("%s is there, in %s; checking its sha256", file.name, place.parent)
-    found = FileHashes(cache_folder()).get(FileState.of(place))
-    if found != file.sha256:
-        message = f"is there and is another file (sha256 {found} instead of {file.sha256})"
-        problems.append(f"{place}: {message}. Move it away to fetch the right one")
-    return place
+    log.info("%s is there, in %s; checking its sha256", file.name, existing.parent)
+    sha256 = FileHashes(cache_folder()).get(FileState.of(existing))
+    if sha256 != file.sha256:
+        message = f"is there and is another file (sha256 {sha256} instead of {file.sha256})"
+        problems.append(f"{existing}: {message}. Move it away to fetch the right one")
+    return existing
 
 
 def _plan_download(file: ModelFile, folder: Path, problems: list[str]) -> Download | None:
-    """What the hub says of a file; None, and a problem, if it cannot be fetched."""
+    """Ask the hub about a file; add a problem and return None if the file cannot be fetched."""
     import httpx2
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     where = f"{file.folder}/{file.name}"
     try:
-        found = get_hf_file_metadata(hf_hub_url(file.repo, file.path, revision=file.revision))
+        metadata = get_hf_file_metadata(hf_hub_url(file.repo, file.path, revision=file.revision))
     except (httpx2.HTTPError, OSError) as error:
         problems.append(f"{where}: {_explain(file, error)}")
         return None
-    if found.etag != file.sha256 or found.size is None:
-        message = f"the hub has another file than the model set lists (sha256 {found.etag} instead of {file.sha256})"
+    if metadata.etag != file.sha256 or metadata.size is None:
+        message = f"the hub has another file than the model set lists (sha256 {metadata.etag} instead of {file.sha256})"
         problems.append(f"{where}: {message}. Update latentgrid, or fetch the file by hand")
         return None
-    url = hf_hub_url(file.repo, file.path, revision=found.commit_hash or file.revision)
-    return Download(file, url, found.size, folder / file.folder / file.name)
+    url = hf_hub_url(file.repo, file.path, revision=metadata.commit_hash or file.revision)
+    return Download(file, url, metadata.size, folder / file.folder / file.name)
 
 
 def _explain(file: ModelFile, error: Exception) -> str:
-    """Why the hub did not give a file, and what to do."""
+    """Explain why the hub did not give a file, and what to do."""
     from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
@@ -122,7 +129,7 @@ def _explain(file: ModelFile, error: Exception) -> str:
 
 
 def _find_folder_problems(downloads: Sequence[Download]) -> Iterator[str]:
-    """What stands against writing them: folders that cannot be written, and file systems with too little space."""
+    """Yield what prevents the downloads: folders that cannot be written, and file systems with too little space."""
     by_device: dict[int, list[Download]] = {}
     for folder in dict.fromkeys(download.target.parent for download in downloads):
         try:
@@ -131,46 +138,49 @@ def _find_folder_problems(downloads: Sequence[Download]) -> Iterator[str]:
         except OSError as error:
             yield f"{folder}: cannot be written: {error.strerror}. Name another folder: comfyui.models=[FOLDER]"
             continue
-        found = [download for download in downloads if download.target.parent == folder]
-        by_device.setdefault(folder.stat().st_dev, []).extend(found)
-    for found in by_device.values():
-        needed, folder = sum(download.missing for download in found), found[0].target.parent
+        group = [download for download in downloads if download.target.parent == folder]
+        by_device.setdefault(folder.stat().st_dev, []).extend(group)
+    for group in by_device.values():
+        needed, folder = sum(download.missing for download in group), group[0].target.parent
         if needed > (free := shutil.disk_usage(folder).free):
-            lack = f"{_gigabytes(needed)} are to be fetched, and {_gigabytes(free)} are free"
-            yield f"{folder}: {lack}. Make room, or name another folder: comfyui.models=[FOLDER]"
+            message = f"{_gigabytes(needed)} are to be fetched, and {_gigabytes(free)} are free"
+            yield f"{folder}: {message}. Make room, or name another folder: comfyui.models=[FOLDER]"
 
 
 def _fetch(download: Download) -> None:
     file, target, part = download.file, download.target, download.part
     with alone(target.with_name(f".{file.name}.lock"), f"fetching {file.name}"):
-        if target.is_file():  # the other process has fetched it
+        if target.is_file():  # another process has fetched it
             return
         if _find_size(part) > download.size:
             part.unlink()
-        begun = f", {_gigabytes(have)} of it are there" if (have := _find_size(part)) else ""
-        log.info("fetching %s (%s%s) ...", file.name, _gigabytes(download.size), begun)
+        progress = f", {_gigabytes(arrived)} of it are there" if (arrived := _find_size(part)) else ""
+        log.info("fetching %s (%s%s) ...", file.name, _gigabytes(download.size), progress)
         _append_rest(download)
-        if (found := hash_file(part)) != file.sha256:
+        if (sha256 := hash_file(part)) != file.sha256:
             part.unlink()
-            message = f"has arrived with a wrong sha256 ({found} instead of {file.sha256}) and is not kept"
+            message = f"has arrived with a wrong sha256 ({sha256} instead of {file.sha256}) and is not kept"
             raise ModelFileError(f"{file.folder}/{file.name}: {message}. Run again")
         part.rename(target)
         log.info("... done: %s", target)
 
 
 def _append_rest(download: Download) -> None:
-    """Bring the unfinished file to its whole length. Raises ModelFileError; what has arrived by then is kept."""
+    """Fetch the missing rest of the unfinished file.
+
+    Raises ModelFileError; the bytes that have arrived are retained, so a later call resumes after them.
+    """
     import httpx2
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    begun = _find_size(download.part)
+    start = _find_size(download.part)
     try:
         with download.part.open("ab") as part:
             http_get(
                 download.url,
                 part,
-                resume_size=begun,
+                resume_size=start,
                 headers=build_hf_headers(),
                 expected_size=download.size,
                 displayed_filename=download.target.name,
@@ -179,14 +189,14 @@ def _append_rest(download: Download) -> None:
             os.fsync(part.fileno())
     except (httpx2.HTTPError, OSError) as error:
         arrived = _find_size(download.part)
-        if isinstance(error, httpx2.ReadError) and arrived > begun:  # a reset connection, which http_get gives up on
+        if isinstance(error, httpx2.ReadError) and arrived > start:  # http_get does not retry after a connection reset
             log.info("the connection broke off at %s; going on", _gigabytes(arrived))
             return _append_rest(download)
         reason = _explain(download.file, error)
         if isinstance(error, OSError) and error.errno is not None:
             reason = f"cannot be written: {error.strerror}. Make room"
-        kept = f"{_gigabytes(arrived)} of {_gigabytes(download.size)} are kept: run again to go on from there"
-        raise ModelFileError(f"{download.file.folder}/{download.target.name}: {reason}. {kept}") from error
+        advice = f"{_gigabytes(arrived)} of {_gigabytes(download.size)} are kept: run again to go on from there"
+        raise ModelFileError(f"{download.file.folder}/{download.target.name}: {reason}. {advice}") from error
 
 
 def _find_size(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Model sets: the files that an experiment needs and a hub has, one YAML file a set in `models/`."""
+"""Model sets: files that an experiment needs and a hub has. Each YAML file in `models/` is a set."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 MODELS = Path(__file__).parents[2] / "models"
-"""Laid out like ComfyUI's models/, and searched after all others. Has the demo model, and the model sets."""
+"""A models folder, laid out like ComfyUI's and searched after all others. It has the demo model and the model sets."""
 
 
 @dataclass(frozen=True)
 class ModelFile:
     """A file of a model set.
 
-    folder: ComfyUI's name of the model folder that it belongs in (`loras`).
-    repo, revision, path: where the hub has it. `revision` is a commit or a branch.
-    sha256: of its content.
+    folder: ComfyUI's name of the model folder in which it belongs (`loras`).
+    repo, revision, path: its place on the hub. `revision` is a commit or a branch.
+    sha256: the hash of its content.
     """
 
     folder: str
@@ -26,12 +26,12 @@ class ModelFile:
 
     @property
     def name(self) -> str:
-        """What it is called in the model folder."""
+        """The name of the file in the model folder."""
         return PurePosixPath(self.path).name
 
 
 def list_model_sets(folder: Path = MODELS) -> dict[str, tuple[ModelFile, ...]]:
-    """The files of each model set, by its name."""
+    """Return the files of each model set, by the name of the set."""
     import yaml
 
     return {
@@ -41,6 +41,6 @@ def list_model_sets(folder: Path = MODELS) -> dict[str, tuple[ModelFile, ...]]:
 
 
 def find_model_set(folder: str, name: str) -> str | None:
-    """The name of the model set that has a file for a model folder, if one does."""
+    """Return the name of the model set that contains the file `name` of the model folder `folder`, or None."""
     sets = list_model_sets().items()
     return next((one for one, files in sets if any((file.folder, file.name) == (folder, name) for file in files)), None)

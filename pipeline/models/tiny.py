@@ -1,7 +1,7 @@
 """The `tiny` fixture: a Qwen-Image checkpoint with one transformer block, a LoRA and inputs, made on first use.
 
-It has the real architecture (hidden size 3072, 24 heads; about 380 M parameters in fp8, 0.4 GB) and random weights
-from a fixed seed, so it loads, patches and samples through the real code on any CPU, and its pictures are noise.
+It has the real architecture (hidden size 3072, 24 heads; about 380 M parameters in fp8, 0.4 GB), so the real code
+loads, patches and samples it on any CPU. Its weights are random from a fixed seed, so its pictures are noise.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ LORA_RANK = 4
 
 
 def tiny_folder() -> Path:
-    """Where the fixture lies: models/ (laid out like ComfyUI's) and the inputs. The 1 counts its versions."""
+    """Return the folder of the fixture, which holds models/ (laid out like ComfyUI's) and the inputs.
+
+    The 1 in its name is the version of the fixture.
+    """
     return cache_folder() / "tiny_qwen_image_1"
 
 
 def names_tiny_model(config: Any) -> bool:
-    """Whether a config names a file of the fixture anywhere."""
+    """Return whether a config names a file of the fixture anywhere."""
     if isinstance(config, Mapping):
         return any(names_tiny_model(value) for value in config.values())
     if isinstance(config, list):
@@ -45,7 +48,7 @@ def names_tiny_model(config: Any) -> bool:
 
 
 def make_tiny_model() -> Path:
-    """Make the fixture unless it is there, and return its folder. Safe under several processes at once."""
+    """Make the fixture if it does not exist, and return its folder. Several processes may call it at once."""
     folder = tiny_folder()
     if folder.is_dir():
         return folder
@@ -60,12 +63,12 @@ def make_tiny_model() -> Path:
 
 def _make(folder: Path) -> None:
     log.info("making the tiny Qwen-Image model (0.4 GB, once) ...")
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="tiny_", dir=folder.parent) as made:
-        _write_models(Path(made) / "whole" / "models")
-        _write_inputs(Path(made) / "whole")
-        shutil.move(str(Path(made) / "whole"), folder)  # the same file system, so a rename: whole or not at all
-    log.info("... made in %.1f s: %s", time.perf_counter() - began, folder)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="tiny_", dir=folder.parent) as temporary:
+        _write_models(Path(temporary) / "whole" / "models")
+        _write_inputs(Path(temporary) / "whole")
+        shutil.move(str(Path(temporary) / "whole"), folder)  # a rename within one file system: complete or not at all
+    log.info("... made in %.1f s: %s", time.perf_counter() - start, folder)
 
 
 def _write_models(models: Path) -> None:
@@ -95,8 +98,10 @@ def _make_lora(random: torch.Generator) -> dict[str, torch.Tensor]:
 
 
 def make_checkpoint(blocks: int = 1) -> dict[str, torch.Tensor]:
-    """A state dict of Qwen-Image with that many transformer blocks (the real model has 60): weights in
-    float8_e4m3fn, biases and norms in bfloat16."""
+    """Return a state dict of Qwen-Image with `blocks` transformer blocks; the real model has 60.
+
+    Weights are float8_e4m3fn; biases and norms are bfloat16.
+    """
     import torch
 
     random = torch.Generator().manual_seed(SEED)
@@ -112,7 +117,7 @@ def make_checkpoint(blocks: int = 1) -> dict[str, torch.Tensor]:
 
 
 def _list_shapes(blocks: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the parameters, as in ComfyUI's comfy/ldm/qwen_image/model.py."""
+    """Yield names and shapes of the parameters, as in ComfyUI's comfy/ldm/qwen_image/model.py."""
     yield "txt_norm.weight", (TEXT,)
     yield from _linear("time_text_embed.timestep_embedder.linear_1", 256, HIDDEN)
     yield from _linear("time_text_embed.timestep_embedder.linear_2", HIDDEN, HIDDEN)
@@ -141,7 +146,10 @@ def _linear(name: str, inputs: int, outputs: int) -> Iterator[tuple[str, tuple[i
 
 
 def _write_inputs(folder: Path) -> None:
-    """Conditionings [1, 16, 3584] with a reference latent, as the edit model gets, and a latent [1, 16, 1, 16, 16]."""
+    """Write two conditionings [1, 16, 3584] (bfloat16) and a latent of zeros [1, 16, 1, 16, 16].
+
+    The conditionings carry a reference latent, as the edit model gets them.
+    """
     import torch
 
     random = torch.Generator().manual_seed(SEED + 2)

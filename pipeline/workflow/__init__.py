@@ -1,1 +1,1 @@
-"""ComfyUI's workflow files: reading them, and converting them to the API format and to a graph of conf/graph/."""
+"""Read ComfyUI's workflow files, and convert them to the API format and to files of conf/graph/."""

@@ -1,4 +1,4 @@
-"""What is shown of each node of a graph: its name, its links, and the values that differ from the node's defaults."""
+"""The content of a graph's picture: for each node its name, its links, and the values that differ from the defaults."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pipeline.graph.model import Link, Node
 from pipeline.graph.order import sort_nodes
 from pipeline.graph.signature import Signature
 
-LONGEST = 44  # characters of a value
+LONGEST = 44  # the most characters that are shown of a value
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output that is linked: its name and type. `source`: the node that an input reads, and its output."""
+    """An input or output that is linked. `source` is the node that an input reads and the index of its output."""
 
     name: str
     type: str
@@ -24,7 +24,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Card:
-    """A node as it is shown. `values` are texts by input name; `outputs` are those that other nodes read, by index."""
+    """A node as it is shown. `values` are texts by input name; `outputs`, by index, are those that other nodes read."""
 
     name: str
     class_type: str
@@ -36,9 +36,12 @@ class Card:
 
 
 def make_cards(checked: CheckedGraph, cached: Collection[str] = ()) -> dict[str, Card]:
-    """A card for each node that runs or is bypassed, each after what it reads; `cached` need or needed not run."""
+    """Return a card for each node that runs or is bypassed, each after those that it reads.
+
+    `cached` names the nodes that are marked as cached: their outputs come, or came, from the cache.
+    """
     shown = checked.shown
-    read = {(link.node, link.output) for node in shown.values() for _, link in node.links}
+    read_outputs = {(link.node, link.output) for node in shown.values() for _, link in node.links}
     cards = {}
     for name in sort_nodes(shown):
         node = shown[name]
@@ -50,7 +53,7 @@ def make_cards(checked: CheckedGraph, cached: Collection[str] = ()) -> dict[str,
             {
                 index: Port(output.name, output.type)
                 for index, output in enumerate(signature.outputs)
-                if (name, index) in read
+                if (name, index) in read_outputs
             },
             dict(_list_values(node, signature)),
             node.bypassed,
@@ -69,13 +72,13 @@ def _list_inputs(node: Node, checked: CheckedGraph) -> list[Port]:
 
 
 def _list_values(node: Node, signature: Signature) -> list[tuple[str, str]]:
-    """The constants that a reader has to know, since the node's own defaults are others."""
+    """Return names and texts of the constants that differ from the node's own defaults, and of all file names."""
     values = []
     for name, value in node.inputs.items():
         spec = signature.inputs.get(name)
         choices = spec.choices if spec else None
         default = spec.options.get("default", choices[0] if choices else None) if spec else None
-        # A file has no default worth the name: which one comes first is chance.
+        # A file name is always shown: its default, the first file of the folder, is arbitrary.
         if not isinstance(value, Link) and (value != default or (spec is not None and spec.folder)):
             values.append((name, _shorten(value)))
     return values

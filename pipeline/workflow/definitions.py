@@ -1,4 +1,4 @@
-"""What a node class looks like in ComfyUI's GUI: its entry of the server's /object_info, as plain data."""
+"""The definition of a node class for ComfyUI's GUI: its entry in the server's /object_info, as plain data."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from pipeline.graph.signature import OutputSpec, read_outputs
 class NodeDefinition:
     """A node class: the declarations of its inputs in the GUI's order, and its outputs.
 
-    `inputs` holds (name, declaration) pairs, a declaration as in INPUT_TYPES: `(type, options)`. `match_types` has, for
-    each output, the id of the match type template that decides its type, or None.
+    inputs: pairs of a name and a declaration as in INPUT_TYPES, `(type, options)`.
+    match_types: for each output, the id of the match type template that decides its type, or None.
+
+    Example:
+        NodeDefinition.read("KSampler", {"input": {"required": {"steps": ["INT", {"default": 20}]}}, ...})
     """
 
     class_type: str
@@ -27,9 +30,10 @@ class NodeDefinition:
 
     @classmethod
     def read(cls, class_type: str, info: Mapping[str, Any]) -> NodeDefinition:
-        """Read an entry of /object_info: `input`, `input_order`, `output`, `output_name`, `display_name`, ...
+        """Return the definition in an entry of /object_info (`input`, `input_order`, `output`, `display_name`, ...).
 
-        `accept_all_inputs`, which the server does not send, says that the class takes inputs it does not declare.
+        `info` may also have `accept_all_inputs`, which the server does not send: whether the class accepts inputs that
+        it does not declare.
         """
         outputs = read_outputs(info.get("output") or (), info.get("output_name"), info.get("output_is_list"))
         return cls(
@@ -46,7 +50,10 @@ class NodeDefinition:
 def list_inputs(
     declared: Mapping[str, Mapping[str, Any]], order: Mapping[str, list[str]] | None = None
 ) -> Iterator[tuple[str, Any]]:
-    """The required inputs, then the optional ones; before both those that `order` names, in that order."""
+    """Yield name and declaration of the required inputs, then of the optional ones.
+
+    Inputs that `order` names come before all others, in that order.
+    """
     parts = {part: declared.get(part) or {} for part in ("required", "optional")}
     ordered = [(part, name) for part in parts for name in (order or {}).get(part, ()) if name in parts[part]]
     rest = [(part, name) for part in parts for name in parts[part] if (part, name) not in ordered]
@@ -55,18 +62,18 @@ def list_inputs(
 
 
 def read_type(declaration: Any) -> str:
-    """The type of a declared input; a list of choices is a COMBO."""
+    """Return the type of a declared input; that of a list of choices is COMBO."""
     kind = declaration[0]
     return "COMBO" if isinstance(kind, list | tuple) else str(kind)
 
 
 def read_options(declaration: Any) -> Mapping[str, Any]:
-    """The options of a declared input."""
+    """Return the options of a declared input."""
     return (declaration[1] if len(declaration) > 1 else None) or {}
 
 
 def read_choices(declaration: Any) -> list[Any]:
-    """The choices of a COMBO; the keys of a dynamic one."""
+    """Return the choices of a COMBO; those of a dynamic combo are its keys."""
     kind, options = declaration[0], read_options(declaration)
     choices = kind if isinstance(kind, list | tuple) else options.get("options") or ()
     return [one["key"] if isinstance(one, Mapping) and "key" in one else one for one in choices]

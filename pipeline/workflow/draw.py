@@ -1,4 +1,4 @@
-"""A picture of a graph as SVG text and as an image."""
+"""Draw the picture of a graph as SVG text or as an image."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.workflow.picture import DOT, PAPER, Curve, Dot, Picture, Rectangle, Shape, Text
 
-SCALE = 2  # pixels of the image for one of the picture, so that it is sharp on today's screens
+SCALE = 2  # pixels of the image per pixel of the picture, so that the image is sharp on screens of high resolution
 FONTS = "Aileron, Inter, 'Helvetica Neue', Arial, sans-serif"
 THICK, DASH = 2.0, 5.0
-PIECES = 24  # straight ones, of which a curve of the image is made
+PIECES = 24  # straight pieces of a curve in the image
 
 Point = tuple[float, float]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -22,18 +22,18 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @functools.cache
 def load_font(size: float) -> Font:
-    """Pillow's own font."""
+    """Return Pillow's own font in a size."""
     return ImageFont.load_default(size)
 
 
 @functools.lru_cache(maxsize=4096)
 def measure_text(text: str, size: int) -> float:
-    """The width of a text in Pillow's own font, in pixels of the picture."""
+    """Return the width of a text in Pillow's own font, in pixels of the picture."""
     return load_font(size).getlength(text)
 
 
 def write_svg(picture: Picture) -> str:
-    """The picture as an SVG document."""
+    """Return the picture as an SVG document."""
     size = f'width="{picture.width:.0f}" height="{picture.height:.0f}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {picture.width:.0f} {picture.height:.0f}" '
@@ -70,14 +70,14 @@ def _write_dash(dashed: bool) -> str:
 
 
 def _list_beziers(curve: Curve) -> Iterator[tuple[Point, Point, Point, Point]]:
-    """Cubic Bezier curves from point to point, level at their ends."""
+    """Yield cubic Bezier curves from point to point that are horizontal at their ends."""
     for (x0, y0), (x1, y1) in itertools.pairwise(curve.points):
         middle = (x0 + x1) / 2
         yield (x0, y0), (middle, y0), (middle, y1), (x1, y1)
 
 
 def paint(picture: Picture) -> Image.Image:
-    """The picture as an image in RGB, of `SCALE` times its size."""
+    """Return the picture as an RGB image of `SCALE` times its size."""
     image = Image.new("RGB", (round(picture.width * SCALE), round(picture.height * SCALE)), PAPER)
     pen = ImageDraw.Draw(image)
     for shape in picture.shapes:
@@ -106,7 +106,7 @@ def _paint_shape(pen: ImageDraw.ImageDraw, shape: Shape) -> None:
 
 
 def _find_point(points: tuple[Point, Point, Point, Point], part: float) -> Point:
-    """A point of a cubic Bezier curve, `part` (0 to 1) of the way."""
+    """Return the point of a cubic Bezier curve at the parameter `part`, from 0 to 1."""
     rest = 1 - part
     weights = rest**3, 3 * rest**2 * part, 3 * rest * part**2, part**3
     x, y = (sum(weight * point[axis] for weight, point in zip(weights, points, strict=True)) for axis in (0, 1))

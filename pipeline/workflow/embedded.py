@@ -1,6 +1,6 @@
-"""The workflow in a file: a JSON file, or one into which a save node of ComfyUI wrote it.
+"""Read the workflow from a file: a JSON file, or a file into which a save node of ComfyUI wrote it.
 
-Files are told apart by what they hold; their names are not trusted.
+The kind of a file is recognised by its content, not by its name.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ MAX_HEADER = 100 * 1024**2
 """The longest header of a safetensors file that its format allows."""
 
 KEYS = ("workflow", "prompt")
-"""What save nodes write: the workflow in the GUI's format, and the prompt as it ran. The first one found is taken."""
+"""The keys under which save nodes write the workflow in the GUI's format and the prompt. The first one found counts."""
 
 TAGGED = re.compile(r"^(workflow|prompt)\s*:\s*(?=\{)")
 
 
 @dataclass(frozen=True)
 class WorkflowFile:
-    """A workflow found in a file: its JSON text, as it stands there, and what that says.
+    """A workflow found in a file: its JSON text, unchanged, and the document in that text.
 
-    `document` is in the GUI's format if `is_ui`, else a prompt in the API format.
+    `document` is in the GUI's format if `is_ui` is true, else it is a prompt in the API format.
     """
 
     text: str
@@ -40,9 +40,12 @@ class WorkflowFile:
 
 
 def read_workflow_file(path: Path) -> WorkflowFile:
-    """Read the workflow of a JSON, PNG, APNG, WebP, AVIF, safetensors, latent, video or audio file.
+    """Return the workflow in a JSON, PNG, APNG, WebP, AVIF, safetensors, latent, video or audio file.
 
-    Raises ConfigError if the file cannot be read or holds no workflow.
+    Raises ConfigError if the file cannot be read or contains no workflow.
+
+    Example:
+        read_workflow_file(Path("ComfyUI_00001_.png")).document
     """
     try:
         with path.open("rb") as file:
@@ -68,7 +71,7 @@ def _refuse(path: Path, message: str) -> ConfigError:
 
 
 def _list_texts(path: Path, head: bytes) -> list[str]:
-    """The JSON texts of a file, the workflow before the prompt."""
+    """Return the JSON texts in a file, the workflow before the prompt."""
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return [path.read_bytes().decode("utf-8-sig")]
     if head.startswith(PNG):
@@ -83,7 +86,7 @@ def _list_texts(path: Path, head: bytes) -> list[str]:
 
 
 def _read_document(text: str) -> WorkflowFile | None:
-    """What a JSON text says; None if it is no workflow. A text may hold NaN."""
+    """Return the workflow in a JSON text, or None if it is not one. The text may contain NaN."""
     try:
         document = json.loads(text)
     except ValueError:
@@ -102,12 +105,15 @@ def _is_api_node(info: Any) -> bool:
 
 
 def _read_png(data: bytes) -> Iterator[tuple[str, str]]:
-    """The texts of a PNG, those after its picture as well; `comf` is the chunk of SaveAnimatedPNG."""
-    place = len(PNG)
-    while place + 8 <= len(data):
-        size, kind = struct.unpack(">I4s", data[place : place + 8])
-        body = data[place + 8 : place + 8 + size]
-        place += size + 12
+    """Yield keyword and text of the text chunks of a PNG, also of those after the image data.
+
+    The chunk type `comf` is that of ComfyUI's SaveAnimatedPNG.
+    """
+    position = len(PNG)
+    while position + 8 <= len(data):
+        size, kind = struct.unpack(">I4s", data[position : position + 8])
+        body = data[position + 8 : position + 8 + size]
+        position += size + 12
         if kind in (b"tEXt", b"comf", b"zTXt", b"iTXt"):
             key, _, rest = body.partition(b"\0")
             yield key.decode("latin-1").lower(), _read_chunk(kind, rest)
@@ -117,8 +123,8 @@ def _read_chunk(kind: bytes, rest: bytes) -> str:
     if kind == b"zTXt":
         return zlib.decompress(rest[1:]).decode("latin-1")
     if kind == b"iTXt":
-        packed, text = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
-        return (zlib.decompress(text) if packed else text).decode("utf-8")
+        is_compressed, text = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
+        return (zlib.decompress(text) if is_compressed else text).decode("utf-8")
     try:
         return rest.decode("utf-8")
     except UnicodeDecodeError:
@@ -126,7 +132,7 @@ def _read_chunk(kind: bytes, rest: bytes) -> str:
 
 
 def _read_exif(path: Path) -> Iterator[tuple[str, str]]:
-    """EXIF entries of the form `workflow:{...}`, under whichever tag."""
+    """Yield key and JSON text of the EXIF entries of the form `workflow:{...}`, whatever their tag."""
     from PIL import ExifTags, Image
 
     with Image.open(path) as image:
@@ -156,13 +162,13 @@ def _read_safetensors(path: Path) -> dict[str, str]:
 
 
 def _read_media(path: Path) -> Iterator[tuple[str, str]]:
-    """The tags of a video or a sound, and those of its streams."""
+    """Yield the tags of a video or audio file and those of its streams."""
     import av
 
-    # PyAV before 19 refuses tags that are no UTF-8, unless it is told; later ones keep their bytes as surrogates.
-    told: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    # PyAV before 19 refuses tags that are not UTF-8, except with this option; later versions keep them as surrogates.
+    options: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
     try:
-        with av.open(str(path), **told) as media:
+        with av.open(str(path), **options) as media:
             tags = [dict(media.metadata), *(dict(stream.metadata) for stream in media.streams)]
     except av.FFmpegError as error:
         raise _refuse(path, f"is no JSON and no picture, video, sound or model that can be read ({error})") from error

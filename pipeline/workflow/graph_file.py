@@ -1,4 +1,4 @@
-"""From a prompt in ComfyUI's API format to a file of conf/graph/, and from a config back to the prompt."""
+"""Convert a prompt in ComfyUI's API format to a file of conf/graph/, and a config back to the prompt."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Prompt = Mapping[str, Mapping[str, Any]]
 SEED = "${seed}"
 PART = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 INTERPOLATION = re.compile(r"(\\*)\$\{")
-# Texts that every YAML reader takes for what they are; all others are quoted.
+# Texts that every YAML parser reads as these texts; all others are quoted.
 PLAIN = re.compile(rf"(?!(?:{'|'.join(WORDS)})$)[A-Za-z_](?:[\w./ -]*[\w./-])?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
 class Head:
-    """The head of the file: the name of the graph, and lines for people."""
+    """The head of the file: the name of the graph, and lines that become comments."""
 
     name: str
     lines: Sequence[str] = ()
@@ -40,10 +40,20 @@ class Head:
 def write_graph_file(
     prompt: Prompt, definitions: Definitions, head: Head, groups: Sequence[str], bypassed: Collection[str] = ()
 ) -> str:
-    """Write a prompt as a file of the group `graph`: one node a section, links by output names.
+    """Return a prompt as the text of a file of the config group `graph`: a section per node, links by output names.
 
-    `groups` are the groups of conf/ that give nodes by default and must not, `bypassed` the ids of bypassed nodes.
-    Node ids stay as `_id_`. The seed that the first node with one has becomes the top-level `seed`.
+    groups: the groups of conf/ that add nodes by default; the file sets them to null.
+    bypassed: the ids of the bypassed nodes.
+
+    Node ids are written as `_id_`. The seed of the first node that has one becomes the top-level `seed`.
+
+    Example of a section:
+        ksampler:
+          _node_: KSampler
+          _id_: "3"
+          model: [load_checkpoint, MODEL]
+          seed: ${seed}
+          steps: 20
     """
     titles = [(str((info.get("_meta") or {}).get("title") or ""), info["class_type"]) for info in prompt.values()]
     writer = _Writer(prompt, definitions, dict(zip(prompt, name_nodes(titles), strict=True)), bypassed)
@@ -59,7 +69,10 @@ def write_graph_file(
 
 
 def read_prompt(values: Mapping[str, Any], graph: Graph, definitions: Definitions) -> dict[str, dict[str, Any]]:
-    """The prompt of a graph that was read from the config `values`, with the ids of the workflow it came from."""
+    """Return the prompt of a graph that was read from the config `values`.
+
+    Its node ids are those of the workflow from which the graph was imported, see `list_ids`.
+    """
     ids = list_ids(values, graph)
     prompt = {}
     for name, node in graph.items():
@@ -72,13 +85,19 @@ def read_prompt(values: Mapping[str, Any], graph: Graph, definitions: Definition
 
 
 def list_ids(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
-    """The ids that nodes had in the workflow they came from, else their names, by name; `values` is the config."""
+    """Return node ids by node name: the `_id_` of the node in the config `values`, or else its name.
+
+    `_id_` is the id that the node had in the workflow from which it was imported.
+    """
     return {name: str(values.get(name, {}).get(ID) or name) for name in names}
 
 
 def restore_ids(prompt: Prompt, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """A prompt of a graph of the config `values`, as the workflow that it came from would give it: with the ids of its
-    nodes, and with the values that no node reads."""
+    """Return the prompt as the workflow from which the graph was imported exports it.
+
+    `prompt` has the node names of the config `values` as ids. The result has the workflow's own ids, and the values
+    that the GUI adds and that no node reads (`_ui_`).
+    """
     ids = list_ids(values, prompt)
     return {
         ids[name]: {
@@ -109,7 +128,7 @@ def _list_outputs(definitions: Definitions, class_type: str) -> tuple[OutputSpec
 
 
 class _Flow(list[Any]):
-    """A list that is written in one line."""
+    """A list that is written on one line."""
 
 
 class _Writer:
@@ -119,7 +138,10 @@ class _Writer:
         self.seed = next(iter(self.seeds.values()), None)
 
     def _find_seeds(self) -> Iterator[tuple[tuple[str, str], int]]:
-        """The inputs (node id, name) that hold a seed: seeds themselves, and the numbers that are linked to them."""
+        """Yield (node id, input name) and value of each seed.
+
+        A seed is the constant of a seed input, or the `value` of the node that is linked to such an input.
+        """
         for node_id, info in self.prompt.items():
             for name in IMPLICIT_SEEDS:
                 place, value = (node_id, name), info["inputs"].get(name)
@@ -157,7 +179,7 @@ class _Writer:
         return _Flow([self.names[node_id], self._name_output(self.prompt[node_id]["class_type"], index)])
 
     def _name_output(self, class_type: str, index: int) -> str | int:
-        """The output's name, or its type, if that means this output; else its index."""
+        """Return the name of an output, or its type, if that identifies this output; else its index."""
         outputs = _list_outputs(self.definitions, class_type)
         names = [outputs[index].name, outputs[index].type] if index < len(outputs) else []
         return next((name for name in names if PLAIN.fullmatch(name) and find_output(outputs, name) == index), index)
@@ -171,13 +193,13 @@ def _is_declared(name: str, definition: NodeDefinition | None) -> bool:
 
 
 def _is_dynamic(name: str, definition: NodeDefinition | None) -> bool:
-    """Whether an input is a group that grows, or one on which others depend."""
+    """Return whether an input is a group that grows with its links, or a combo on which other inputs depend."""
     declared = dict(definition.inputs) if definition else {}
     return name in declared and read_type(declared[name]) in (AUTOGROW, DYNAMIC_COMBO)
 
 
 def _write_value(value: Any) -> Any:
-    """A constant of a prompt as an input of a node's section."""
+    """Return a constant of a prompt in the form that it has in a node's section."""
     if isinstance(value, dict) and set(value) == {VALUE}:
         return {VALUE: _write_constant(value[VALUE])}
     if value is None or value == MISSING or isinstance(value, dict | list):
@@ -186,7 +208,7 @@ def _write_value(value: Any) -> Any:
 
 
 def _write_constant(value: Any) -> Any:
-    """A constant in which OmegaConf finds no interpolation."""
+    """Return a constant with escaped `${`, so that OmegaConf finds no interpolation in it."""
     if isinstance(value, str):
         return INTERPOLATION.sub(lambda match: f"{match[1]}{match[1]}\\${{", value)
     if isinstance(value, list):
@@ -195,7 +217,10 @@ def _write_constant(value: Any) -> Any:
 
 
 def _nest(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs with dots in their names as mappings, so that the command line can name them: see `graph/reader.py`."""
+    """Return the inputs with dotted names as nested mappings, so that the command line can name them.
+
+    `graph/reader.py` shows the form, and reads it.
+    """
     paths = {name: name.split(".") for name in inputs}
     nestable = {name: path for name, path in paths.items() if all(map(PART.fullmatch, path)) and not _repeats(path)}
     parents = {".".join(path[:end]) for path in nestable.values() for end in range(1, len(path))}
@@ -212,7 +237,7 @@ def _nest(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _repeats(path: Sequence[str]) -> bool:
-    """Whether a name repeats a part, which in a mapping would mean the value of a dynamic combo."""
+    """Return whether two parts of a name in a row are equal; nested, that would mean the value of a dynamic combo."""
     return any(one == other for one, other in itertools.pairwise(path))
 
 

@@ -1,8 +1,8 @@
-"""Where the boxes of a graph stand: in columns from left to right, each before what reads it.
+"""Place the boxes of a graph in columns from left to right, each box before those that read it.
 
-The layered method of Sugiyama, Tagawa and Toda (1981): columns, an order within each column that crosses few wires,
-then heights. A wire that passes a column keeps a place free there. The order starts from the order of the inputs, so
-that wires into one box do not cross; the heights are the least squares ones for that order.
+The method is the layered one of Sugiyama, Tagawa and Toda (1981): first columns, then an order within each column in
+which few wires cross, then heights. A wire that passes a column occupies a place in it. The first order follows the
+order of the inputs, so that wires into one box do not cross. The heights are fitted to that order by least squares.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-SWEEPS = 8  # to the right and back, each time ordering and moving a column by its neighbours
+SWEEPS = 8  # alternating to the left and to the right; each one orders, or moves, every column by its neighbours
 
 
 @dataclass(frozen=True)
 class Box:
-    """Width and height of what is to be placed."""
+    """The width and height of a box to place."""
 
     width: float
     height: float
@@ -26,7 +26,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Wire:
-    """A link: from `source` to `target`, leaving and entering at these heights below the tops of the boxes."""
+    """A link from `source` to `target`; `leaves` and `enters` are its heights below the tops of these boxes."""
 
     source: str
     target: str
@@ -36,10 +36,11 @@ class Wire:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where everything is: x grows to the right, y downwards.
+    """The positions of boxes and wires; x grows to the right, y downwards.
 
     corners: the left top corner of each box.
-    passages: where each wire passes the columns between its ends: left and right side of the column, and height.
+    passages: for each wire, the left side, the right side and the height at which it passes each column between its
+        ends.
     """
 
     corners: Mapping[str, tuple[float, float]]
@@ -49,9 +50,14 @@ class Placement:
 
 
 def place_boxes(boxes: Mapping[str, Box], wires: Sequence[Wire], gap: tuple[float, float]) -> Placement:
-    """Place boxes that `wires` join without a cycle; `gap` is the least distance, across and down.
+    """Return the placement of boxes that `wires` join without a cycle.
 
-    Deterministic: it follows from the order of `boxes` and `wires`. The corner of the whole is (0, 0).
+    `gap` is the least distance between boxes, horizontally and vertically. The placement depends only on the arguments,
+    including the order of `boxes` and `wires`. Its left top corner is (0, 0).
+
+    Example:
+        boxes = {"a": Box(100, 50), "b": Box(80, 50)}
+        place_boxes(boxes, [Wire("a", "b")], (20, 10)).corners  # {"a": (0, 0), "b": (120, 0)}
     """
     columns = _choose_columns(boxes, wires)
     plan = _Plan({name: box.height for name, box in boxes.items()}, columns, gap[1])
@@ -69,7 +75,7 @@ def place_boxes(boxes: Mapping[str, Box], wires: Sequence[Wire], gap: tuple[floa
 
 
 def _choose_columns(boxes: Mapping[str, Box], wires: Sequence[Wire]) -> dict[str, int]:
-    """As far to the left as what a box reads allows, then as far to the right as its readers allow."""
+    """Return the column of each box: as far right as its readers allow; without readers, as far left as possible."""
     readers: dict[str, list[str]] = {name: [] for name in boxes}
     sources: dict[str, list[str]] = {name: [] for name in boxes}
     for wire in wires:
@@ -86,7 +92,7 @@ def _choose_columns(boxes: Mapping[str, Box], wires: Sequence[Wire]) -> dict[str
 
 
 def _place_columns(boxes: Mapping[str, Box], columns: Mapping[str, int], gap: float) -> list[tuple[float, float]]:
-    """The left and the right side of each column."""
+    """Return the left and the right side of each column."""
     widths = [0.0] * (max(columns.values(), default=-1) + 1)
     for name, box in boxes.items():
         widths[columns[name]] = max(widths[columns[name]], box.width)
@@ -96,7 +102,11 @@ def _place_columns(boxes: Mapping[str, Box], columns: Mapping[str, int], gap: fl
 
 @dataclass
 class _Plan:
-    """Boxes and, for wires that pass columns, stops of no height; `columns` has both, and so have `heights`."""
+    """The placement while it is computed.
+
+    A wire that passes a column has a stop there, which is placed like a box of height 0. `columns` and `heights` have
+    both boxes and stops.
+    """
 
     heights: dict[str, float]
     columns: dict[str, int]
@@ -112,7 +122,7 @@ class _Plan:
     def add_wire(self, wire: Wire) -> None:
         stops = []
         for column in range(self.columns[wire.source] + 1, self.columns[wire.target]):
-            stop = f"\0{len(self.stops)} {column}"  # no node is named like that
+            stop = f"\0{len(self.stops)} {column}"  # no node has such a name
             self.columns[stop], self.heights[stop] = column, 0.0
             stops.append(stop)
         self.stops[wire] = stops
@@ -122,23 +132,23 @@ class _Plan:
             self._pieces.append(Wire(left, right, leaves, enters))
 
     def order(self) -> None:
-        """Sort each column by the mean place of its neighbours, over and over; keep the order that crosses least."""
-        self._layers = self._begin()
-        best, fewest = self._copy(), self._count_crossings()
+        """Sort each column by the mean place of its neighbours, repeatedly; use the order with the fewest crossings."""
+        self._layers = self._make_first_order()
+        best, fewest = self._copy_layers(), self._count_crossings()
         for sweep in range(SWEEPS):
             if not fewest:
                 break
             self._sort_layers(rightwards=sweep % 2 == 1)
             crossings = self._count_crossings()
             if crossings < fewest:
-                best, fewest = self._copy(), crossings
+                best, fewest = self._copy_layers(), crossings
         self._layers = best
 
-    def _copy(self) -> list[list[str]]:
+    def _copy_layers(self) -> list[list[str]]:
         return [list(layer) for layer in self._layers]
 
-    def _begin(self) -> list[list[str]]:
-        """The order in which boxes are met on the way back from the last ones, input by input."""
+    def _make_first_order(self) -> list[list[str]]:
+        """Return the boxes of each column, in the order of a depth-first walk from the boxes without readers back."""
         entering: dict[str, list[Wire]] = {name: [] for name in self.columns}
         leaving = {piece.source for piece in self._pieces}
         for piece in self._pieces:
@@ -158,18 +168,22 @@ class _Plan:
     def _sort_layers(self, rightwards: bool) -> None:
         neighbours = self._list_neighbours(rightwards)
         for layer in self._layers if rightwards else reversed(self._layers):
-            places = self._number()
+            places = self._number_places()
+            # The height of a wire at its neighbour is added only to order boxes that have the same neighbour.
             means = {
                 name: _mean([places[other] + port / 1e6 for other, port in neighbours[name]], places[name])
                 for name in layer
             }
             layer.sort(key=means.__getitem__)
 
-    def _number(self) -> dict[str, int]:
+    def _number_places(self) -> dict[str, int]:
         return {name: place for layer in self._layers for place, name in enumerate(layer)}
 
     def _list_neighbours(self, rightwards: bool) -> dict[str, list[tuple[str, float]]]:
-        """What each box reads (or, to the left, what reads it), and at which height of the other the wire ends."""
+        """Return for each box its neighbours, and the height at which the wire ends at each neighbour.
+
+        Rightwards, the neighbours are the boxes that it reads, else those that read it.
+        """
         found: dict[str, list[tuple[str, float]]] = {name: [] for name in self.columns}
         for piece in self._pieces:
             if rightwards:
@@ -179,7 +193,7 @@ class _Plan:
         return found
 
     def _count_crossings(self) -> int:
-        places = self._number()
+        places = self._number_places()
         by_column: dict[int, list[tuple[tuple[int, float], tuple[int, float]]]] = {}
         for piece in self._pieces:
             ends = (places[piece.source], piece.leaves), (places[piece.target], piece.enters)
@@ -187,17 +201,17 @@ class _Plan:
         return sum(map(_count_inversions, by_column.values()))
 
     def move(self) -> dict[str, float]:
-        """The top of each box and stop, as near as the order allows to where its wires would be level."""
+        """Return the top of each box and stop, as near as the order allows to where its wires would be horizontal."""
         tops = {name: top for layer in self._layers for name, top in self._stack(layer)}
         for sweep in range(SWEEPS):
             rightwards = sweep % 2 == 1
             neighbours = self._list_offsets(rightwards)
             for layer in self._layers if rightwards else reversed(self._layers):
-                wanted = [
+                ideal_tops = [
                     _mean([tops[other] + offset for other, offset in neighbours[name]], tops[name]) for name in layer
                 ]
                 weights = [max(len(neighbours[name]), 0.1) for name in layer]
-                tops.update(zip(layer, self._spread(layer, wanted, weights), strict=True))
+                tops.update(zip(layer, self._spread(layer, ideal_tops, weights), strict=True))
         highest = min(tops.values(), default=0.0)
         return {name: top - highest for name, top in tops.items()}
 
@@ -208,7 +222,10 @@ class _Plan:
             top += self.heights[name] + self.gap
 
     def _list_offsets(self, rightwards: bool) -> dict[str, list[tuple[str, float]]]:
-        """Each neighbour, and how far below its top a box begins if the wire between them is level."""
+        """Return for each box its neighbours, and the offset of its top from theirs that makes the wire horizontal.
+
+        The neighbours are those of `_list_neighbours`.
+        """
         found: dict[str, list[tuple[str, float]]] = {name: [] for name in self.columns}
         for piece in self._pieces:
             if rightwards:
@@ -217,22 +234,25 @@ class _Plan:
                 found[piece.source].append((piece.target, piece.enters - piece.leaves))
         return found
 
-    def _spread(self, layer: Sequence[str], wanted: Sequence[float], weights: Sequence[float]) -> list[float]:
-        """The tops nearest to the wanted ones (least squares) that keep the order and the gaps."""
+    def _spread(self, layer: Sequence[str], ideal_tops: Sequence[float], weights: Sequence[float]) -> list[float]:
+        """Return the tops nearest to `ideal_tops`, by weighted least squares, that preserve the order and the gaps."""
         starts = [top for _, top in self._stack(layer)]
-        shifts = _fit_rising([want - start for want, start in zip(wanted, starts, strict=True)], weights)
+        shifts = _fit_rising([ideal - start for ideal, start in zip(ideal_tops, starts, strict=True)], weights)
         return [start + shift for start, shift in zip(starts, shifts, strict=True)]
 
 
 def _fit_rising(values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """The never falling sequence nearest to `values`: neighbours that fall are replaced by their mean."""
+    """Return the non-decreasing sequence nearest to `values`, by weighted least squares.
+
+    Neighbours in the wrong order are replaced by their weighted mean (pool adjacent violators).
+    """
     blocks: list[tuple[float, float, int]] = []  # mean, weight, how many
     for value, weight in zip(values, weights, strict=True):
         block = (value, weight, 1)
         while blocks and blocks[-1][0] > block[0]:
-            mean, heavy, count = blocks.pop()
-            total = heavy + block[1]
-            block = ((mean * heavy + block[0] * block[1]) / total, total, count + block[2])
+            mean, other_weight, count = blocks.pop()
+            total = other_weight + block[1]
+            block = ((mean * other_weight + block[0] * block[1]) / total, total, count + block[2])
         blocks.append(block)
     return [mean for mean, _, count in blocks for _ in range(count)]
 
@@ -242,11 +262,11 @@ def _mean(values: Sequence[float], otherwise: float) -> float:
 
 
 def _count_inversions(ends: list[tuple[tuple[int, float], tuple[int, float]]]) -> int:
-    """How many pairs of wires between two columns cross."""
-    passed: list[tuple[int, float]] = []
+    """Return how many pairs of wires between two columns cross; `ends` holds the left and right end of each wire."""
+    right_ends: list[tuple[int, float]] = []
     crossings = 0
     for _, right in sorted(ends):
-        place = bisect.bisect_right(passed, right)
-        crossings += len(passed) - place
-        passed.insert(place, right)
+        place = bisect.bisect_right(right_ends, right)
+        crossings += len(right_ends) - place
+        right_ends.insert(place, right)
     return crossings

@@ -1,4 +1,7 @@
-"""A workflow as the GUI holds it after loading: nodes with their widgets and slots, links, subgraphs."""
+"""A workflow as the GUI holds it after loading: nodes with widgets and slots, links, and subgraphs.
+
+A host is a node that is an instance of a subgraph.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from typing import Any
 from pipeline.workflow.definitions import NodeDefinition
 
 ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "ABSENT"})()
-"""The value of a widget that has none: its input is then absent in the prompt."""
+"""Stands for the value of a widget that has none; its input is then absent in the prompt."""
 
 INPUTS, OUTPUTS = "-10", "-20"
-"""The ids by which links inside a subgraph name the inputs and the outputs of the subgraph itself."""
+"""The ids of the subgraph's own inputs and outputs in the links inside it."""
 
 ACTIVE, MUTED, BYPASSED = 0, 2, 4
 SILENT = (MUTED, BYPASSED)
@@ -27,7 +30,11 @@ VIRTUAL = frozenset({REROUTE, PRIMITIVE, "Note", "MarkdownNote"})
 
 @dataclass
 class Widget:
-    """A widget of a node. `saved`: it owns a place in widgets_values; `prompted`: its value goes into the prompt."""
+    """A widget of a node.
+
+    saved: whether it has a place in widgets_values.
+    prompted: whether its value is in the prompt.
+    """
 
     name: str
     kind: str
@@ -49,7 +56,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class WorkflowLink:
-    """A link: from an output slot of a node to an input of another. Ids are strings."""
+    """A link from an output slot of the node `origin` to the node `target`. Ids are strings."""
 
     id: str
     origin: str
@@ -69,9 +76,12 @@ class Boundary:
 
 @dataclass
 class LiveNode:
-    """A node. `saved` is its entry of the file; `definition` is None for virtual nodes, hosts and unknown classes.
+    """A node of a loaded workflow.
 
-    A host (an instance of a subgraph) has `subgraph`, and in `values` what its inputs hold, by index.
+    saved: its entry in the file.
+    definition: None for virtual nodes, hosts and unknown classes.
+    subgraph: the graph of which a host is an instance; None for other nodes.
+    values: the values that inputs of a host hold, by the index of the input.
     """
 
     id: str
@@ -88,20 +98,20 @@ class LiveNode:
 
     @property
     def is_virtual(self) -> bool:
-        """Whether the GUI alone knows it, so that the prompt has no such node."""
+        """Whether only the GUI knows it, so that the prompt has no such node."""
         return self.type in VIRTUAL or self.subgraph is not None
 
     @property
     def is_unknown(self) -> bool:
-        """Whether no node class is known for it."""
+        """Whether its node class is not known."""
         return self.definition is None and not self.is_virtual
 
     def find_widget(self, name: str) -> Widget | None:
-        """The widget of that name."""
+        """Return the widget of that name, or None."""
         return next((widget for widget in self.widgets if widget.name == name), None)
 
     def find_slot(self, name: str) -> int | None:
-        """Index of the input of that name."""
+        """Return the index of the input of that name, or None."""
         return next((index for index, slot in enumerate(self.slots) if slot.name == name), None)
 
 
@@ -117,7 +127,10 @@ class LiveGraph:
     replaced_primitives: dict[str, str] = field(default_factory=dict)
 
     def find_target(self, link_id: str) -> tuple[LiveNode, int] | None:
-        """The node and input that a link feeds. The `link` of the input decides, not the slot that the link names."""
+        """Return the node and the index of the input that a link feeds, or None.
+
+        The `link` of the input decides, not the slot that the link names.
+        """
         link = self.links.get(link_id)
         node = self.nodes.get(link.target) if link else None
         if node is None:
@@ -125,7 +138,7 @@ class LiveGraph:
         return next(((node, index) for index, slot in enumerate(node.slots) if slot.link == link_id), None)
 
     def add_link(self, origin: str, origin_slot: int, node: LiveNode, slot: int) -> str:
-        """Link an output to an input, in place of the link that it has."""
+        """Link an output to an input, in place of the input's present link, and return the id of the new link."""
         link_id = f"new {len(self.links)}"
         self.links[link_id] = WorkflowLink(link_id, origin, origin_slot, node.id, node.slots[slot].type)
         node.slots[slot].link = link_id

@@ -1,4 +1,4 @@
-"""From a workflow file to the workflow as the GUI holds it: widgets filled, subgraphs and promoted widgets set up."""
+"""Load a workflow as the GUI does: fill the widgets, and set up subgraphs and promoted widgets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from pipeline.workflow.widgets import fill_widgets, give_widgets
 
 @dataclass
 class Workflow:
-    """A loaded workflow: its own graph and the graphs of its subgraphs, leaf first; and what a user should know."""
+    """A loaded workflow: its own graph and the graphs of its subgraphs, each after those that it contains.
+
+    `warnings` are messages that a user should see.
+    """
 
     root: LiveGraph
     subgraphs: dict[str, LiveGraph]
@@ -37,12 +40,12 @@ class Workflow:
 
     @property
     def nodes(self) -> list[LiveNode]:
-        """All nodes, those of subgraphs once."""
+        """All nodes; those of a subgraph occur once, however many hosts it has."""
         return [node for graph in self.graphs for node in graph.nodes.values()]
 
 
 def list_class_types(workflow: Mapping[str, Any]) -> set[str]:
-    """The class_types for which `load_workflow` wants definitions."""
+    """Return the class_types whose definitions `load_workflow` needs."""
     subgraphs = {str(one.get("id")) for one in list_subgraphs(workflow)}
     types = {str(node.get("type")) for graph in list_graphs(workflow) for node in graph.get("nodes", ())}
     return types - subgraphs - VIRTUAL
@@ -52,6 +55,10 @@ def load_workflow(document: Mapping[str, Any], definitions: Mapping[str, NodeDef
     """Load a workflow in the GUI's format, version 0.4 or 1, as the GUI does. `document` is not changed.
 
     Raises ConfigError for group nodes and for subgraphs that contain themselves.
+
+    Example:
+        workflow = load_workflow(document, definitions)  # definitions of the classes in list_class_types(document)
+        workflow.root.nodes["3"].widgets
     """
     refuse_group_nodes(document)
     document = make_ids_unique(document)
@@ -63,27 +70,27 @@ def load_workflow(document: Mapping[str, Any], definitions: Mapping[str, NodeDef
     loader.load(loader.workflow.root, document)
     for graph in (*loader.workflow.subgraphs.values(), loader.workflow.root):
         for host in (node for node in graph.nodes.values() if node.subgraph):
-            fill_host(host, again=True)  # another host may have added an input to the subgraph that both share
+            fill_host(host, again=True)  # another host of the same subgraph may have added an input to it
             settle_nulls(host)
     return loader.workflow
 
 
 def _sort_leaf_first(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    done: list[str] = []
+    names: list[str] = []
 
-    def visit(name: str, around: Collection[str]) -> None:
-        if name in around:
+    def visit(name: str, ancestors: Collection[str]) -> None:
+        if name in ancestors:
             message = "contains itself. Open the workflow in ComfyUI's GUI and take the subgraph out of itself"
             raise ConfigError([Problem("dependency_cycle", f"subgraph {entries[name].get('name', name)}", message)])
-        if name not in done:
+        if name not in names:
             for node in entries[name].get("nodes", ()):
                 if str(node.get("type")) in entries:
-                    visit(str(node["type"]), {*around, name})
-            done.append(name)
+                    visit(str(node["type"]), {*ancestors, name})
+            names.append(name)
 
     for name in entries:
         visit(name, set())
-    return done
+    return names
 
 
 @dataclass
@@ -92,7 +99,7 @@ class _Loader:
     workflow: Workflow
 
     def load(self, graph: LiveGraph, entry: Mapping[str, Any]) -> None:
-        """Configure one graph; the subgraphs that it uses are configured already."""
+        """Fill `graph` from its entry in the file. The subgraphs that it uses must be filled already."""
         graph.links = read_links(entry)
         graph.inputs, graph.outputs = read_boundaries(entry.get("inputs")), read_boundaries(entry.get("outputs"))
         for saved in entry.get("nodes", ()):
@@ -110,8 +117,8 @@ class _Loader:
     def _make_node(self, saved: Mapping[str, Any]) -> LiveNode:
         kind = str(saved.get("type"))
         definition, subgraph = self.definitions.get(kind), self.workflow.subgraphs.get(kind)
-        known = definition.title if definition else subgraph.name if subgraph else kind
-        title = saved.get("title") or known
+        default_title = definition.title if definition else subgraph.name if subgraph else kind
+        title = saved.get("title") or default_title
         node = LiveNode(str(saved["id"]), kind, int(saved.get("mode") or 0), str(title), saved, subgraph=subgraph)
         if subgraph:
             node.slots = [Slot(one.name, one.type) for one in subgraph.inputs]
@@ -127,7 +134,7 @@ class _Loader:
         return node
 
     def _connect(self, node: LiveNode) -> None:
-        """Take over the saved links by the names of the inputs; inputs that the class does not declare come last."""
+        """Set the links of the inputs from the file by input name; inputs that the class does not declare come last."""
         by_name = {slot.name: slot for slot in reversed(node.slots)}
         for saved in node.saved.get("inputs") or ():
             name, link = str(saved.get("name")), saved.get("link")
@@ -142,7 +149,7 @@ class _Loader:
             slot.link = None if link is None else str(link)
 
     def _drop_dangling(self, graph: LiveGraph) -> None:
-        """Forget links that lead nowhere; the GUI cannot export a workflow that has one."""
+        """Remove links without an origin and warn about them; the GUI cannot export a workflow that has one."""
         for node in graph.nodes.values():
             for slot in node.slots:
                 if slot.link is None:
@@ -168,7 +175,7 @@ def _read_output_types(graph: LiveGraph, node: LiveNode) -> list[str]:
 
 
 def _match_type(graph: LiveGraph, node: LiveNode, template: str) -> str:
-    """The type of what is connected to the inputs of a match type template."""
+    """Return the type of the first link, other than a wildcard, into the inputs of a match type template, else `*`."""
     assert node.definition
     group = {
         name
@@ -180,7 +187,7 @@ def _match_type(graph: LiveGraph, node: LiveNode, template: str) -> str:
 
 
 def _belongs_to_combo(node: LiveNode, name: str) -> bool:
-    """Whether an input would belong to an option of a dynamic combo that is not the chosen one."""
+    """Return whether an input that a node does not have belongs to another option of one of its dynamic combos."""
     return any(widget.kind == DYNAMIC_COMBO and name.startswith(f"{widget.name}.") for widget in node.widgets)
 
 

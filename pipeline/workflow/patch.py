@@ -1,4 +1,4 @@
-"""An imported workflow with other values: its layout, notes, groups and subgraphs stay as they were."""
+"""Change the values in an imported workflow: its layout, notes, groups and subgraphs stay as they were."""
 
 from __future__ import annotations
 
@@ -25,28 +25,35 @@ def patch_workflow(
     definitions: Mapping[str, NodeDefinition],
     bypassed: Mapping[str, bool],
 ) -> dict[str, Any] | None:
-    """A workflow in the GUI's format, with values changed so that the GUI exports `prompt`, which has its ids.
+    """Return a workflow in the GUI's format, with values changed so that the GUI exports `prompt`.
 
-    `bypassed` says of nodes, by id, whether they are. None if changing values and bypassing nodes is not enough: other
-    links or nodes, or a value that several nodes share in the workflow.
+    document: the workflow; it is not changed.
+    prompt: in the API format, with the ids of the workflow's nodes.
+    bypassed: for nodes of the workflow, by id, whether they are bypassed.
+
+    Return None if it is not enough to change values and to bypass nodes: if links or nodes differ, or if a value
+    differs that several nodes share in the workflow.
     """
     patched = make_ids_unique(document)
     for entry in patched.get("nodes", ()):
         if (mode := bypassed.get(str(entry["id"]))) is not None:
             entry["mode"] = BYPASSED if mode else ACTIVE
     patcher = _Patcher(patched, load_workflow(patched, definitions))
-    before = _read(patched, definitions)
+    old_nodes = _export(patched, definitions)
     for node_id, info in prompt.items():
-        known = before.get(node_id, ("", {}))[1]
+        old_inputs = old_nodes.get(node_id, ("", {}))[1]
         for name, value in info["inputs"].items():
-            if not is_link(value) and known.get(name, ABSENT) != value:
+            if not is_link(value) and old_inputs.get(name, ABSENT) != value:
                 patcher.set(node_id.split(":"), name, value[VALUE] if isinstance(value, dict) else value)
-    wanted = {node_id: (info["class_type"], info["inputs"]) for node_id, info in prompt.items()}
-    return patched if _read(patched, definitions) == wanted else None
+    expected = {node_id: (info["class_type"], info["inputs"]) for node_id, info in prompt.items()}
+    return patched if _export(patched, definitions) == expected else None
 
 
-def _read(document: Mapping[str, Any], definitions: Mapping[str, NodeDefinition]) -> dict[str, tuple[str, Any]]:
-    """What the GUI exports; of choices it takes the first, as nothing here depends on chance."""
+def _export(document: Mapping[str, Any], definitions: Mapping[str, NodeDefinition]) -> dict[str, tuple[str, Any]]:
+    """Return class_type and inputs of the nodes that the GUI exports, by id.
+
+    Of the choices in a dynamic prompt the first is taken, so that two calls can be compared.
+    """
     prompt = WorkflowExport(document, definitions, choose=lambda choices: choices[0]).make_prompt()
     return {node_id: (info["class_type"], info["inputs"]) for node_id, info in prompt.items()}
 
@@ -57,7 +64,7 @@ class _Patcher:
         self._subgraphs = {str(entry["id"]): entry for entry in list_subgraphs(document)}
 
     def set(self, path: Sequence[str], name: str, value: Any) -> None:
-        """Set a value of the node at `path` (ids of hosts, then its own), wherever the workflow keeps it."""
+        """Set an input value of the node at `path` (ids of hosts, then its own), wherever the workflow stores it."""
         self._set(self._document, self._workflow.root, path, name, value)
 
     def _set(self, entry: Mapping[str, Any], graph: LiveGraph, path: Sequence[str], name: str, value: Any) -> None:
@@ -98,32 +105,32 @@ def _find_entry(entry: Mapping[str, Any], node_id: str) -> dict[str, Any]:
 
 
 def _set_promoted(host: LiveNode, saved: dict[str, Any], path: Sequence[str], name: str, value: Any) -> None:
-    """Set the value that a host holds for a widget inside of it, if it holds one."""
+    """Set the value that a host holds for a widget inside it, if it holds one."""
     assert host.subgraph
-    places = [index for index in sorted(host.values) if _leads_to(host.subgraph, index, path[0], name)]
-    for index in places:
+    indices = [index for index in sorted(host.values) if _leads_to(host.subgraph, index, path[0], name)]
+    for index in indices:
         host.values[index] = value
     entries = (saved.get("properties") or {}).get("proxyWidgets")
-    if places and entries:
-        saved["widgets_values"] = [_read_promoted(host, str(one[0]), str(one[1])) for one in entries]
-    elif places:
+    if indices and entries:
+        saved["widgets_values"] = [_find_promoted(host, str(one[0]), str(one[1])) for one in entries]
+    elif indices:
         saved["widgets_values"] = [host.values[index] for index in sorted(host.values)]
 
 
-def _read_promoted(host: LiveNode, node_id: str, name: str) -> Any:
-    """The value that a host holds for an entry of its `proxyWidgets`; None for one that has no value."""
+def _find_promoted(host: LiveNode, node_id: str, name: str) -> Any:
+    """Return the value that a host holds for an entry of its `proxyWidgets`, or None if it holds none."""
     assert host.subgraph
     inputs = enumerate(host.subgraph.inputs)
-    found = (
+    values = (
         host.values[index]
         for index, boundary in inputs
         if index in host.values
         and (_leads_to(host.subgraph, index, node_id, name) or (node_id, name) == (ITSELF, boundary.name))
     )
-    return next(found, None)
+    return next(values, None)
 
 
 def _leads_to(graph: LiveGraph, index: int, node_id: str, name: str) -> bool:
-    """Whether an input of a subgraph leads to that input of a node inside."""
+    """Return whether the input `index` of a subgraph feeds the input `name` of a node inside."""
     targets = filter(None, map(graph.find_target, graph.inputs[index].links))
     return any(node.id == node_id and node.slots[slot].name == name for node, slot in targets)

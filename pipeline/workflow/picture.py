@@ -1,4 +1,4 @@
-"""The picture of a graph: from cards to shapes, all in pixels, to be drawn as SVG or PNG (draw.py)."""
+"""Compose the picture of a graph: turn cards into shapes, all in pixels, which draw.py draws as SVG or PNG."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pipeline.workflow.layout import Box, Placement, Wire, place_boxes
 
 MARGIN, GAP = 24.0, (72.0, 22.0)
 PADDING, HEADER, ROW = 12.0, 46.0, 20.0
-NARROWEST, APART = 120.0, 18.0  # a card; an input and an output, or a name and a value, of one row
-DOT, ROUND = 4.0, 8.0
-TITLE, TEXT, SMALL = 15, 12, 11  # sizes of text
+# The least width of a card; the least distance of an input and an output, or of a name and a value, in one row.
+NARROWEST, APART = 120.0, 18.0
+DOT, ROUND = 4.0, 8.0  # radii of the ends of links and of the corners of cards
+TITLE, TEXT, SMALL = 15, 12, 11  # font sizes
 
 PAPER, CARD, HEAD, INK, MUTED, RULE = "#ffffff", "#ffffff", "#eef1f5", "#1f2328", "#656d76", "#c4ccd5"
 GREY, FADED, FRESH = "#f3f4f6", "#a3abb4", "#1a7f37"
@@ -26,15 +27,15 @@ KINDS = {
     "IMAGE": "#2f80d0",
     "MASK": "#3f9142",
 }
-"""Colours of links by their type: ComfyUI's, but dark enough for white paper."""
+"""The colours of links by type: ComfyUI's, made dark enough for a white background."""
 
 Measure: TypeAlias = Callable[[str, int], float]
-"""The width of a text of a size."""
+"""Returns the width, in pixels, of a text in a font size."""
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A filled one with round corners."""
+    """A filled rectangle with round corners; `line` is the colour of its border, empty for no border."""
 
     left: float
     top: float
@@ -48,7 +49,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Text:
-    """One line; `x`, `y` is the middle of its left (l) or right (r) end."""
+    """A line of text; (x, y) is the middle of its left end, or of its right end if `anchor` is "r" and not "l"."""
 
     x: float
     y: float
@@ -60,7 +61,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Curve:
-    """A link: from point to point, level at each."""
+    """A link: a curve from point to point that is horizontal at each."""
 
     points: tuple[tuple[float, float], ...]
     line: str
@@ -69,7 +70,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Dot:
-    """Where a link ends."""
+    """The end of a link."""
 
     x: float
     y: float
@@ -81,7 +82,7 @@ Shape: TypeAlias = Rectangle | Text | Curve | Dot
 
 @dataclass(frozen=True)
 class Picture:
-    """Shapes, those behind first, and the size of the paper."""
+    """The shapes, from back to front, and the size of the whole."""
 
     width: float
     height: float
@@ -89,7 +90,11 @@ class Picture:
 
 
 def compose_picture(cards: Mapping[str, Card], measure: Measure) -> Picture:
-    """Place cards and their links on paper."""
+    """Return the picture of cards and their links.
+
+    Example:
+        write_svg(compose_picture(make_cards(checked), measure_text))
+    """
     boxes = {name: _measure_card(card, measure) for name, card in cards.items()}
     wires = {
         (name, row): Wire(port.source[0], name, _find_height(_find_row(cards, port.source)), _find_height(row))
@@ -107,7 +112,7 @@ def compose_picture(cards: Mapping[str, Card], measure: Measure) -> Picture:
 
 
 def _widen(boxes: Mapping[str, Box], placement: Placement) -> dict[str, Box]:
-    """The boxes of a column all as wide as the widest one."""
+    """Return the boxes with the boxes of each column made as wide as the widest one in it."""
     widths: dict[float, float] = {}
     for name, box in boxes.items():
         left = placement.corners[name][0]
@@ -120,7 +125,7 @@ def _find_row(cards: Mapping[str, Card], source: tuple[str, int]) -> int:
 
 
 def _find_height(row: int) -> float:
-    """The middle of a row, below the top of its card."""
+    """Return the distance from the top of a card to the middle of one of its rows."""
     return HEADER + ROW * (row + 0.5)
 
 
@@ -144,16 +149,16 @@ def _find_mark(card: Card) -> str:
 
 
 def _draw_wire(
-    cards: Mapping[str, Card], boxes: Mapping[str, Box], placement: Placement, wire: Wire, place: tuple[str, int]
+    cards: Mapping[str, Card], boxes: Mapping[str, Box], placement: Placement, wire: Wire, key: tuple[str, int]
 ) -> Curve:
     (left, top), (right, bottom) = placement.corners[wire.source], placement.corners[wire.target]
     points = [(left + boxes[wire.source].width, top + wire.leaves)]
     for begin, end, height in placement.passages[wire]:
         points += [(begin, height), (end, height)]
     points.append((right, bottom + wire.enters))
-    port = cards[place[0]].inputs[place[1]]
-    silent = cards[wire.source].bypassed or cards[wire.target].bypassed
-    return Curve(tuple((x + MARGIN, y + MARGIN) for x, y in points), _find_colour(port.type), silent)
+    port = cards[key[0]].inputs[key[1]]
+    is_bypassed = cards[wire.source].bypassed or cards[wire.target].bypassed
+    return Curve(tuple((x + MARGIN, y + MARGIN) for x, y in points), _find_colour(port.type), is_bypassed)
 
 
 def _find_colour(kind: str) -> str:

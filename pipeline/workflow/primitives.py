@@ -1,4 +1,4 @@
-"""PrimitiveNodes: helpers of the GUI that write their value into the widgets that they are linked to."""
+"""Set the values of PrimitiveNodes: helpers of the GUI that write their value into the widgets linked to them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from pipeline.workflow.text import fill_placeholders
 from pipeline.workflow.widgets import set_value
 
 NUMBERS = ("INT", "FLOAT")
-EXACT = 2**53  # beyond it a float has no fraction
+EXACT = 2**53  # larger floats have no fraction
 LEAST, MOST = 0, 2048  # the range of a number widget whose declaration has none
 
 
 def set_primitives(workflow: Workflow, now: datetime) -> None:
-    """Write the value of every PrimitiveNode into its targets, as the GUI does at export, whatever its mode."""
+    """Write the value of every PrimitiveNode into its targets, as the GUI does at export.
+
+    The mode of the PrimitiveNode does not matter: muted or bypassed ones write their value as well.
+    """
     for graph in workflow.graphs:
         for primitive in (node for node in graph.nodes.values() if node.type == PRIMITIVE):
             value = _read_value(primitive, workflow, now)
@@ -54,7 +57,7 @@ def _write_value(graph: LiveGraph, primitive: LiveNode, value: Any, workflow: Wo
 
 
 def _limit(value: Any, widgets: Sequence[Widget]) -> Any:
-    """A number within the ranges of all that it is written to."""
+    """Return a number limited to the ranges of all number widgets among `widgets`; return other values unchanged."""
     ranges = [read_options(widget.declaration) for widget in widgets if widget.kind in NUMBERS and widget.declaration]
     if not ranges or not isinstance(value, int | float) or isinstance(value, bool):
         return value
@@ -63,28 +66,31 @@ def _limit(value: Any, widgets: Sequence[Widget]) -> Any:
 
 
 def _round(widget: Widget, value: Any) -> Any:
-    """A number as the widget takes it from the GUI: of a whole number of steps, or of the decimals of its step."""
+    """Return a number rounded as the GUI does for a widget; return other values unchanged.
+
+    An INT becomes a whole number of steps. A FLOAT gets as many decimals as its step has.
+    """
     if widget.kind not in NUMBERS or isinstance(value, bool) or not isinstance(value, int | float):
         return value
     options = read_options(widget.declaration) if widget.declaration else {}
     if widget.kind == "INT":
         step = options.get("step") or 1
         if step == 1:
-            return value if isinstance(value, int) else _half_up(value)
+            return value if isinstance(value, int) else _round_half_up(value)
         offset = math.fmod(options.get("min", LEAST), step)
-        return _tidy(_half_up((value - offset) / step) * step + offset)
+        return _drop_fraction(_round_half_up((value - offset) / step) * step + offset)
     decimals = max(0, -math.floor(math.log10(options.get("step") or 0.5)))
     unit = options.get("round") or (10**-decimals if decimals else 0)
     if not unit or abs(value) > EXACT:
         return value
-    digits = Decimal(_half_up(value / unit) * unit).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
-    return _tidy(min(max(float(digits), options.get("min", LEAST)), options.get("max", MOST)))
+    digits = Decimal(_round_half_up(value / unit) * unit).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
+    return _drop_fraction(min(max(float(digits), options.get("min", LEAST)), options.get("max", MOST)))
 
 
-def _half_up(number: float) -> int:
+def _round_half_up(number: float) -> int:
     return math.floor(number + 0.5)
 
 
-def _tidy(number: float) -> int | float:
-    """As JavaScript writes it: a whole number without a fraction."""
+def _drop_fraction(number: float) -> int | float:
+    """Return a whole number as int, because JavaScript writes it without a fraction."""
     return int(number) if float(number).is_integer() else number

@@ -1,4 +1,4 @@
-"""What the GUI does to texts when it makes a prompt: dynamic prompts, and placeholders in names of files."""
+"""Change texts as the GUI does when it makes a prompt: dynamic prompts, and placeholders in names of files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAVERS = frozenset(
         *("CLIPSave", "LoraSave", "ModelSave", "VAESave"),
     }
 )
-"""The node classes in whose names of files the GUI replaces placeholders."""
+"""The node classes whose names of files can have placeholders that the GUI replaces."""
 
 PLACEHOLDER = re.compile(r"%([^%]+)%")
 NOT_IN_FILE_NAMES = re.compile(r"[/?<>\\:*|\"\x00-\x1f\x7f]")
@@ -30,30 +30,36 @@ Choose = Callable[[Sequence[str]], str]
 
 
 def pick_choices(text: str, choose: Choose = random.choice) -> str:
-    """Take out comments and replace every `{a|b}` by one of its choices, those within it as well."""
-    text, result, place = COMMENT.sub("", text), "", 0
-    while place < len(text):
-        char = text[place]
+    r"""Return a text without comments and with each `{a|b}` replaced by one of its choices, nested ones as well.
+
+    The rule is that of the front end's processDynamicPrompt. A brace or bar after a backslash is taken literally.
+
+    Example:
+        pick_choices(r"a {red|blue} \{box\} // note", lambda choices: choices[0])  # "a red {box} "
+    """
+    text, result, position = COMMENT.sub("", text), "", 0
+    while position < len(text):
+        char = text[position]
         if char == "\\":
-            result += text[place : place + 2]
-            place += 2
+            result += text[position : position + 2]
+            position += 2
         elif char == "{":
-            choices, place = _read_choices(text, place + 1)
+            choices, position = _read_choices(text, position + 1)
             result += pick_choices(choose(choices), choose)
         else:
             result += char
-            place += 1
+            position += 1
     return ESCAPED.sub(r"\1", result)
 
 
-def _read_choices(text: str, place: int) -> tuple[list[str], int]:
-    """The choices of a block that begins at `place`, and the place behind it."""
+def _read_choices(text: str, position: int) -> tuple[list[str], int]:
+    """Return the choices of a block whose content begins at `position`, and the position after the block."""
     choices, depth = [""], 0
-    while place < len(text):
-        char, place = text[place], place + 1
+    while position < len(text):
+        char, position = text[position], position + 1
         if char == "\\":
-            choices[-1] += char + text[place : place + 1]
-            place += 1
+            choices[-1] += char + text[position : position + 1]
+            position += 1
             continue
         if char == "}" and not depth:
             break
@@ -62,25 +68,26 @@ def _read_choices(text: str, place: int) -> tuple[list[str], int]:
             continue
         depth += {"{": 1, "}": -1}.get(char, 0)
         choices[-1] += char
-    return choices, place
+    return choices, position
 
 
 def fill_placeholders(text: str, nodes: Sequence[LiveNode], now: datetime) -> str:
     """Replace `%Node.widget%` by a widget's value and `%date:yyyy-MM-dd%` by the date; leave others as they are.
 
-    A node is named by its property "Node name for S&R", by default its class_type, else by its title.
+    A node is found by its property "Node name for S&R", which is its class_type by default, or else by its title. The
+    rule is that of the front end's applyTextReplacements.
     """
-    return PLACEHOLDER.sub(lambda match: _fill(match, nodes, now), text)
+    return PLACEHOLDER.sub(lambda match: _fill_placeholder(match, nodes, now), text)
 
 
-def _fill(match: re.Match[str], nodes: Sequence[LiveNode], now: datetime) -> str:
+def _fill_placeholder(match: re.Match[str], nodes: Sequence[LiveNode], now: datetime) -> str:
     parts = match[1].split(".")
     if len(parts) != 2:
         return _format_date(parts[0][5:], now) if parts[0].startswith("date:") else match[0]
-    named = [node for node in nodes if _read_search_name(node) == parts[0]]
-    found = named or [node for node in nodes if node.title == parts[0]]
+    matches = [node for node in nodes if _read_search_name(node) == parts[0]]
+    found = matches or [node for node in nodes if node.title == parts[0]]
     widget = found[0].find_widget(parts[1]) if found else None
-    return match[0] if widget is None else NOT_IN_FILE_NAMES.sub("_", _write(widget.value))
+    return match[0] if widget is None else NOT_IN_FILE_NAMES.sub("_", _format_value(widget.value))
 
 
 def _read_search_name(node: LiveNode) -> Any:
@@ -88,8 +95,8 @@ def _read_search_name(node: LiveNode) -> Any:
     return (node.saved.get("properties") or {}).get("Node name for S&R", default)
 
 
-def _write(value: Any) -> str:
-    """A value as JavaScript writes it."""
+def _format_value(value: Any) -> str:
+    """Return a value as text in the form in which JavaScript writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():

@@ -1,4 +1,4 @@
-"""From a workflow in the GUI's format to a prompt in ComfyUI's API format, as the GUI exports it."""
+"""Convert a workflow in the GUI's format to a prompt in ComfyUI's API format, as the GUI exports it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.workflow.text import SAVERS, Choose, fill_placeholders, pick_choic
 from pipeline.workflow.widgets import CUSTOM_COMBO
 
 VIEWER_TYPES = ("LOAD_3D", "LOAD_3D_ANIMATION")
-"""Types of inputs whose values only the live 3D viewer of the GUI makes."""
+"""The types of inputs whose values only the 3D viewer of the running GUI can make."""
 
 PACK_HINT = ". Name the pack that has it: comfyui.custom_nodes=[FOLDER]"
 
@@ -27,11 +27,20 @@ Prompt = dict[str, dict[str, Any]]
 
 
 class WorkflowExport:
-    """A workflow in the GUI's format (0.4 or 1), loaded; its prompt is what the GUI exports.
+    """A loaded workflow in the GUI's format (0.4 or 1), of which `make_prompt` returns what the GUI exports.
 
-    `definitions` are those of its class_types. `choose` picks from the choices of dynamic prompts, once for each.
-    `bypassed` are the ids of the bypassed nodes that a prompt can keep, `warnings` what a user should know.
-    Raises ConfigError with all that stands in the way: group nodes, unknown classes, values that a 3D viewer makes.
+    definitions: those of its class_types.
+    choose: picks one of the choices in a dynamic prompt. It is called only once for each, so that all prompts agree.
+    now: the time for dates in names of files, by default the present time.
+    bypassed: the ids of the bypassed nodes that a prompt can contain, see `make_prompt`.
+    warnings: messages that a user should see.
+
+    Raises ConfigError with everything that prevents the export: group nodes, unknown classes, values that only a 3D
+    viewer makes.
+
+    Example:
+        export = WorkflowExport(document, definitions)
+        export.make_prompt()  # {"3": {"class_type": "KSampler", "inputs": {...}, "_meta": {...}}, ...}
     """
 
     def __init__(
@@ -44,20 +53,20 @@ class WorkflowExport:
         self._workflow = load_workflow(document, definitions)
         self._choose, self._now = choose, now or datetime.now()
         set_primitives(self._workflow, self._now)
-        self._places = list(_list_places(Scope(self._workflow.root)))
-        self._picked: dict[tuple[str, str], str] = {}
-        emitted = [node for _, node in self._places if node.mode not in SILENT]
-        _refuse_unknown(emitted, definitions)
+        self._occurrences = list(_list_occurrences(Scope(self._workflow.root)))
+        self._picked_texts: dict[tuple[str, str], str] = {}
+        active = [node for _, node in self._occurrences if node.mode not in SILENT]
+        _refuse_unknown(active, definitions)
         self.warnings = self._workflow.warnings
         self.bypassed = frozenset(
-            scope.make_id(node) for scope, node in self._places if node.mode == BYPASSED and node.definition
+            scope.make_id(node) for scope, node in self._occurrences if node.mode == BYPASSED and node.definition
         )
 
     def make_prompt(self, kept: Collection[str] = ()) -> Prompt:
-        """The prompt, in which the bypassed nodes `kept` stay, and links to them."""
+        """Return the prompt. It contains the bypassed nodes whose ids are in `kept`, and links to them."""
         prompt = {
             scope.make_id(node): self._export(scope, node, kept)
-            for scope, node in self._places
+            for scope, node in self._occurrences
             if node.mode not in SILENT or scope.make_id(node) in kept
         }
         for info in prompt.values():
@@ -67,7 +76,7 @@ class WorkflowExport:
         return prompt
 
     def _export(self, scope: Scope, node: LiveNode, kept: Collection[str]) -> dict[str, Any]:
-        """One node of the prompt: the values of its widgets, then what its inputs are connected to."""
+        """Return one node of the prompt: the values of its widgets, then the sources of its inputs."""
         inputs: dict[str, Any] = {}
         for widget in node.widgets:
             value = self._read_widget(scope, node, widget) if widget.prompted else ABSENT
@@ -88,23 +97,26 @@ class WorkflowExport:
         if not isinstance(value, str):
             return value
         if _is_dynamic_prompt(node, widget):
-            place = (scope.make_id(node), widget.name)
-            if place not in self._picked:
-                self._picked[place] = pick_choices(value, self._choose)
-            return self._picked[place]
+            key = (scope.make_id(node), widget.name)
+            if key not in self._picked_texts:
+                self._picked_texts[key] = pick_choices(value, self._choose)
+            return self._picked_texts[key]
         if widget.name == "filename_prefix" and node.type in SAVERS:
             return fill_placeholders(value, self._workflow.nodes, self._now)
         return value
 
 
-def _list_places(scope: Scope) -> Iterator[tuple[Scope, LiveNode]]:
-    """The nodes that are no GUI helpers, in the order of the file, those of a subgraph once for each of its hosts."""
+def _list_occurrences(scope: Scope) -> Iterator[tuple[Scope, LiveNode]]:
+    """Yield the nodes that are not only helpers of the GUI, in the order of the file.
+
+    The nodes of a subgraph come once for each of its hosts.
+    """
     for node in scope.graph.nodes.values():
         if node.subgraph is None:
             if not node.is_virtual:
                 yield scope, node
         elif scope.host is not None or node.mode not in SILENT:
-            yield from _list_places(scope.enter(node))
+            yield from _list_occurrences(scope.enter(node))
 
 
 def _refuse_unknown(nodes: Sequence[LiveNode], definitions: Collection[str]) -> None:
@@ -125,7 +137,7 @@ def _refuse_unknown(nodes: Sequence[LiveNode], definitions: Collection[str]) -> 
 
 
 def _needs_viewer(node: LiveNode) -> bool:
-    """Whether an input that is not linked takes what a viewer shows."""
+    """Return whether the node has an input without a link that takes a value of the 3D viewer."""
     return node.definition is not None and any(slot.type in VIEWER_TYPES and slot.link is None for slot in node.slots)
 
 
@@ -140,30 +152,33 @@ def _explain_unknown(node: LiveNode, known: Collection[str]) -> Problem:
 
 
 def _is_dynamic_prompt(node: LiveNode, widget: Widget) -> bool:
-    """Whether choices are made in a text. Not in those of a dynamic combo's option, which come after the GUI looked."""
+    """Return whether the GUI replaces choices in the text of a widget.
+
+    It does not in the texts of a dynamic combo's option: these widgets are added after it looked for dynamic prompts.
+    """
     assert node.definition
     declared = dict(node.definition.inputs).get(widget.name)
     return declared is not None and bool(read_options(declared).get("dynamicPrompts"))
 
 
 def _find_choice(node: LiveNode) -> int:
-    """The place of the choice among the options of a CustomCombo, -1 if it is none of them.
+    """Return the index of the choice among the options of a CustomCombo, -1 if it is none of them.
 
-    It is the node's own choice that counts, also where a host holds another: so does the front end.
+    The node's own choice counts even if a host holds another value, as in the front end.
     """
     choice, _, *options = (widget.value for widget in node.widgets)
     return options.index(choice) if choice in options else -1
 
 
 def _wrap(value: Any, kind: str) -> Any:
-    """A list is wrapped, or it would pass for a link."""
+    """Return a list wrapped in `__value__`, because it could look like a link; return other values unchanged."""
     if not isinstance(value, list):
         return value
     return {VALUE: value, **({"__type__": "CURVE"} if kind == "CURVE" else {})}
 
 
 def check_api_format(prompt: Mapping[str, Mapping[str, Any]], definitions: Collection[str]) -> None:
-    """Raise ConfigError, with all of them, for unknown classes in a prompt and for links that lead nowhere."""
+    """Raise ConfigError if a prompt has unknown classes or links to missing nodes; the error lists all of them."""
     problems = []
     for name, info in prompt.items():
         if info["class_type"] not in definitions:

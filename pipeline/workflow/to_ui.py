@@ -1,8 +1,8 @@
-"""From a graph to a workflow in the GUI's own format, version 0.4, which the GUI exports as the same prompt.
+"""Convert a graph to a workflow in the GUI's own format, version 0.4, which the GUI exports as the same prompt.
 
-The names of the nodes are their titles, and their ids if they have no others, so the prompt that the GUI exports has
-the ids of ours. The layout is automatic. Bypassed nodes are in it, in the GUI's bypass mode. The GUI holds numbers as
-JavaScript does: a seed beyond 2^53 is rounded there.
+The names of the nodes become their titles, and also their ids if they have no others, so that the prompt that the GUI
+exports has the same ids as that of the graph. The layout is automatic. Bypassed nodes are included, in the GUI's bypass
+mode. The GUI holds numbers as JavaScript does, so it rounds a seed beyond 2^53.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.workflow.widgets import CONTROL, give_widgets, set_value
 VERSION = 0.4
 GAP = (80.0, 50.0)
 
-# What the GUI needs to show a node, in its pixels; it enlarges a node that is too small.
+# The sizes of the parts of a node in the GUI, in its pixels. The GUI enlarges a node that is too small.
 TITLE, ROW, WIDGET, TEXT_AREA, PICTURE, MARGIN = 30, 20, 24, 120, 220, 16
 WIDTH, WIDE = 300, 400
 SHOWS_PICTURE = frozenset({"SaveImage", "PreviewImage", "LoadImage", "LoadImageMask"})
@@ -35,19 +35,24 @@ PRIMITIVES: Mapping[type, tuple[str, str]] = {
     float: ("PrimitiveFloat", "FLOAT"),
     str: ("PrimitiveStringMultiline", "STRING"),
 }
-"""Nodes that hold a value which the GUI cannot keep in the node that reads it."""
+"""The node that supplies a value which its reader cannot store: class_type and output type, by the value's type."""
 
 
 def write_ui_format(
     graph: Graph, definitions: Mapping[str, NodeDefinition], ids: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Write a graph with links by index, bypassed nodes included; `definitions` are those of its class_types.
+    """Return a graph with links by index as a workflow, bypassed nodes included.
 
-    `ids` are those of nodes that have others than their names.
+    definitions: those of its class_types.
+    ids: by node name, the ids of nodes whose ids are not their names.
 
-    A value that has no place in the GUI (a number or text on an input without a widget, a text that the GUI would take
-    for a dynamic prompt) comes from an additional Primitive node. A list or mapping on an input without a widget is
-    left out: the GUI has no place for it. A widget whose input is not given has the GUI's default.
+    The GUI cannot store some values in their node: a number or text of an input without a widget, and a text that it
+    would take for a dynamic prompt. Such a value comes from an additional Primitive node. A list or mapping of an input
+    without a widget is left out, because no node of the GUI can store it. A widget whose input is not given has the
+    GUI's default.
+
+    Example:
+        Path("workflow.json").write_text(json.dumps(write_ui_format(checked.shown, definitions)))
     """
     live = {name: _make_live(node, definitions[node.class_type]) for name, node in graph.items()}
     graph = _move_values(graph, live)
@@ -72,25 +77,28 @@ def write_ui_format(
 
 
 def _make_live(node: Node, definition: NodeDefinition) -> LiveNode:
-    """The node as the GUI would hold it."""
+    """Return the node as the GUI holds it."""
     saved = {"inputs": [{"name": name} for name in node.inputs]}
     mode = BYPASSED if node.bypassed else ACTIVE
     live = LiveNode(node.name, node.class_type, mode, node.name, saved, definition)
     give_widgets(live)
     index = 0
-    while index < len(live.widgets):  # the list grows while dynamic ones are set
+    while index < len(live.widgets):  # the list grows while dynamic combos are set
         widget = live.widgets[index]
         value = node.inputs.get(widget.name, ABSENT)
         if value is not ABSENT and not isinstance(value, Link) and widget.kind != CONTROL:
             set_value(live, widget, value)
         index += 1
-    known = {slot.name for slot in live.slots} | {widget.name for widget in live.widgets}
-    live.slots += [Slot(name, "*") for name in node.inputs if name not in known]
+    known_names = {slot.name for slot in live.slots} | {widget.name for widget in live.widgets}
+    live.slots += [Slot(name, "*") for name in node.inputs if name not in known_names]
     return live
 
 
 def _move_values(graph: Graph, live: Mapping[str, LiveNode]) -> Graph:
-    """Link each value that its node cannot keep to a new Primitive node; escape texts that can be."""
+    """Return the graph with a new Primitive node for each value that its own node cannot store.
+
+    A text that can be stored in an escaped form is escaped instead, in its widget in `live`.
+    """
     nodes: dict[str, Node] = {}
     for name, node in graph.items():
         inputs = dict(node.inputs)
@@ -98,18 +106,18 @@ def _move_values(graph: Graph, live: Mapping[str, LiveNode]) -> Graph:
             if isinstance(value, Link):
                 continue
             widget = live[name].find_widget(key)
-            if widget is not None and (kept := fit_value(widget, value)) is not ABSENT:
-                widget.value = kept
+            if widget is not None and (stored := fit_value(widget, value)) is not ABSENT:
+                widget.value = stored
             elif type(value) in PRIMITIVES:
-                held = f"{name}.{key}"  # no node of a config is named like that
-                nodes[held] = Node(held, PRIMITIVES[type(value)][0], {"value": value})
-                inputs[key] = Link(held, 0)
+                primitive = f"{name}.{key}"  # no node of a config has such a name
+                nodes[primitive] = Node(primitive, PRIMITIVES[type(value)][0], {"value": value})
+                inputs[key] = Link(primitive, 0)
         nodes[name] = Node(name, node.class_type, inputs, node.bypassed)
     return Graph(nodes)
 
 
 def fit_value(widget: Widget, value: Any) -> Any:
-    """The value to save so that the GUI exports `value`; ABSENT if there is none."""
+    """Return the value to store in a widget so that the GUI exports `value`, or ABSENT if there is none."""
     if not isinstance(value, str) or not read_options(widget.declaration or ("",)).get("dynamicPrompts"):
         return value
     escaped = value.replace("{", r"\{").replace("}", r"\}").replace("|", r"\|")
@@ -117,15 +125,15 @@ def fit_value(widget: Widget, value: Any) -> Any:
 
 
 def _read_dynamic(text: str) -> str | None:
-    """What the GUI makes of a text; None if that is left to chance."""
-    chances: list[Sequence[str]] = []
+    """Return the text that the GUI exports for a text with dynamic prompts, or None if that depends on chance."""
+    choices_seen: list[Sequence[str]] = []
 
     def choose(choices: Sequence[str]) -> str:
-        chances.append(choices)
+        choices_seen.append(choices)
         return ""
 
-    read = pick_choices(text, choose)
-    return None if chances or text.endswith("\\") else read  # a last backslash makes the GUI add a word
+    exported = pick_choices(text, choose)
+    return None if choices_seen or text.endswith("\\") else exported  # after a last backslash the GUI adds a word
 
 
 def _define_primitive(class_type: str) -> NodeDefinition:
@@ -136,7 +144,7 @@ def _define_primitive(class_type: str) -> NodeDefinition:
 
 @dataclass(frozen=True)
 class _UILink:
-    """A link between slots."""
+    """A link between slots; `source` and `target` are node names, `output` and `slot` indices."""
 
     source: str
     output: int
@@ -172,14 +180,14 @@ class _Writer:
         return [self._write_node(name, order, boxes[name], corners[name]) for order, name in enumerate(self.graph)]
 
     def write_link(self, link: _UILink) -> list[Any]:
-        """A link as version 0.4 has it, without its number."""
+        """Return a link in the form of version 0.4, without its number."""
         kind = self._outputs(link.source)[link.output].slot_type
         return [self._write_id(link.source), link.output, self._write_id(link.target), link.slot, kind]
 
     def _write_id(self, name: str) -> str | int:
-        """An id as the GUI has it: what looks like a number is one."""
-        written = self.ids.get(name, name)
-        return int(written) if written.isascii() and written.isdigit() and str(int(written)) == written else written
+        """Return a node's id in the form of the GUI, in which an id that looks like a whole number is one."""
+        node_id = self.ids.get(name, name)
+        return int(node_id) if node_id.isascii() and node_id.isdigit() and str(int(node_id)) == node_id else node_id
 
     def _outputs(self, name: str) -> Sequence[OutputSpec]:
         definition = self.live[name].definition
@@ -218,7 +226,7 @@ def _write_slot(slot: Slot, link: int | None) -> dict[str, Any]:
 
 
 def _write_widget(widget: Widget) -> Any:
-    """The value to save; seeds stay as they are after a run, whatever the GUI's default is."""
+    """Return the value to store for a widget. Controls are "fixed", so that a run in the GUI does not change a seed."""
     return "fixed" if widget.kind == CONTROL else None if widget.value is ABSENT else widget.value
 
 

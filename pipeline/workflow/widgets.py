@@ -1,7 +1,8 @@
-"""The widgets and input slots that the GUI gives a node, in its order, and which saved value belongs to which widget.
+"""Give nodes the widgets and input slots that the GUI gives them, in its order, and the saved values of the widgets.
 
-widgets_values of a file is a bare list, so everything hangs on the order. It follows from the node definition, but for
-the classes in widget_exceptions.json, to which the GUI's own extensions add widgets.
+widgets_values in a file is a list without names, so only the order tells which value belongs to which widget. The order
+follows from the node definition, except for the classes in widget_exceptions.json, to which the GUI's own extensions
+add widgets.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pipeline.graph.signature import MATCH_TYPE, WIDGET_TYPES
 from pipeline.workflow.definitions import list_inputs, read_choices, read_options, read_type
 from pipeline.workflow.live import ABSENT, AUTOGROW, COMBOS, DYNAMIC_COMBO, LiveNode, Slot, Widget
 
-CONTROL, FILTER = "control", "filter"  # kinds of the widgets that only steer what the GUI does after a run
+CONTROL, FILTER = "control", "filter"  # the kinds of widgets that only control what the GUI does after a run
 CONTROL_WORDS = frozenset({"fixed", "increment", "decrement", "randomize", "increment-wrap"})
 IMPLICIT_SEEDS = ("seed", "noise_seed")
 CUSTOM_COMBO = "CustomCombo"
@@ -38,25 +39,25 @@ DEFAULTS: dict[str, Any] = {
     "TEXTAREA": "",
     "MARKDOWN": "",
 }
-"""What a widget holds whose declaration has no default."""
+"""The values of widgets whose declaration has no default, by type."""
 
 
 @functools.cache
 def read_exceptions() -> Mapping[str, Any]:
-    """Classes whose widgets do not follow from their definition alone, with all of their widgets in order."""
+    """Return the classes whose widgets do not follow from their definition alone, with all their widgets in order."""
     text = files("pipeline.workflow").joinpath("widget_exceptions.json").read_text(encoding="utf-8")
     exceptions: Mapping[str, Any] = json.loads(text)
     return exceptions
 
 
 def is_widget(declaration: Any) -> bool:
-    """Whether the GUI shows a declared input as a widget and not as a socket."""
+    """Return whether the GUI shows a declared input as a widget and not as a socket."""
     options = read_options(declaration)
     return options.get("widgetType", read_type(declaration)) in WIDGET_TYPES and not options.get("forceInput")
 
 
 def has_control(name: str, declaration: Any) -> bool:
-    """Whether a control_after_generate widget follows the widget of a declared input."""
+    """Return whether a control_after_generate widget follows the widget of a declared input."""
     kind, option = read_type(declaration), read_options(declaration).get("control_after_generate")
     if kind == "INT":
         return name in IMPLICIT_SEEDS if option is None else bool(option)
@@ -67,18 +68,18 @@ def give_widgets(node: LiveNode) -> None:
     """Give a node of a known class the widgets and slots that it has when the GUI creates it."""
     assert node.definition
     exceptions = read_exceptions().get(node.type)
-    sockets, owned = [], []
+    sockets, widget_slots = [], []
     for name, declaration in node.definition.inputs:
         if read_type(declaration) == AUTOGROW:
             sockets += _make_autogrow(node, name, declaration)
         elif is_widget(declaration) or any(entry["name"] == name for entry in exceptions or ()):
             if not read_options(declaration).get("socketless"):
-                owned.append(Slot(name, _slot_type(declaration), is_widget=True))
+                widget_slots.append(Slot(name, _slot_type(declaration), is_widget=True))
             if exceptions is None:
                 node.widgets += _make_widgets(name, declaration)
         else:
             sockets.append(Slot(name, _slot_type(declaration)))
-    node.slots = sockets + owned
+    node.slots = sockets + widget_slots
     if exceptions is not None:
         node.widgets = list(_make_exceptions(exceptions, dict(node.definition.inputs)))
     for widget in [one for one in node.widgets if one.kind == DYNAMIC_COMBO]:
@@ -86,9 +87,13 @@ def give_widgets(node: LiveNode) -> None:
 
 
 def fill_widgets(node: LiveNode, values: Any) -> bool:
-    """Give the saved values to the widgets, as the GUI does; returns whether a missing control value was made up for.
+    """Set the widgets to their saved values, as the GUI does; return whether missing control values were inserted.
 
-    A list may be shorter than the widgets; a mapping, which old packs save, goes by name.
+    A list of values may be shorter than that of the widgets. A mapping, which old packs save, holds values by name.
+
+    Example:
+        give_widgets(node)
+        fill_widgets(node, [42, "fixed", 20, 8.0, "euler", "normal", 1.0])  # the widgets_values of a KSampler
     """
     if isinstance(values, Mapping):
         for widget in list(node.widgets):
@@ -96,20 +101,20 @@ def fill_widgets(node: LiveNode, values: Any) -> bool:
                 set_value(node, widget, values[widget.name])
         return False
     values = _drop_forced(node, list(values or ()))
-    healed = _add_missing_controls(node, values)
+    completed = _add_missing_controls(node, values)
     place, index = 0, 0
-    given = values if healed is None else healed
-    while index < len(node.widgets) and place < len(given):  # the list grows while it is filled
+    saved = values if completed is None else completed
+    while index < len(node.widgets) and place < len(saved):  # the list grows while it is filled
         widget = node.widgets[index]
         index += 1
         if widget.saved:
-            set_value(node, widget, given[place])
+            set_value(node, widget, saved[place])
             place += 1
-    return healed is not None
+    return completed is not None
 
 
 def set_value(node: LiveNode, widget: Widget, value: Any) -> None:
-    """Set a widget; a dynamic combo then gets the widgets of the chosen option, with their defaults."""
+    """Set the value of a widget; a dynamic combo then gets the widgets of the chosen option, with their defaults."""
     if node.type == CUSTOM_COMBO and widget.name == "index":
         return
     if value is None and widget.kind in COMBOS:
@@ -124,7 +129,7 @@ def set_value(node: LiveNode, widget: Widget, value: Any) -> None:
 
 
 def _make_widgets(name: str, declaration: Any) -> Iterator[Widget]:
-    """The widget of a declared input, and those that follow it."""
+    """Yield the widget of a declared input, and the additional widgets that follow it."""
     options = read_options(declaration)
     yield Widget(name, options.get("widgetType", read_type(declaration)), _find_default(declaration), declaration)
     if read_type(declaration) == "BOUNDING_BOX":
@@ -137,7 +142,7 @@ def _make_widgets(name: str, declaration: Any) -> Iterator[Widget]:
 
 
 def _make_fields(declaration: Any) -> Iterator[Widget]:
-    """The widgets for the numbers of a bounding box, which follow its own and are not in the prompt."""
+    """Yield the widgets for the numbers of a bounding box, which follow its own widget and are not in the prompt."""
     for field, value in _find_default(declaration).items():
         yield Widget(field, "INT", value, prompted=False)
 
@@ -149,9 +154,9 @@ def _make_exceptions(entries: Sequence[Mapping[str, Any]], declared: Mapping[str
         if name in following:
             continue
         if entry["in_workflow"] and entry["in_prompt"] and declaration is not None and is_widget(declaration):
-            made = list(_make_widgets(name, declaration))
-            following += [widget.name for widget in made[1:]]
-            yield from made
+            widgets = list(_make_widgets(name, declaration))
+            following += [widget.name for widget in widgets[1:]]
+            yield from widgets
         else:
             value = ABSENT if entry["default"] is None else entry["default"]
             yield Widget(name, entry["type"], value, declaration, entry["in_workflow"], entry["in_prompt"])
@@ -163,8 +168,8 @@ def _find_default(declaration: Any) -> Any:
         return options.get("default", DEFAULTS.get(options.get("widgetType", kind), ABSENT))
     if options.get("multi_select"):
         return []
-    given = options.get("default") if kind == "COMBO" else None
-    return given or next(iter(read_choices(declaration)), ABSENT)
+    default = options.get("default") if kind == "COMBO" else None
+    return default or next(iter(read_choices(declaration)), ABSENT)
 
 
 def _slot_type(declaration: Any) -> str:
@@ -175,7 +180,7 @@ def _slot_type(declaration: Any) -> str:
 
 
 def _choose_option(node: LiveNode, combo: Widget) -> None:
-    """Replace what belongs to the option chosen before by the widgets and slots of the chosen one."""
+    """Replace the widgets and slots of the previous option of a dynamic combo by those of the chosen option."""
     prefix = f"{combo.name}."
     links = {slot.name: slot.link for slot in node.slots if slot.name.startswith(prefix)}
     node.widgets = [one for one in node.widgets if not one.name.startswith(prefix)]
@@ -193,11 +198,11 @@ def _choose_option(node: LiveNode, combo: Widget) -> None:
         slots.append(Slot(name, _slot_type(declaration), links.get(name), is_widget(declaration)))
         if is_widget(declaration):
             widgets += _make_widgets(name, declaration)
-    place = next(index for index, one in enumerate(node.widgets) if one is combo) + 1
-    node.widgets[place:place] = widgets
+    position = next(index for index, one in enumerate(node.widgets) if one is combo) + 1
+    node.widgets[position:position] = widgets
     slot = node.find_slot(combo.name)
-    place = len(node.slots) if slot is None else slot + 1
-    node.slots[place:place] = slots
+    position = len(node.slots) if slot is None else slot + 1
+    node.slots[position:position] = slots
     for widget in (one for one in widgets if one.kind == DYNAMIC_COMBO):
         _choose_option(node, widget)
         for name, link in links.items():
@@ -209,29 +214,35 @@ def _choose_option(node: LiveNode, combo: Widget) -> None:
 def _make_autogrow(
     node: LiveNode, group: str, declaration: Any, links: Mapping[str, str | None] | None = None
 ) -> list[Slot]:
-    """The slots of a group of inputs that grows with its links: one more than it needs, and those that were saved."""
+    """Return the slots of a group of inputs that grows with its links, and add their widgets to the node.
+
+    The group has one more than its minimum, and those that the file has.
+    """
     template = read_options(declaration).get("template") or {}
     children = list(list_inputs(template.get("input") or {}))
     saved = {str(one.get("name")) for one in node.saved.get("inputs") or ()}
     names = template.get("names")
-    most = len(names) if names else min(template.get("max", MAX_AUTOGROW), MAX_AUTOGROW)
+    maximum = len(names) if names else min(template.get("max", MAX_AUTOGROW), MAX_AUTOGROW)
     slots: list[Slot] = []
-    for ordinal in range(most):
-        made = []
+    for ordinal in range(maximum):
+        new_slots = []
         for child, spec in children:
             prefix = template.get("prefix", "") if len(children) == 1 else child
             name = f"{group}.{names[ordinal] if names else f'{prefix}{ordinal}'}"
-            made.append((Slot(name, _slot_type(spec), (links or {}).get(name), is_widget(spec)), spec))
-        if ordinal > template.get("min", 1) and not any(slot.name in saved for slot, _ in made):
+            new_slots.append((Slot(name, _slot_type(spec), (links or {}).get(name), is_widget(spec)), spec))
+        if ordinal > template.get("min", 1) and not any(slot.name in saved for slot, _ in new_slots):
             continue
-        for slot, spec in made:
+        for slot, spec in new_slots:
             slots.append(slot)
             node.widgets += _make_widgets(slot.name, spec) if slot.is_widget else ()
     return slots
 
 
 def _drop_forced(node: LiveNode, values: list[Any]) -> list[Any]:
-    """Leave out what front ends before 1.16 saved for inputs that are sockets by force."""
+    """Remove the values that front ends before 1.16 saved for inputs with `forceInput`, which have no widget.
+
+    The rule is that of the front end's migrateWidgetsValues.
+    """
     assert node.definition
     names = {widget.name for widget in node.widgets}
     forced: list[bool] = []
@@ -245,16 +256,19 @@ def _drop_forced(node: LiveNode, values: list[Any]) -> list[Any]:
 
 
 def _add_missing_controls(node: LiveNode, values: list[Any]) -> list[Any] | None:
-    """The values with a control value after each seed, where the file has none and the rest fits only then; or None."""
+    """Return the values with a control value inserted after each seed, or None if nothing must be inserted.
+
+    They are inserted if the file has no control value and if all values then fit the widgets.
+    """
     widgets = [widget for widget in node.widgets if widget.saved]
     controls = [index for index, widget in enumerate(widgets) if widget.kind == CONTROL and index < len(values)]
     if not controls or any(values[index] in CONTROL_WORDS for index in controls if isinstance(values[index], str)):
         return None
-    healed = list(values)
+    completed = list(values)
     for index in controls:
-        healed.insert(index, "fixed")
-    fits = all(_fits(widget, value) for widget, value in zip(widgets, healed, strict=False))
-    return healed if fits and len(healed) <= len(widgets) else None
+        completed.insert(index, "fixed")
+    fits = all(_fits(widget, value) for widget, value in zip(widgets, completed, strict=False))
+    return completed if fits and len(completed) <= len(widgets) else None
 
 
 def _fits(widget: Widget, value: Any) -> bool:
