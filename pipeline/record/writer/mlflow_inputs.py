@@ -1,10 +1,10 @@
-"""The inputs of a run as MLflow has them: the tensors that enter its graph as datasets, its model files as models.
+"""Log the inputs of a run in MLflow: the tensors that enter its graph as datasets, its model files as logged models.
 
-Both are one entry of an experiment however many runs read them: MLflow itself finds a dataset again by its name and
-digest, and a model file is one logged model for each sha256, the earliest should several machines make one at once.
+Each input is one entry of an experiment, however many runs read it. MLflow itself finds a dataset again by its name and
+digest. A model file is one logged model for each sha256: the earliest, if several machines create one at once.
 
-MLflow looks for a dataset and then inserts it, so that of two processes with the same new one the second fails, and
-its transaction is rolled back (mlflow/store/tracking/sqlalchemy_store.py, `_log_inputs_impl`). Another try finds it.
+MLflow looks for a dataset and then inserts it. If two processes log the same new dataset, the second one fails and its
+transaction is rolled back (mlflow/store/tracking/sqlalchemy_store.py, `_log_inputs_impl`). Another try finds it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pipeline.record.artifacts import PROMPT
 from pipeline.record.provenance import MODEL
 from pipeline.record.writer.store import Store, is_out_of_reach, is_server, locked
 
-TRIES, PAUSE = 10, 0.2  # seconds at most between two
+TRIES, PAUSE = 10, 0.2  # PAUSE: the most seconds between two tries
 DIGEST = 16  # characters of the sha256 that MLflow shows; the profile has all of them
 SHA256 = "sha256"  # the tag of a logged model
 TENSOR, SHAPE = "tensor.", "shape."  # facts of a record: the content of a tensor, and its dtype and shape
-REFUSED = str.maketrans("/:.%\"'", "______")  # in the name of a logged model
+REFUSED = str.maketrans("/:.%\"'", "______")  # characters that the name of a logged model must not have
 
 
 class RunInputs:
-    """Logs the inputs of the runs of the experiment of a store."""
+    """Logs the inputs of runs in the experiment of a store."""
 
     def __init__(self, store: Store):
         self._store = store
@@ -37,7 +37,7 @@ class RunInputs:
         self._models: dict[str, str] = {}  # ids of logged models by sha256
 
     def log(self, run_id: str, folder: Path, record: Mapping[str, Any]) -> None:
-        """Log what the record of a run says that it read; its graph is in `folder`."""
+        """Log the inputs that the record of a run names; `folder` has its prompt.json."""
         from mlflow.entities import LoggedModelInput
 
         facts = record.get("facts", {})  # version 1 has none
@@ -63,7 +63,7 @@ class RunInputs:
                 return
 
     def _find_model(self, where: str, file: Mapping[str, Any]) -> str:
-        """The id of the logged model of a file, made if the experiment has none of its content."""
+        """Return the id of the logged model of a file, and create it if the experiment has none of its content."""
         sha256 = file[SHA256]
         if sha256 not in self._models:
             with locked(self._store.uri):
@@ -76,7 +76,7 @@ class RunInputs:
         return self._models[sha256]
 
     def _search_model(self, sha256: str) -> str | None:
-        """The earliest of this content."""
+        """Return the id of the earliest logged model of this content, or None."""
         found = self._client.search_logged_models(
             [self._experiment_id],
             f"tags.{SHA256} = '{sha256}'",
@@ -99,7 +99,10 @@ class RunInputs:
 def make_dataset(
     name: str, node: Mapping[str, Any], facts: Mapping[str, str], files: Mapping[str, Mapping[str, Any]]
 ) -> Any:
-    """A DatasetInput of the tensor that the node `name` of a prompt brings into the graph."""
+    """Return the DatasetInput of the tensor that the node `name` of a prompt brings into the graph.
+
+    `facts` and `files` are those of its record.json.
+    """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     read = {where: file for where, file in files.items() if where.partition(".")[0] == name and file["kind"] != MODEL}

@@ -1,7 +1,8 @@
-"""Sending the runs of the store at hand to the server that was out of reach when they ran.
+"""Send the runs of the local store to the server that was out of reach when they ran.
 
-A run is known in both by its tag RECORD_ID: what the server has of it already, from before it failed or from a sending
-that was cut off, is completed and not doubled. Only when the server shows all of it is it deleted here.
+Both stores identify a run by its tag RECORD_ID. What the server already has of a run, from before it failed or from a
+transfer that was interrupted, is completed and not written twice. A run is deleted from the local store only when the
+server shows all of it.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from pipeline.record.writer.open_runs import RECORD_ID, find_record, remove_pict
 from pipeline.record.writer.orphans import WRITER, end_orphans, name_writer
 from pipeline.record.writer.store import UNSENT, Store, find_database, open_store, read_all
 
-SENT_AS = "sent_as"  # the tag of a run here: its id on the server
+SENT_AS = "sent_as"  # the tag of a run in the local store: its id on the server
 PARENT = "mlflow.parentRunId"
 RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 
 class UnsentRuns:
-    """The runs at hand; `uri` is that of the server. One process at a time has them, others wait for it to end."""
+    """The runs of the local store; `uri` is that of the server.
+
+    Only one process at a time uses them; others wait until it ends.
+    """
 
     def __init__(self, uri: str):
         self._uri = uri
@@ -42,8 +46,10 @@ class UnsentRuns:
             self._here = open_store(UNSENT, None).client
 
     def list_runs(self) -> list[dict[str, str]]:
-        """`run_id`, `name` and `status` of the runs that can be sent, in the order in which to send them: one above
-        others comes before those, and while it runs they wait too."""
+        """Return `run_id`, `name` and `status` of the runs that can be sent, in the order in which to send them.
+
+        A run comes before the runs below it, and while it is RUNNING these cannot be sent either.
+        """
         if not self._here:
             return []
         ids = [one.experiment_id for one in read_all(self._here.search_experiments)]
@@ -56,19 +62,22 @@ class UnsentRuns:
         return [{"run_id": run.info.run_id, "name": run.info.run_name, "status": run.info.status} for run in ready]
 
     def send(self, run_id: str) -> str:
-        """Send one run and delete it here; its id on the server. Raises OSError if the run above it is not sent yet or
-        the server does not show all of it, and what MLflow raises."""
+        """Send one run, delete it from the local store, and return its id on the server.
+
+        Raises OSError if the run above it is not sent yet or the server does not show all of it, and the errors of
+        MLflow.
+        """
         run = self._here.get_run(run_id)
         self._check_parent(run)
         store = self._open_experiment(self._here.get_experiment(run.info.experiment_id).name)
         found = self._begin(run, store)
         there = str(found.info.run_id)
         if found.info.status == "FINISHED" and run.info.status != "FINISHED":
-            self._delete(run, there)  # it was begun here, and then told to the server as a whole
+            self._delete(run, there)  # it was begun here and then written to the server completely
             return there
         self._send_data(run, store, there)
         self._send_artifacts(run, store, there)
-        if IDENTITY in run.data.tags:  # by which it is found, so last
+        if IDENTITY in run.data.tags:  # set last, because a sweep finds the run by it
             store.client.set_tag(there, IDENTITY, run.data.tags[IDENTITY])
         store.client.set_terminated(there, run.info.status, run.info.end_time)
         self._check(run, store.client, there)
@@ -76,7 +85,7 @@ class UnsentRuns:
         return there
 
     def _check_parent(self, run: Any) -> None:
-        """Raise OSError while the run above is here: its id on the server is not known, and cannot be added later."""
+        """Raise OSError if the run above is not sent: its id on the server is unknown and cannot be added later."""
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
@@ -88,7 +97,7 @@ class UnsentRuns:
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
-            return  # it is on the server
+            return  # the run above is on the server
         if above.info.lifecycle_stage == "active" and SENT_AS not in above.data.tags:
             raise OSError(f"it is below run {parent} ({above.info.run_name}), which must be sent first")
 
@@ -98,7 +107,7 @@ class UnsentRuns:
         return self._stores[name]
 
     def _begin(self, run: Any, store: Store) -> Any:
-        """What the server has of a run, or a new one."""
+        """Return the run of the server that has the same record, and create it if there is none."""
         record = run.data.tags[RECORD_ID]
         if found := find_record(store.client, store.experiment_id, record):
             return found
@@ -118,7 +127,7 @@ class UnsentRuns:
             if run.info.run_id in key:  # the page that compares the runs of a sweep
                 client.set_experiment_tag(store.experiment_id, translate(key), translate(text))
         tags = {key: translate(text) for key, text in run.data.tags.items()}
-        for key in client.get_run(there).data.tags.keys() - tags.keys():  # that its record was cut off, say
+        for key in client.get_run(there).data.tags.keys() - tags.keys():  # such as the tag that its record was cut off
             client.delete_tag(there, key)
         tags = {**tags, WRITER: name_writer()}
         tags.pop(IDENTITY, None)
@@ -128,14 +137,14 @@ class UnsentRuns:
             client.log_batch(there, metrics=self._here.get_metric_history(run.info.run_id, key))
 
     def _translate(self, text: str, known: Mapping[str, str]) -> str:
-        """The ids of runs that were sent, by those that they have on the server."""
+        """Return a text in which the ids of runs are replaced by those that they have on the server."""
 
         def find(match: re.Match[str]) -> str:
             if match[0] in known:
                 return known[match[0]]
             try:
                 return str(self._here.get_run(match[0]).data.tags.get(SENT_AS, match[0]))
-            except Exception:  # no run of this store
+            except Exception:  # it is no run of the local store
                 return match[0]
 
         return RUN_ID.sub(find, text)
@@ -149,7 +158,7 @@ class UnsentRuns:
             RunInputs(store).log(there, folder, json.loads((folder / RECORD).read_bytes()))
 
     def _check(self, run: Any, client: Any, there: str) -> None:
-        """Raise OSError unless the server shows what is here."""
+        """Raise OSError unless the server shows all that the local store has of a run."""
         folder = find_artifacts(run)
         ours = {
             path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()
@@ -165,24 +174,27 @@ class UnsentRuns:
             raise OSError(f"run {there} of {self._uri} lacks what was sent: {', '.join(lacking[:5])}")
 
     def _delete(self, run: Any, there: str) -> None:
-        """Its row stays, marked as deleted, so that runs that name it can still be sent."""
+        """Mark a run as deleted in the local store, and remove its artifacts.
+
+        Its row stays, so that runs that name it can still be sent.
+        """
         self._here.set_tag(run.info.run_id, SENT_AS, there)
         self._here.delete_run(run.info.run_id)
         shutil.rmtree(find_artifacts(run), ignore_errors=True)
 
 
 def _link_pages(experiment_id: str) -> str:
-    """How links to the pages of an experiment begin."""
+    """Return the beginning of links to the pages of an experiment."""
     return f"#/experiments/{experiment_id}/"
 
 
 def find_artifacts(run: Any) -> Path:
-    """The folder of the artifacts of a run of this machine."""
+    """Return the folder of the artifacts of a run in the local store."""
     return Path(unquote(urlsplit(run.info.artifact_uri).path))
 
 
 def list_files(client: Any, run_id: str, folder: str | None = None) -> Iterator[tuple[str, int]]:
-    """Name and size of all artifacts of a run."""
+    """Yield name and size, in bytes, of all artifacts of a run."""
     for one in client.list_artifacts(run_id, folder):
         if one.is_dir:
             yield from list_files(client, run_id, one.path)
