@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: log lines, progress bars, the plan of a dry run, the summary of a run."""
+"""Output for the terminal: log lines, progress bars, the plan of a dry run, the summary of a run."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SLOW_SECONDS = 0.1  # nodes quicker than that are not worth a second line
+SLOW_SECONDS = 0.1  # quicker nodes are not worth a second line
 GREY, PLAIN = "\033[90m", "\033[0m"
-QUIET_SECONDS = 5.0  # without a terminal, at most one line about progress in that time
+QUIET_SECONDS = 5.0  # without a terminal, at most one line about sampling steps in this time
 
 
 class ConsoleFilter(logging.Filter):
-    """Lets through what latentgrid says, and only warnings of everything else."""
+    """Passes all messages of latentgrid, and only warnings and errors of everything else."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a message is shown."""
         return record.levelno >= logging.WARNING or record.name.startswith("pipeline")
 
 
 class ConsoleHandler(logging.Handler):
-    """Writes to standard error without tearing a progress bar apart."""
+    """Writes to standard error without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write a message."""
         try:
             from tqdm import tqdm
 
@@ -44,9 +46,12 @@ class ConsoleHandler(logging.Handler):
 
 
 class Progress:
-    """Shows a run's events: a bar of sampling steps in a terminal, plain lines elsewhere.
+    """Shows the events of a run: a bar of sampling steps in a terminal, plain lines elsewhere.
 
-    Below the bar of a sweep, the bar of steps is all that a terminal shows of a run.
+    If the bar is below that of a sweep, a terminal shows nothing else of the run.
+
+    Example:
+        session.run(checked, Progress())
     """
 
     def __init__(self, below_another: bool = False) -> None:
@@ -57,6 +62,7 @@ class Progress:
         self._says_nodes = not (below_another and self._in_terminal)
 
     def __call__(self, event: Event) -> None:
+        """Show an event of the executor."""
         match event:
             case RunStarted() if event.cached and self._says_nodes:
                 log.info("from the cache: %s", ", ".join(event.cached))
@@ -70,7 +76,7 @@ class Progress:
                     log.info("%s: done in %.2f s", event.node, event.seconds)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -98,7 +104,7 @@ class Progress:
 
 
 def format_summary(result: RunResult) -> str:
-    """What a run left, and where."""
+    """Return the files of a run, its address in MLflow's UI, and how many nodes ran, as text."""
     lines = [f"{path.suffix[1:]:<9}{path}" for path in result.files if path.stem in result.latents]
     if result.mlflow:
         place = f"/#/experiments/{result.mlflow.experiment_id}/runs/{result.mlflow.run_id}"
@@ -118,7 +124,7 @@ def _find_ui(tracking_uri: str, place: str) -> str:
 
 
 def format_plan(checked: CheckedGraph, origins: Mapping[str, str]) -> str:
-    """The order of a checked graph, and each input with its value and where that comes from, as a table."""
+    """Return the nodes of a checked graph in order, with value and origin of each input, as a table."""
     shown = {
         f"{name}.{key}": format_value(value, checked)
         for name, node in checked.graph.items()
@@ -136,9 +142,9 @@ def format_plan(checked: CheckedGraph, origins: Mapping[str, str]) -> str:
 
 
 def format_graph(cards: Sequence[Card], greys: bool) -> str:
-    """A graph as a table: its nodes, what they read, and the values that differ from the node's defaults.
+    """Return a graph as a table: its nodes, what they read, and the values that differ from the node's defaults.
 
-    `greys`: the text is for a terminal, where bypassed nodes are grey.
+    greys: whether bypassed nodes are grey, which needs a terminal.
     """
     longest = (
         max((len(card.name) for card in cards), default=0),
@@ -155,7 +161,7 @@ def format_graph(cards: Sequence[Card], greys: bool) -> str:
 
 
 def format_value(value: Any, checked: CheckedGraph) -> str:
-    """An input as it is written in a config; a link shows the name of its output."""
+    """Return the text of an input as it is written in a config; a link shows the name of its output."""
     if isinstance(value, Link):
         assert isinstance(value.output, int)
         return f"[{value.node}, {checked.signatures[value.node].outputs[value.output].name}]"

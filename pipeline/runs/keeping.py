@@ -1,4 +1,4 @@
-"""Keeping what a run gave: each output on its own, so that one that cannot be kept or drawn loses no other."""
+"""Write the outputs of a run, each separately: if one cannot be written or drawn, the others still are."""
 
 from __future__ import annotations
 
@@ -26,9 +26,15 @@ SHOWN_TYPES = frozenset({"LATENT", "IMAGE"})
 
 @dataclass
 class Keeper:
-    """Writes the latents of a run by `recorder`, with all that is derived from them.
+    """Writes the latents of a run, and all that is derived from them, with `recorder`.
 
-    latents: what was kept, on the CPU, by node; a nested latent (LTXVConcatAVLatent) is kept in parts, `av.1`, `av.2`.
+    latents: the latents so far, on the CPU, by node. A nested latent (LTXVConcatAVLatent) is split into its parts,
+        `av.1` and `av.2`.
+
+    Example:
+        keeper = Keeper(recorder)
+        keeper.keep(execution, checked)
+        keeper.latents["sampler"].shape
     """
 
     recorder: Recorder
@@ -39,11 +45,11 @@ class Keeper:
     _errors: list[PipelineError] = field(default_factory=list)
 
     def keep(self, execution: Execution, checked: CheckedGraph) -> None:
-        """Keep the first LATENT of each target, and say where a target has nothing that is written, where values are
-        not finite, and what could not be kept.
+        """Write the first LATENT of each target.
 
-        Raises, after all was tried, OutputError for what the system refused or if no latent could be kept at all, and
-        TrackingError.
+        Log the targets of which nothing is written, and log and mark values that are not finite and outputs that could
+        not be written. After all outputs were tried, raises OutputError if the system refused one or no latent could be
+        written at all, and TrackingError.
         """
         from pipeline.engine.comfyui.call import is_blocked
 
@@ -85,7 +91,7 @@ class Keeper:
             self._keep_latent(f"{name}.{place}" if len(parts) > 1 else name, part, latent_format)
 
     def _keep_latent(self, name: str, part: torch.Tensor, latent_format: Any) -> None:
-        """The latent first: what is drawn or measured can be made again from it."""
+        """Write the latent first: what is drawn or measured can be made again from it."""
         from pipeline.engine.comfyui.preview import draw_latent
 
         recorder = self.recorder
@@ -94,7 +100,7 @@ class Keeper:
             samples = part.detach().cpu().clone()
             try:
                 recorder.keep_latent(name, samples)
-            except TrackingError as error:  # the file is written by then
+            except TrackingError as error:  # the file is written already
                 self._errors.append(error)
             self.latents[name] = samples
         if name not in self.latents:
@@ -126,19 +132,19 @@ class Keeper:
 
     @contextmanager
     def _kept(self, name: str) -> Iterator[None]:
-        """Around what must not be lost without a word."""
+        """Note the error of what must not be lost silently, and go on."""
         try:
             yield
         except PipelineError as error:
             self._errors.append(error)
             log.error("%s: %s", name, error)
-        except Exception as error:  # tensors of kinds that nobody has thought of
+        except Exception as error:  # an unexpected kind of tensor
             self._lost[name] = f"{type(error).__name__}: {error}"
             log.warning("%s: cannot be kept: %s", name, self._lost[name])
 
     @contextmanager
     def _warned(self, name: str, what: str) -> Iterator[None]:
-        """Around what can be made again from what is kept."""
+        """Log the error of what can be made again from the latent, and go on."""
         try:
             yield
         except PipelineError as error:
@@ -149,8 +155,10 @@ class Keeper:
 
 
 def measure_not_finite(values: Sequence[Any]) -> float:
-    """Return the share, 0 to 1, of the elements of latents (`{"samples": tensor}`) and images (tensors) that are NaN or
-    infinite."""
+    """Return the share, 0 to 1, of elements that are NaN or infinite.
+
+    `values` are latents (`{"samples": tensor}`) and images (tensors).
+    """
     import torch
 
     wrong = total = 0
@@ -158,7 +166,7 @@ def measure_not_finite(values: Sequence[Any]) -> float:
         samples: Any = value.get("samples") if isinstance(value, dict) else value
         for part in samples.unbind() if getattr(samples, "is_nested", False) else [samples]:
             if isinstance(part, torch.Tensor):
-                finite = part if part.dtype.itemsize > 1 or not part.is_floating_point() else part.float()  # float8
+                finite = part if part.dtype.itemsize > 1 or not part.is_floating_point() else part.float()  # a float8
                 wrong += part.numel() - int(finite.isfinite().sum())
                 total += part.numel()
     return wrong / total if total else 0.0

@@ -1,7 +1,7 @@
-"""Running recorded runs again, each from its record alone, and holding what they give against what was recorded.
+"""Run recorded runs again, each from its record alone, and compare the results with the recorded ones.
 
-The graph is that of `prompt.json`, which has every default of then; all settings are those of `config.yaml`. Today's
-conf/ says only where MLflow is; where ComfyUI and models lie on this machine can be said besides.
+The graph is that of `prompt.json`, which has all defaults of that time. The settings are those of `config.yaml`. The
+present conf/ only says where MLflow is. The place of ComfyUI and of models on this machine can be given as well.
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ PINNED = "pinned copy"
 
 @dataclass(frozen=True)
 class RebuiltRun:
-    """A recorded run, ready to run again by `session`, and to be recorded by `tracker`.
+    """A recorded run that is ready to run again by `session` and to be recorded by `tracker`.
 
-    `differences` are those that are known before it runs; `keys` the content keys of its nodes; `batch` the seeds that
-    were sampled with its own.
+    keys: the content keys of its nodes.
+    batch: the seeds that were sampled together with its own.
+    differences: those that are known before it runs.
     """
 
     session: Session
@@ -69,9 +70,9 @@ class RebuiltRun:
 
 @dataclass(frozen=True)
 class Rerun:
-    """What came of running a run again: its results, each held against the recorded one, and what differs.
+    """The outcome of running a run again: its results, each compared with the recorded one, and what differs.
 
-    random: what is known of a node that draws without a seed, if nothing else explains other results.
+    random: a message about a node that gives other outputs for equal inputs, if nothing else explains the difference.
     """
 
     source: RecordedRun
@@ -82,18 +83,24 @@ class Rerun:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all its results."""
+        """The worst verdict of all its results."""
         return find_worst(one.verdict for one in self.comparisons)
 
 
 def rebuild_runs(
     sources: Sequence[RecordedRun], tracking: TrackingSettings, comfyui: Mapping[str, Any]
 ) -> list[RebuiltRun]:
-    """Check recorded runs on this machine; no model is loaded.
+    """Check recorded runs on this machine and return them ready to run. No model is loaded.
 
-    `tracking` says where the new runs are recorded (the experiment is that of each source, unless it names one),
-    `comfyui` has settings by dotted path that replace the recorded ones. Raises ConfigError with all problems, also of
-    input files and models that are no longer there, RecordError, ComfyUIError.
+    tracking: where the new runs are recorded; if it names no experiment, that of each source is used.
+    comfyui: settings by dotted path that replace the recorded ones.
+
+    Raises RecordError, ComfyUIError, and ConfigError with all problems, such as input files and models that no longer
+    exist.
+
+    Example:
+        (run,) = rebuild_runs([tracker.store.read(run_id, source_folder)], tracking, {})
+        rerun(run, folder, Tolerance()).verdict  # equal
     """
     configs = [_rebuild_config(source, tracking, comfyui) for source in sources]
     reads = [read_config(config, recorded=True) for config in configs]
@@ -110,13 +117,13 @@ def rebuild_runs(
             problems |= dict.fromkeys(error.problems)
     if problems:
         raise ConfigError([*problems, *_explain_folder(sources[0])])
-    session.clear()  # what earlier runs of this process left would be held against itself
+    session.clear()  # else cached outputs of earlier runs would be compared with themselves
     together = zip(sources, configs, reads, graphs, strict=True)
     return [_rebuild(session, source, config, read, checked) for source, config, read, checked in together]
 
 
 def rerun(run: RebuiltRun, folder: Path, tolerance: Tolerance, sweep: InSweep | None = None) -> Rerun:
-    """Run a run again, into `folder`, and compare. Raises what `run_checked` raises."""
+    """Run a run again, into `folder`, and compare its results. Raises what `run_checked` raises."""
     if run.batch:
         sweep = dataclasses.replace(sweep or InSweep(), batch=run.batch)
     with run.session.generators.changed(secrets.randbits(32)):
@@ -140,7 +147,7 @@ def rerun(run: RebuiltRun, folder: Path, tolerance: Tolerance, sweep: InSweep | 
 
 
 def _find_random_node(run: RebuiltRun) -> str:
-    """Run the graph twice more, and say which node gives other outputs although its inputs are equal."""
+    """Run the graph twice more, and return a message about the node that gives other outputs for equal inputs."""
     log.info("nothing that is recorded explains the difference, so the graph runs twice to find a node that is random")
     session, checked = run.session, run.job.checked
     with tempfile.TemporaryDirectory(prefix="latentgrid-") as folder:
@@ -159,10 +166,10 @@ def _find_random_node(run: RebuiltRun) -> str:
 def rerun_sweep(
     above: RecordedRun, runs: Sequence[RebuiltRun], folder: Path, tolerance: Tolerance
 ) -> list[Rerun | PipelineError]:
-    """Run the runs of a sweep again, in the order of then and in this process, where models stay loaded.
+    """Run the runs of a sweep again, in their recorded order and in this process, where models stay loaded.
 
-    A run that fails is its error, and the others go on. Their records stand below one of their own. Raises
-    TrackingError.
+    The outcome of a run that fails is its error; the other runs are not affected. The records of the runs are below a
+    new one. Raises TrackingError.
     """
     tracker = runs[0].tracker
     assert tracker, "what was read from MLflow is recorded there"
@@ -200,7 +207,7 @@ def _rebuild_config(source: RecordedRun, tracking: TrackingSettings, comfyui: Ma
 
 
 def _choose_version(config: DictConfig, facts: Mapping[str, str]) -> None:
-    """A run on the pinned copy is rerun on that version, whichever is the default by now."""
+    """If a run used the pinned copy of ComfyUI, choose its version, whichever version is the default now."""
     from pipeline.engine.comfyui.locate import find_comfyui
 
     named = OmegaConf.select(config, "comfyui.path") or OmegaConf.select(config, "comfyui.version")
@@ -214,7 +221,7 @@ def _read_graph(source: RecordedRun) -> Graph:
 
 
 def _explain_folder(source: RecordedRun) -> list[Problem]:
-    """Paths may be relative to where the run was made."""
+    """Return a problem that names the folder of the run if it is another one: paths may be relative to it."""
     folder = (source.record.facts if source.record else {}).get("process.folder")
     if folder in (None, str(Path.cwd())):
         return []
@@ -231,7 +238,7 @@ def _rebuild(
     identity = identify(session, read, checked, batched=batch is not None)
     job = CheckedRun(source.name, config, None, read, checked, identity, reference, {RERUN_OF: source.run_id})
     facts = collect_run_facts(job.name, config, (), read, checked, session, identity, {}).all_facts
-    del facts["process.order"]  # it has not begun yet
+    del facts["process.order"]  # the order is known only when the run begins
     if batch:
         facts |= batch.list_tags(int(checked.graph[batch.node].inputs["seed"]))
     differences = find_differences(list_facts(source), _list_facts_now(job, facts))
@@ -240,7 +247,10 @@ def _rebuild(
 
 
 def _rebuild_batch(session: Session, checked: CheckedGraph, tags: Mapping[str, str]) -> SeedBatch | None:
-    """The seeds that were sampled together: a latent of a batch differs from a single one in its last digits."""
+    """Return the seeds that were sampled together, or None.
+
+    A latent that is sampled in a batch differs in its last digits from one that is sampled alone.
+    """
     from pipeline.engine.comfyui.seed_batch import SeedBatch
 
     name = tags.get("batch.node")
@@ -261,14 +271,14 @@ def _open_hashes() -> FileHashes:
 
 
 def _list_facts_now(job: CheckedRun, facts: Mapping[str, str]) -> dict[str, str]:
-    """What the record of a run that is made now says, as far as `facts` go."""
+    """Return what the record of a run would say if it were made now, as far as `facts` go."""
     hashes = _open_hashes()
     files = {where: sha256 for where, state in job.identity.all_files.items() if (sha256 := hashes.get(state))}
     return join_facts(facts, files, write_api_format(job.checked.graph))
 
 
 def _compare_files(source: RecordedRun, folder: Path, nodes: Mapping[str, None]) -> list[Comparison]:
-    """Files that nodes wrote themselves, by their bytes; what runs write of themselves is no result."""
+    """Compare the bytes of files that nodes wrote themselves. Files that every run writes are left out."""
     assert source.record
     ours = {
         CONFIG,
