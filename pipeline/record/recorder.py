@@ -1,4 +1,4 @@
-"""Record one run: write its files, and log to MLflow what the events of the executor say."""
+"""Record one run: write its files, and log the events of the executor to MLflow as metrics."""
 
 from __future__ import annotations
 

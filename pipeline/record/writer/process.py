@@ -40,7 +40,7 @@ class Writer:
     """Carries out the messages in the store that is open, which may be the local one."""
 
     def __init__(self, say: Callable[[dict[str, Any]], None]):
-        """Send reports that no message asked for with `say`."""
+        """Use `say` to send what no message asked for."""
         self._say = say
         self._hashes = FileHashes(cache_folder())
         self._told: dict[int, list[tuple[str, dict[str, Any]]]] = {}  # about open runs, in case the server fails
@@ -177,7 +177,7 @@ class Writer:
         self._leftovers = Leftovers(store.client, self._finished, ViewType.ALL)
 
     def _leave_server(self, error: Exception) -> None:
-        """Continue with the local store, and carry out there again the messages about the runs that are open."""
+        """Continue with the local store, and carry out the messages about open runs there again."""
         self._say({"out_of_reach": str(error)})
         self._left = time.monotonic()
         self._use(open_store(UNSENT, self._experiment))
