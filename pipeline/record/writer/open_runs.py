@@ -196,7 +196,8 @@ class OpenRuns:
         from mlflow.entities import Param, RunTag
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-        above = {MLFLOW_PARENT_RUN_ID: self._open[parent].run_id} if parent in self._open else {}  # else it was lost
+        # A parent that is not open was lost.
+        above = {MLFLOW_PARENT_RUN_ID: self._open[parent].run_id} if parent in self._open else {}
         tags = {**tags, RECORD_ID: record, WRITER: name_writer(), **above}
         run_id = self._reopen(record) if again else None
         if run_id is None:

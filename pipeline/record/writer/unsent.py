@@ -127,7 +127,8 @@ class UnsentRuns:
             if run.info.run_id in key:  # the page that compares the runs of a sweep
                 client.set_experiment_tag(store.experiment_id, translate(key), translate(text))
         tags = {key: translate(text) for key, text in run.data.tags.items()}
-        for key in client.get_run(there).data.tags.keys() - tags.keys():  # such as the tag that its record was cut off
+        # A tag that the server alone has is out of date, such as the one that says that the record was cut off.
+        for key in client.get_run(there).data.tags.keys() - tags.keys():
             client.delete_tag(there, key)
         tags = {**tags, WRITER: name_writer()}
         tags.pop(IDENTITY, None)
