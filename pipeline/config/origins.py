@@ -31,7 +31,7 @@ def find_origins(config: DictConfig, hydra: Any, paths: Sequence[str]) -> dict[s
 def _find_origin(config: DictConfig, path: str, overridden: Sequence[str], files: Mapping[str, Any]) -> str:
     if any(path == key or path.startswith(f"{key}.") for key in overridden):
         return COMMAND_LINE
-    found = next((name for name, content in files.items() if _holds(content, path.split("."))), "config")
+    found = next((name for name, content in files.items() if _has_path(content, path.split("."))), "config")
     source = _read_interpolation(config, path)
     return f"{found} -> {source}: {_find_origin(config, source, overridden, files)}" if source else found
 
@@ -92,7 +92,7 @@ def _read_file(group: str, choice: str) -> Iterator[tuple[str, Any]]:
         yield from _read_file(group, entry)
 
 
-def _holds(content: Any, keys: Sequence[str]) -> bool:
+def _has_path(content: Any, keys: Sequence[str]) -> bool:
     for key in keys:
         if not isinstance(content, Mapping) or key not in content:
             return False

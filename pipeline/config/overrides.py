@@ -31,11 +31,11 @@ def find_override_problems(overrides: Sequence[str]) -> list[Problem]:
     register_names()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         groups = [override for override in parsed if _chooses(override)]
-        wrong = [problem for override in groups for problem in _check_choice(override)]
-        chosen = [] if wrong else [line for override in groups if (line := _take_first(override))]
-        config = _compose(chosen, wrong)
+        choice_problems = [problem for override in groups for problem in _check_choice(override)]
+        chosen = [] if choice_problems else [line for override in groups if (line := _take_first(override))]
+        config = _compose(chosen, choice_problems)
     values = [override for override in parsed if override not in groups]
-    return problems + wrong + [problem for override in values for problem in _check_value(override, config)]
+    return problems + choice_problems + [problem for override in values for problem in _check_value(override, config)]
 
 
 def _parse(overrides: Sequence[str], problems: list[Problem]) -> Iterator[Override]:
@@ -119,7 +119,7 @@ def _check_value(override: Override, config: DictConfig) -> Iterator[Problem]:
     if override.is_add() or override.is_force_add() or key.startswith("hydra."):
         return
     if not has_key(config, key):
-        yield Problem("unknown_input", key, "is not in the config" + _say_what_to_do(override, config))
+        yield Problem("unknown_input", key, "is not in the config" + _format_hint(override, config))
     elif isinstance(value, dict):
         section = OmegaConf.select(config, key)
         for name in (name for name in value if isinstance(section, DictConfig) and name not in section):
@@ -127,9 +127,9 @@ def _check_value(override: Override, config: DictConfig) -> Iterator[Problem]:
             yield Problem("unknown_input", key, message)
 
 
-def _say_what_to_do(override: Override, config: DictConfig) -> str:
-    takes_any = OmegaConf.select(config, override.key_or_group.rpartition(".")[0]) == {}  # such as comfyui.args
-    near = "" if takes_any else suggest_path(config, override.key_or_group)
+def _format_hint(override: Override, config: DictConfig) -> str:
+    takes_any_key = OmegaConf.select(config, override.key_or_group.rpartition(".")[0]) == {}  # such as comfyui.args
+    near = "" if takes_any_key else suggest_path(config, override.key_or_group)
     if near:
         return near
     return ", so it cannot be deleted" if override.is_delete() else f". To add it, write +{override.input_line}"

@@ -168,11 +168,11 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
 
 def read_sections(overrides: Sequence[str], *sections: str) -> RunConfig:
     """Return the config that overrides compose. Raises ConfigError with all problems of the given `sections`."""
-    read = read_config(compose_config(overrides))
-    problems = [problem for problem in read.problems if problem.where.partition(".")[0] in sections]
+    parsed = read_config(compose_config(overrides))
+    problems = [problem for problem in parsed.problems if problem.where.partition(".")[0] in sections]
     if problems:
         raise ConfigError(problems)
-    return read
+    return parsed
 
 
 def read_config(config: DictConfig | Mapping[str, Any], hydra: Any = None, recorded: bool = False) -> RunConfig:
@@ -278,7 +278,7 @@ def _resolve_value(parent: DictConfig, key: Any, where: str, problems: list[Prob
 
 def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]) -> T:
     """Return a section as its dataclass. Wrong names and types are added to `problems` and left out."""
-    given: dict[str, Any] = {}
+    accepted: dict[str, Any] = {}
     schema = _make_schema(cls)  # type: ignore[arg-type]
     known = {one.name: str(one.type) for one in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if section is not None and not isinstance(section, Mapping):
@@ -288,7 +288,7 @@ def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]
         where = f"{name}.{key}"
         if key not in known:
             problems.append(
-                Problem("unknown_setting", where, f"is no setting{did_you_mean(key, known) or _list(known)}")
+                Problem("unknown_setting", where, f"is no setting{did_you_mean(key, known) or _list_settings(known)}")
             )
         elif value == MISSING:
             problems.append(Problem("required_input_missing", where, f"is required. Give it as {where}=VALUE"))
@@ -296,10 +296,10 @@ def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]
             try:
                 schema[key] = escape(value)  # it is resolved already, so `${` in it is plain text
                 stored = schema[key]
-                given[key] = OmegaConf.to_container(stored, resolve=True) if OmegaConf.is_config(stored) else stored
+                accepted[key] = OmegaConf.to_container(stored, resolve=True) if OmegaConf.is_config(stored) else stored
             except OmegaConfBaseException:
-                problems.append(Problem("invalid_input_type", where, f"must be {_name(known[key])}, got {value!r}"))
-    return cls(**given)
+                problems.append(Problem("invalid_input_type", where, f"must be {_describe(known[key])}, got {value!r}"))
+    return cls(**accepted)
 
 
 @functools.cache
@@ -310,11 +310,11 @@ def _make_schema(cls: type) -> DictConfig:
     return schema
 
 
-def _name(annotation: str) -> str:
+def _describe(annotation: str) -> str:
     """Return the type of a dataclass field in the words of a config."""
     kinds = {"bool": "true or false", "list": "a list", "dict": "a mapping", "str": "a text"}
     return next((words for kind, words in kinds.items() if annotation.startswith(kind)), annotation)
 
 
-def _list(names: Iterable[str]) -> str:
+def _list_settings(names: Iterable[str]) -> str:
     return f". The settings are {', '.join(names)}"

@@ -38,10 +38,10 @@ def find_unread(config: DictConfig | Mapping[str, Any], names: Collection[str], 
     entries = {str(name): _get_entry(config, name) for name in config}
     entries.pop("hydra", None)
     names = [name for name in names if _read_raw(entries[name]) is not None]
-    read = find_read_names(entries, names)
-    if len(read) < len(names) and hydra is not None:
-        read = find_read_names({**entries, "hydra": _write_settings(hydra)}, names)
-    return tuple(name for name in names if name not in read)
+    read_names = find_read_names(entries, names)
+    if len(read_names) < len(names) and hydra is not None:
+        read_names = find_read_names({**entries, "hydra": _drop_overrides(hydra)}, names)
+    return tuple(name for name in names if name not in read_names)
 
 
 def _get_entry(config: DictConfig | Mapping[str, Any], name: Any) -> Any:
@@ -56,7 +56,7 @@ def _read_raw(value: Any) -> Any:
     return value._value() if isinstance(value, Node) else value
 
 
-def _write_settings(hydra: Any) -> dict[str, Any]:
+def _drop_overrides(hydra: Any) -> dict[str, Any]:
     """Return Hydra's settings without its notes of the overrides, whose values are in the config already."""
     settings: Any = OmegaConf.to_container(hydra, resolve=False) if OmegaConf.is_config(hydra) else hydra
     found = {key: value for key, value in settings.items() if key != "overrides"}
@@ -92,15 +92,15 @@ def find_read_names(config: Mapping[str, Any], names: Collection[str]) -> set[st
     They may read them directly or through other variables. If a key is computed (`${${name}}`), all names count as
     read. A name in an argument of a resolver counts as read, because a resolver may read any value.
     """
-    read: set[str] = set()
-    waiting = [name for name in config if name not in names]
-    while waiting:
-        origin = waiting.pop()
+    read_names: set[str] = set()
+    pending = [name for name in config if name not in names]
+    while pending:
+        origin = pending.pop()
         for key in _list_keys(config[origin], (str(origin),)):
             found = set(names) if key == ANY else {key} & set(names)
-            waiting += found - read
-            read |= found
-    return read
+            pending += found - read_names
+            read_names |= found
+    return read_names
 
 
 def _list_keys(value: Any, path: Path) -> Iterator[str]:
@@ -124,8 +124,8 @@ def _find_first(key: str, path: Path) -> str:
     """
     rest = key.lstrip(".")
     dots = len(key) - len(rest)
-    whole = [*(path[: len(path) - dots] if dots else ()), *filter(None, re.split(r"[.\[\]]+", rest))]
-    first = whole[0] if whole else ANY
+    full_path = [*(path[: len(path) - dots] if dots else ()), *filter(None, re.split(r"[.\[\]]+", rest))]
+    first = full_path[0] if full_path else ANY
     return ANY if COMPUTED in first else first
 
 
@@ -134,18 +134,18 @@ def _parse_keys(text: str) -> tuple[str, ...]:
     """Return the keys of all node interpolations in a text, and the words in the arguments of resolvers."""
     keys: list[str] = []
 
-    def see_node(key: str, memo: Any) -> Any:
+    def collect_key(key: str, memo: Any) -> Any:
         keys.append(key)
         return COMPUTED
 
-    def see_resolver(name: str, args: tuple[Any, ...], args_str: tuple[str, ...]) -> Any:
+    def collect_arguments(name: str, args: tuple[Any, ...], args_str: tuple[str, ...]) -> Any:
         if name not in PLAIN_RESOLVERS:
             keys.extend(ANY for arg in args if repr(COMPUTED)[1:-1] in repr(arg))
             keys.extend(word for arg in args_str for word in [arg, *re.findall(r"[^\W\d]\w*", arg)])
         return COMPUTED
 
     try:
-        GrammarVisitor(see_node, see_resolver, None).visit(parse(text))
+        GrammarVisitor(collect_key, collect_arguments, None).visit(parse(text))
     except OmegaConfBaseException:
         return ()  # the fault is reported when the text is resolved
     return tuple(key for key in keys if key)

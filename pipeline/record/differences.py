@@ -59,13 +59,13 @@ def find_differences(before: Mapping[str, str], after: Mapping[str, str]) -> lis
         (found,) = find_differences({"version.torch": "2.9.1"}, {"version.torch": "2.10.0"})
         str(found)  # version.torch: 2.9.1 -> 2.10.0
     """
-    whole = {fact.partition(".")[0] for fact in before} & {fact.partition(".")[0] for fact in after}
+    common_groups = {fact.partition(".")[0] for fact in before} & {fact.partition(".")[0] for fact in after}
     found = [
         Difference(fact, before.get(fact), after.get(fact))
         for fact in {**before, **after}
         if before.get(fact) != after.get(fact)
         and not TELLS_NOTHING.match(fact)
-        and ((fact in before and fact in after) or _counts_alone(fact, whole))
+        and ((fact in before and fact in after) or _counts_alone(fact, common_groups))
     ]
     return sorted(found, key=lambda one: (rank_fact(one.fact), one.fact))
 
@@ -77,13 +77,13 @@ def compare_facts(before: Mapping[str, str], after: Mapping[str, str]) -> list[D
     return [Difference(fact, before.get(fact), after.get(fact)) for fact in ordered]
 
 
-def _counts_alone(fact: str, whole: set[str]) -> bool:
+def _counts_alone(fact: str, common_groups: set[str]) -> bool:
     """Return whether a fact counts as different although only one run has it.
 
     An older record has no packages at all, which is no difference in each of them.
     """
     kind, group = find_kind(fact), fact.partition(".")[0]
-    return bool(kind and kind.counts_alone) and (group in whole or group in ("batch", "graph"))
+    return bool(kind and kind.counts_alone) and (group in common_groups or group in ("batch", "graph"))
 
 
 def _shorten(value: str | None) -> str:

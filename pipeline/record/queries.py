@@ -35,9 +35,9 @@ class RunStore:
     def __init__(self, link: WriterLink, uri: str):
         self._link, self._uri = link, uri
 
-    def find_finished(self, wanted: Sequence[tuple[str, Mapping[str, FileState]]]) -> list[FinishedRun | None]:
+    def find_finished(self, identities: Sequence[tuple[str, Mapping[str, FileState]]]) -> list[FinishedRun | None]:
         """Return for each identity (key and files) a FINISHED run whose artifacts are intact, or None."""
-        plain = [(key, {where: astuple(state) for where, state in files.items()}) for key, files in wanted]
+        plain = [(key, {where: astuple(state) for where, state in files.items()}) for key, files in identities]
         return [FinishedRun(**found) if found else None for found in self._ask("find", "found", wanted=plain)]
 
     def explain_missing(
@@ -81,8 +81,8 @@ class RunStore:
         """
         removed = self._ask("remove", "removed", orphans=list(orphans), broken=list(broken))
         if removed is None:
-            what = "went out of reach, so not all was removed; try again with the same command"
-            raise RecordError(f"tracking.uri: {self._uri!r} {what}")
+            message = "went out of reach, so not all was removed; try again with the same command"
+            raise RecordError(f"tracking.uri: {self._uri!r} {message}")
         return dict(removed)
 
     def read(self, run_id: str, folder: Path) -> RecordedRun:
@@ -120,6 +120,6 @@ class RunStore:
             raise RecordError(f"run {run_id}: could not be sent to {self._uri}: {answer['error']}")
         return str(answer["run_id"])
 
-    def _ask(self, what: str, expected: str, **content: Any) -> Any:
+    def _ask(self, command: str, expected: str, **content: Any) -> Any:
         """Send the writer a message, and return what its answer has under the key `expected`."""
-        return self._link.ask({"do": what, **content}, expected)
+        return self._link.ask({"do": command, **content}, expected)

@@ -79,11 +79,11 @@ class Recorder:
     outputs: dict[str, str] = field(default_factory=dict)
     learnt: dict[str, str] = field(default_factory=dict)
     run: TrackedRun | None = None
-    _found: dict[Path, FileState] = field(default_factory=dict)  # the files that existed when the nodes began
+    _existing_files: dict[Path, FileState] = field(default_factory=dict)  # the files that existed when the nodes began
     _metrics: list[tuple[str, float, float, int]] = field(default_factory=list)
     _cached: tuple[str, ...] = ()
     _node: str = ""
-    _last: float = 0.0
+    _last_time: float = 0.0
 
     def start(self) -> None:
         """Write what is known before the run. Raises OutputError or TrackingError."""
@@ -99,7 +99,7 @@ class Recorder:
             # A parent of another tracker is left out: that tracker failed and was replaced.
             parent = self.parent if self.parent and self.parent.tracker is self.tracker else None
             known = self.facts
-            begun = NewRun(
+            new_run = NewRun(
                 known.name,
                 known.params,
                 known.tags,
@@ -109,7 +109,7 @@ class Recorder:
                 known.inputs,
                 known.all_facts,
             )
-            self.run = self.tracker.start(begun, time.time(), parent)
+            self.run = self.tracker.start(new_run, time.time(), parent)
         for path in written:
             self._add(path)
 
@@ -117,25 +117,25 @@ class Recorder:
         """Record an event of the executor as metrics. At `RunStarted`, write the picture of the graph."""
         match event:
             case RunStarted():
-                self._begin_again()
+                self._reset()
                 self._cached = event.cached
                 self._add(artifacts.write_text(self.folder, artifacts.GRAPH, self.facts.draw(event.cached)))
             case NodeStarted():
-                self._node, self._last = event.node, time.perf_counter()
+                self._node, self._last_time = event.node, time.perf_counter()
             case NodeProgress() if event.node == self._node:
                 now = time.perf_counter()
-                self.measure(f"seconds_per_step/{event.node}", now - self._last, event.value)
-                self._last = now
+                self.measure(f"seconds_per_step/{event.node}", now - self._last_time, event.value)
+                self._last_time = now
             case NodeFinished():
                 self.measure(f"seconds/{event.node}", event.seconds)
 
-    def _begin_again(self) -> None:
+    def _reset(self) -> None:
         """Discard what was measured, and do not take files that exist now for outputs of nodes.
 
         A run that was out of memory starts again, and so sends `RunStarted` again.
         """
         self._metrics.clear()
-        self._found = {path: FileState.of(path) for path in artifacts.list_files(self.folder)}
+        self._existing_files = {path: FileState.of(path) for path in artifacts.list_files(self.folder)}
         facts.reset_peak_memory()
 
     def keep_latent(self, node: str, samples: torch.Tensor) -> None:
@@ -174,7 +174,7 @@ class Recorder:
     def keep_others(self) -> None:
         """Add the files that ComfyUI's own savers wrote into the folder."""
         for path in artifacts.list_files(self.folder):
-            if path not in self.files and self._found.get(path) != FileState.of(path):
+            if path not in self.files and self._existing_files.get(path) != FileState.of(path):
                 self._add(path)
 
     def finish(self, status: str, seconds: float, error: str = "", learnt: Mapping[str, str] | None = None) -> None:

@@ -141,11 +141,11 @@ class Tracker:
         uri, lost = self._settings.uri, self._link.lost
         if number in lost:
             raise TrackingError(f"tracking.uri: MLflow at {uri!r} did not take the record: {lost[number].reason}")
-        below = [one for one in lost.values() if one.parent == number]
-        if below:
-            names = name_runs([one.name for one in below])
+        lost_children = [one for one in lost.values() if one.parent == number]
+        if lost_children:
+            names = name_runs([one.name for one in lost_children])
             raise TrackingError(
-                f"tracking.uri: MLflow at {uri!r} did not take the records of {names}: {below[0].reason}\n"
+                f"tracking.uri: MLflow at {uri!r} did not take the records of {names}: {lost_children[0].reason}\n"
                 "Their results are kept; the same command runs them again"
             )
         if number not in self._link.finished:
@@ -153,9 +153,9 @@ class Tracker:
         answer = self._link.finished[number]
         return MLflowRun(answer["run_id"], answer["experiment_id"], answer["uri"])
 
-    def send(self, what: str, run: int, **content: Any) -> None:
+    def send(self, command: str, run: int, **content: Any) -> None:
         """Send the writer a message about a run."""
-        self._link.tell({"do": what, "run": run, **content})
+        self._link.tell({"do": command, "run": run, **content})
 
     def raise_if_failed(self) -> None:
         """Raise TrackingError if nothing can be written any more.
@@ -170,12 +170,12 @@ class Tracker:
         atexit.unregister(self.close)
         self._link.close()
 
-    def _begin(self, what: str, parent: TrackedRun | None, **content: Any) -> TrackedRun:
+    def _begin(self, command: str, parent: TrackedRun | None, **content: Any) -> TrackedRun:
         if self.failed:
             self._link.check()
         self._count += 1
-        above = parent.number if parent else None
-        self.send(what, self._count, record=uuid.uuid4().hex, parent=above, **content)
+        parent_number = parent.number if parent else None
+        self.send(command, self._count, record=uuid.uuid4().hex, parent=parent_number, **content)
         return TrackedRun(self, self._count)
 
 

@@ -55,28 +55,28 @@ class WriterLink:
         self.failed = ""
         self._uri = uri
         self._opening = dict(opening)
-        self._told: list[dict[str, Any]] = []  # about runs that are not complete, in the order of sending
+        self._unconfirmed: list[dict[str, Any]] = []  # about runs that are not complete, in the order of sending
         self._is_open = False
         self._deaths = 0
         self._questions = itertools.count(1)
-        self._telling = threading.Lock()  # while holding this one, never wait for the other
-        self._reading = threading.RLock()  # else one thread would take the answer that another waits for
+        self._sending = threading.Lock()  # while holding this one, never wait for the other
+        self._receiving = threading.RLock()  # else one thread would take the answer that another waits for
         self._writer = WriterProcess()
         self._writer.send(self._opening)
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Send a message about the run whose number it has as `run`. It is discarded if that run is lost."""
         waiting = Waiting()
-        with self._telling:
+        with self._sending:
             if self.failed or message["run"] in self.lost:
                 return
-            self._told.append(dict(message))
+            self._unconfirmed.append(dict(message))
             writer = self._writer
             if writer.send(message, lambda: waiting.look(self._describe_wait(), ADVICE)):
                 return
-        with self._reading:  # its last answers say why it died; then `_replace` sends this message to the next one
+        with self._receiving:  # its last answers say why it died; then `_replace` sends this message to the next one
             while self._writer is writer and not self.failed:
-                self._take(self._receive(waiting))
+                self._handle(self._receive(waiting))
 
     def ask(self, message: Mapping[str, Any], expected: str) -> Any:
         """Send a message that is about no run, and return what its answer has under the key `expected`.
@@ -84,53 +84,55 @@ class WriterLink:
         The answer repeats the number of the question, because the answer to an earlier question may still arrive if
         Ctrl-C interrupted the wait for it. Raises TrackingError.
         """
-        waiting, asked, number = Waiting(), None, next(self._questions)
-        with self._reading:
+        waiting, asked_writer, number = Waiting(), None, next(self._questions)
+        with self._receiving:
             while True:
                 self._raise_if_failed()
-                if asked is not self._writer:
-                    asked = self._writer
-                    asked.send({**message, "question": number}, lambda: waiting.look(self._describe_wait(), ADVICE))
+                if asked_writer is not self._writer:
+                    asked_writer = self._writer
+                    asked_writer.send(
+                        {**message, "question": number}, lambda: waiting.look(self._describe_wait(), ADVICE)
+                    )
                 answer = self._receive(waiting)
                 if answer.get("question") == number:
                     return answer[expected]
-                self._take(answer)
+                self._handle(answer)
 
     def wait(self, run: int) -> None:
         """Wait until a run that was finished is complete or lost, or nothing can be written any more."""
         waiting = Waiting()
-        with self._reading:
+        with self._receiving:
             while not (self.failed or run in self.finished or run in self.lost):
-                self._take(self._receive(waiting))
+                self._handle(self._receive(waiting))
 
     def check(self) -> None:
         """Raise TrackingError if nothing can be written any more. If the store is a server, wait until it is open."""
         waiting = Waiting()
-        if self._reading.acquire(blocking=False):  # else another thread handles all answers
+        if self._receiving.acquire(blocking=False):  # else another thread handles all answers
             try:
                 while is_server(self._uri) and not self._is_open and not self.failed:
-                    self._take(self._receive(waiting))
-                self._take_waiting()
+                    self._handle(self._receive(waiting))
+                self._handle_arrived()
             finally:
-                self._reading.release()
+                self._receiving.release()
         self._raise_if_failed()
 
     def close(self) -> None:
         """Let the writer handle all messages and end; wait for that if any is about a run. Idempotent."""
         waiting = Waiting()
         self._writer.close()
-        if not (self.finished or self._told):
+        if not (self.finished or self._unconfirmed):
             return  # it will end by itself once mlflow is imported
-        with self._reading:
+        with self._receiving:
             while not self.failed:
                 self._writer.close()  # it may have been replaced
-                self._take(self._receive(waiting))
-        if self.failed != CLOSED and self._told:
+                self._handle(self._receive(waiting))
+        if self.failed != CLOSED and self._unconfirmed:
             log.error("%s", describe_failure(self._uri, self.failed, self.name_unwritten()))
 
     def name_unwritten(self) -> str:
         """Return the names of the runs whose records are not complete."""
-        return name_runs([one["name"] for one in self._told if "name" in one])
+        return name_runs([one["name"] for one in self._unconfirmed if "name" in one])
 
     def _receive(self, waiting: Waiting) -> dict[str, Any]:
         while (answer := self._writer.receive()) is None:
@@ -138,16 +140,16 @@ class WriterLink:
         return answer
 
     def _describe_wait(self) -> str:
-        runs = len({one["run"] for one in self._told})
+        runs = len({one["run"] for one in self._unconfirmed})
         if not self._is_open:
             return f"MLflow to open {self._uri}"
         return f"MLflow to write {runs} run{'s' * (runs != 1)} to {self._uri}" if runs else f"MLflow at {self._uri}"
 
-    def _take_waiting(self) -> None:
+    def _handle_arrived(self) -> None:
         while not self.failed and (answer := self._writer.receive_waiting()):
-            self._take(answer)
+            self._handle(answer)
 
-    def _take(self, answer: Mapping[str, Any]) -> None:
+    def _handle(self, answer: Mapping[str, Any]) -> None:
         """Handle an answer of the writer about itself or about a run."""
         if "opened" in answer:
             self._is_open = True
@@ -166,21 +168,21 @@ class WriterLink:
         elif "question" in answer:
             pass  # the wait for it was interrupted
         elif "lost" in answer:
-            self._lose(answer["lost"], answer["reason"])
+            self._mark_lost(answer["lost"], answer["reason"])
         else:
             self.finished[answer["finished"]] = dict(answer)
             self._deaths = 0
-            self._forget(answer["finished"])
+            self._drop_messages(answer["finished"])
 
-    def _lose(self, run: int, reason: str) -> None:
-        (begun,) = (one for one in self._told if one["run"] == run and "name" in one)
-        self.lost[run] = LostRun(begun["name"], begun["parent"], reason)
-        self._forget(run)
-        log.error("tracking.uri: the record of %s could not be written: %s", begun["name"] or "the run", reason)
+    def _mark_lost(self, run: int, reason: str) -> None:
+        (first_message,) = (one for one in self._unconfirmed if one["run"] == run and "name" in one)
+        self.lost[run] = LostRun(first_message["name"], first_message["parent"], reason)
+        self._drop_messages(run)
+        log.error("tracking.uri: the record of %s could not be written: %s", first_message["name"] or "the run", reason)
 
-    def _forget(self, run: int) -> None:
-        with self._telling:
-            self._told = [one for one in self._told if one["run"] != run]
+    def _drop_messages(self, run: int) -> None:
+        with self._sending:
+            self._unconfirmed = [one for one in self._unconfirmed if one["run"] != run]
 
     def _replace(self, reason: str) -> None:
         """Replace a writer that died, and send the next one the messages about all runs that are not complete."""
@@ -192,10 +194,10 @@ class WriterLink:
         log.warning(
             "the process that writes to MLflow ended with %s\nAnother one writes what it had not finished", reason
         )
-        with self._telling:
+        with self._sending:
             self._is_open = False
             self._writer = WriterProcess()
-            for message in [self._opening, *self._told]:
+            for message in [self._opening, *self._unconfirmed]:
                 self._writer.send({**message, "again": True} if "record" in message else message)
 
     def _raise_if_failed(self) -> None:

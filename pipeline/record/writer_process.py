@@ -39,8 +39,8 @@ class WriterProcess:
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *_python_path()])},
             start_new_session=True,  # Ctrl-C in the terminal must not end the writer before it has written all
         )
-        _widen(self._process.stdin)
-        self._rest = b""  # what Ctrl-C kept from being written; half a message would spoil the next one
+        _enlarge_pipe(self._process.stdin)
+        self._unwritten = b""  # what Ctrl-C kept from being written; half a message would spoil the next one
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._listener = threading.Thread(target=self._listen, name="latentgrid-tracker", daemon=True)
         self._listener.start()
@@ -50,7 +50,7 @@ class WriterProcess:
 
         Return whether the process was alive to receive it. If it was not, its last answer says why.
         """
-        self._rest += (json.dumps(message) + "\n").encode()
+        self._unwritten += (json.dumps(message) + "\n").encode()
         return self._write(look)
 
     def receive(self) -> dict[str, Any] | None:
@@ -77,9 +77,9 @@ class WriterProcess:
         try:
             pipe = self._process.stdin.fileno()
             os.set_blocking(pipe, False)
-            while self._rest:
+            while self._unwritten:
                 try:
-                    self._rest = self._rest[os.write(pipe, self._rest) :]
+                    self._unwritten = self._unwritten[os.write(pipe, self._unwritten) :]
                 except BlockingIOError:
                     if not select.select([], [pipe], [], LOOK)[1]:
                         look()
@@ -113,7 +113,7 @@ def _read_answer(line: str) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def _widen(pipe: Any) -> None:
+def _enlarge_pipe(pipe: Any) -> None:
     """Let a pipe hold the messages of about a hundred runs, so that a slow store delays no sampling.
 
     What is in the pipe is written even if this process is killed.

@@ -57,22 +57,22 @@ class Progress:
     def __init__(self, below_another: bool = False) -> None:
         self._place = 1 if below_another else 0
         self._bar: Any = None
-        self._said = time.monotonic()
+        self._last_line = time.monotonic()
         self._in_terminal = sys.stderr.isatty()
-        self._says_nodes = not (below_another and self._in_terminal)
+        self._shows_nodes = not (below_another and self._in_terminal)
 
     def __call__(self, event: Event) -> None:
         """Show an event of the executor."""
         match event:
-            case RunStarted() if event.cached and self._says_nodes:
+            case RunStarted() if event.cached and self._shows_nodes:
                 log.info("from the cache: %s", ", ".join(event.cached))
-            case NodeStarted() if self._says_nodes:
+            case NodeStarted() if self._shows_nodes:
                 log.info("%s: %s ...", event.node, event.class_type)
             case NodeProgress():
                 self._show_step(event)
             case NodeFinished():
                 self.close()
-                if event.seconds >= SLOW_SECONDS and self._says_nodes:
+                if event.seconds >= SLOW_SECONDS and self._shows_nodes:
                     log.info("%s: done in %.2f s", event.node, event.seconds)
 
     def close(self) -> None:
@@ -84,8 +84,8 @@ class Progress:
     def _show_step(self, event: NodeProgress) -> None:
         if self._in_terminal:
             self._draw_bar(event)
-        elif time.monotonic() - self._said > QUIET_SECONDS:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._last_line > QUIET_SECONDS:
+            self._last_line = time.monotonic()
             log.info("%s: step %d of %d", event.node, event.value, event.total)
 
     def _draw_bar(self, event: NodeProgress) -> None:
@@ -118,8 +118,8 @@ def format_summary(result: RunResult) -> str:
 def _find_ui(tracking_uri: str, place: str) -> str:
     if tracking_uri.startswith("http"):
         return f"{tracking_uri.rstrip('/')}{place}"
-    ours = tracking_uri == "sqlite:///outputs/mlflow.db" and Path("Makefile").is_file()
-    command = "make ui" if ours else f"mlflow ui --backend-store-uri {tracking_uri}"
+    is_default = tracking_uri == "sqlite:///outputs/mlflow.db" and Path("Makefile").is_file()
+    command = "make ui" if is_default else f"mlflow ui --backend-store-uri {tracking_uri}"
     return f"http://127.0.0.1:5000{place}   (after `{command}`)"
 
 
@@ -130,14 +130,14 @@ def format_plan(checked: CheckedGraph, origins: Mapping[str, str]) -> str:
         for name, node in checked.graph.items()
         for key, value in node.inputs.items()
     }
-    left, right = max(map(len, shown), default=0), max(map(len, shown.values()), default=0)
+    path_width, value_width = max(map(len, shown), default=0), max(map(len, shown.values()), default=0)
     lines = []
     for place, name in enumerate(checked.order, start=1):
-        kept = "  (kept)" if name in checked.targets else ""
-        lines.append(f"{place}. {name}: {checked.graph[name].class_type}{kept}")
+        mark = "  (kept)" if name in checked.targets else ""
+        lines.append(f"{place}. {name}: {checked.graph[name].class_type}{mark}")
         for path in (f"{name}.{key}" for key in checked.graph[name].inputs):
             origin = "default of the node" if path in checked.filled else origins.get(path, "")
-            lines.append(f"   {path:<{left}}  {shown[path]:<{right}}  {origin}".rstrip())
+            lines.append(f"   {path:<{path_width}}  {shown[path]:<{value_width}}  {origin}".rstrip())
     return "\n".join(lines)
 
 

@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from pipeline.engine.session import Session
 
 
-def collect_tags(read: RunConfig, session: Session) -> dict[str, str]:
+def collect_tags(parsed: RunConfig, session: Session) -> dict[str, str]:
     """Return the facts of a run that are also its tags in MLflow."""
     comfyui = session.comfyui
     return {
         **collect_facts(comfyui.device),
         "version.identity": str(VERSION),
         "version.comfyui": comfyui.installation.version,
-        "device": f"{comfyui.device} ({read.comfyui.device})",
-        "reproducible": json.dumps(read.comfyui.reproducible),
+        "device": f"{comfyui.device} ({parsed.comfyui.device})",
+        "reproducible": json.dumps(parsed.comfyui.reproducible),
         "dynamic_vram": json.dumps(comfyui.dynamic_vram),
     }
 
 
-def collect_key_facts(read: RunConfig, checked: CheckedGraph, session: Session) -> dict[str, str]:
+def collect_key_facts(parsed: RunConfig, checked: CheckedGraph, session: Session) -> dict[str, str]:
     """Return the facts that are part of the identity of a run; see `record/fact_table.py`."""
-    return select_key_facts({**collect_tags(read, session), **_collect_others(checked, session)})
+    return select_key_facts({**collect_tags(parsed, session), **_collect_other_facts(checked, session)})
 
 
 def select_process_facts(facts: Mapping[str, str]) -> dict[str, str]:
@@ -52,7 +52,7 @@ def select_process_facts(facts: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in key_facts.items() if not name.startswith(("code.", "pack.", "env."))}
 
 
-def _collect_others(checked: CheckedGraph, session: Session) -> dict[str, str]:
+def _collect_other_facts(checked: CheckedGraph, session: Session) -> dict[str, str]:
     return {**session.describe(checked), **collect_machine(session.comfyui.device)}
 
 
@@ -60,7 +60,7 @@ def collect_run_facts(
     name: str,
     config: DictConfig | Mapping[str, Any],
     overrides: Sequence[str],
-    read: RunConfig,
+    parsed: RunConfig,
     checked: CheckedGraph,
     session: Session,
     identity: Identity,
@@ -70,8 +70,8 @@ def collect_run_facts(
 
     `workflow` is its graph in the format of ComfyUI's GUI.
     """
-    facts = _collect_others(checked, session)
-    tags = collect_tags(read, session)
+    facts = _collect_other_facts(checked, session)
+    tags = collect_tags(parsed, session)
     identity = identity.update(select_key_facts({**tags, **facts}))
     tags |= {
         CELL: identity.cell,
@@ -83,7 +83,7 @@ def collect_run_facts(
         prompt=write_api_format(checked.graph),
         workflow=workflow,
         draw=lambda cached: draw_svg(checked, cached),
-        params=_list_params(read, checked),
+        params=_list_params(parsed, checked),
         tags=tags,
         identity=identity.key,
         files=identity.files,
@@ -134,10 +134,10 @@ def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def _list_params(read: RunConfig, checked: CheckedGraph) -> dict[str, str]:
+def _list_params(parsed: RunConfig, checked: CheckedGraph) -> dict[str, str]:
     """Return all variables, all inputs of nodes that run, and which nodes are bypassed, as text by dotted path."""
-    params = {name: write_param(value) for name, value in read.variables.items()}
-    params.update({f"{name}._bypass_": write_param(node.bypassed) for name, node in read.graph.items()})
+    params = {name: write_param(value) for name, value in parsed.variables.items()}
+    params.update({f"{name}._bypass_": write_param(node.bypassed) for name, node in parsed.graph.items()})
     for name, node in checked.graph.items():
         for key, value in node.inputs.items():
             params[f"{name}.{key}"] = format_value(value, checked) if isinstance(value, Link) else write_param(value)

@@ -64,16 +64,16 @@ class Keeper:
                 log.warning("%s gives no LATENT, so no file is written of it; a SaveImage node, say, writes one", name)
             if latents:
                 self._keep_parts(name, latents[0], outputs.latent_format)
-            with self._warned(name, "values cannot be looked at"):
-                self._see_values(name, [value for kind, values in slots if kind in SHOWN_TYPES for value in values])
+            with self._warning(name, "values cannot be looked at"):
+                self._check_values(name, [value for kind, values in slots if kind in SHOWN_TYPES for value in values])
         for name, text in execution.facts.items():
             if name.startswith("lora_unfit."):
-                self._see_loras(name.partition(".")[2], text)
-        with self._kept("files that nodes wrote"):
+                self._mark_loras(name.partition(".")[2], text)
+        with self._noting_loss("files that nodes wrote"):
             self.recorder.keep_others()
-        self._settle()
+        self._raise_errors()
 
-    def _settle(self) -> None:
+    def _raise_errors(self) -> None:
         if self._lost:
             self.recorder.mark("not_kept", self._lost)
         if self._errors:
@@ -84,7 +84,7 @@ class Keeper:
 
     def _keep_parts(self, name: str, latent: Any, latent_format: Any) -> None:
         parts: list[Any] = []
-        with self._kept(name):
+        with self._noting_loss(name):
             samples = latent["samples"]
             parts = list(samples.unbind()) if getattr(samples, "is_nested", False) else [samples]
         for place, part in enumerate(parts, 1):
@@ -95,7 +95,7 @@ class Keeper:
         from pipeline.engine.comfyui.preview import draw_latent
 
         recorder = self.recorder
-        with self._kept(name):
+        with self._noting_loss(name):
             # A copy made outside inference mode is an ordinary tensor, free to be used and changed.
             samples = part.detach().cpu().clone()
             try:
@@ -106,32 +106,32 @@ class Keeper:
         if name not in self.latents:
             return
         if self.save_pt:
-            with self._kept(f"{name}.pt"):
+            with self._noting_loss(f"{name}.pt"):
                 recorder.keep_pt(name, samples)
-        with self._warned(name, "no picture can be drawn of it"):
+        with self._warning(name, "no picture can be drawn of it"):
             picture = draw_latent(samples, latent_format)
             if picture is not None:
                 recorder.keep_picture(name, picture)
-        with self._warned(name, "its statistics cannot be measured"):
+        with self._warning(name, "its statistics cannot be measured"):
             recorder.keep_statistics(name, samples)
-        with self._warned(name, "its distance to run.reference cannot be measured"):
+        with self._warning(name, "its distance to run.reference cannot be measured"):
             recorder.keep_distances(name, self.reference.measure(name, samples) if self.reference else {})
 
-    def _see_values(self, name: str, values: Sequence[Any]) -> None:
+    def _check_values(self, name: str, values: Sequence[Any]) -> None:
         share = measure_not_finite(values)
         if share:
             log.warning("%s: %.4g %% of its values are NaN or infinite", name, 100 * share)
             self.recorder.mark("not_finite", {name: f"{100 * share:.4g} %"})
             self.recorder.measure(f"not_finite/{name}", share)
 
-    def _see_loras(self, name: str, text: str) -> None:
+    def _mark_loras(self, name: str, text: str) -> None:
         found = re.match(r"(\d+) of (\d+) ", text)
         assert found, "see LoraKeys.describe"
         self.recorder.mark("lora_unfit", {name: text})
         self.recorder.measure(f"lora_unfit/{name}", min(1.0, int(found[1]) / max(1, int(found[2]))))
 
     @contextmanager
-    def _kept(self, name: str) -> Iterator[None]:
+    def _noting_loss(self, name: str) -> Iterator[None]:
         """Note the error of what must not be lost silently, and go on."""
         try:
             yield
@@ -143,7 +143,7 @@ class Keeper:
             log.warning("%s: cannot be kept: %s", name, self._lost[name])
 
     @contextmanager
-    def _warned(self, name: str, what: str) -> Iterator[None]:
+    def _warning(self, name: str, what: str) -> Iterator[None]:
         """Log the error of what can be made again from the latent, and go on."""
         try:
             yield

@@ -103,23 +103,25 @@ def rebuild_runs(
         rerun(run, folder, Tolerance()).verdict  # equal
     """
     configs = [_rebuild_config(source, tracking, comfyui) for source in sources]
-    reads = [read_config(config, recorded=True) for config in configs]
-    wrong = [problem for read in reads if read.has_wrong_settings for problem in read.problems]
-    if wrong:
-        raise ConfigError(dict.fromkeys(wrong))
+    parsed_configs = [read_config(config, recorded=True) for config in configs]
+    setting_problems = [
+        problem for parsed in parsed_configs if parsed.has_wrong_settings for problem in parsed.problems
+    ]
+    if setting_problems:
+        raise ConfigError(dict.fromkeys(setting_problems))
     problems: dict[Problem, None] = {}
     graphs: list[CheckedGraph] = []
-    for source, read in zip(sources, reads, strict=True):
+    for source, parsed in zip(sources, parsed_configs, strict=True):
         try:
-            session = open_session(read)
-            graphs.append(session.check(_read_graph(source), read.run.outputs))
+            session = open_session(parsed)
+            graphs.append(session.check(_read_graph(source), parsed.run.outputs))
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
         raise ConfigError([*problems, *_explain_folder(sources[0])])
     session.clear()  # else cached outputs of earlier runs would be compared with themselves
-    together = zip(sources, configs, reads, graphs, strict=True)
-    return [_rebuild(session, source, config, read, checked) for source, config, read, checked in together]
+    parts = zip(sources, configs, parsed_configs, graphs, strict=True)
+    return [_rebuild(session, source, config, parsed, checked) for source, config, parsed, checked in parts]
 
 
 def rerun(run: RebuiltRun, folder: Path, tolerance: Tolerance, sweep: InSweep | None = None) -> Rerun:
@@ -156,10 +158,10 @@ def _find_random_node(run: RebuiltRun) -> str:
     for name in checked.order:
         node = checked.graph[name]
         if name in differing and not any(link.node in differing for _, link in node.links):
-            said = f"{name} ({node.class_type}) gives other outputs for equal inputs"
+            message = f"{name} ({node.class_type}) gives other outputs for equal inputs"
             if session.remember_random(node.class_type):
-                return f"{said}. From now on they are never shared by jobs nor taken over from a record"
-            return f"{said}, in the last digits of the arithmetic. comfyui.reproducible=true makes it repeat"
+                return f"{message}. From now on they are never shared by jobs nor taken over from a record"
+            return f"{message}, in the last digits of the arithmetic. comfyui.reproducible=true makes it repeat"
     return ""
 
 
@@ -175,19 +177,19 @@ def rerun_sweep(
     assert tracker, "what was read from MLflow is recorded there"
     tags = {RERUN_OF: above.run_id}
     record = tracker.start(NewRun(f"rerun of {above.name}", {}, tags, folder), time.time())
-    last = {key: place for place, run in enumerate(runs) for key in run.keys.values()}
-    done: list[Rerun | PipelineError] = []
+    last_uses = {key: place for place, run in enumerate(runs) for key in run.keys.values()}
+    outcomes: list[Rerun | PipelineError] = []
     for place, run in enumerate(runs):
-        sweep = InSweep(lambda key, place=place: last.get(key, -1) > place, record)  # type: ignore[misc]
+        sweep = InSweep(lambda key, place=place: last_uses.get(key, -1) > place, record)  # type: ignore[misc]
         try:
-            done.append(rerun(run, folder / str(place), tolerance, sweep))
+            outcomes.append(rerun(run, folder / str(place), tolerance, sweep))
         except PipelineError as error:
             log.error("%s: %s", run.source.name, error)
-            done.append(error)
-    failed = any(isinstance(one, PipelineError) for one in done)
+            outcomes.append(error)
+    failed = any(isinstance(one, PipelineError) for one in outcomes)
     record.finish("FAILED" if failed else "FINISHED", time.time())
     record.wait()
-    return done
+    return outcomes
 
 
 def _rebuild_config(source: RecordedRun, tracking: TrackingSettings, comfyui: Mapping[str, Any]) -> DictConfig:
@@ -231,19 +233,19 @@ def _explain_folder(source: RecordedRun) -> list[Problem]:
 
 
 def _rebuild(
-    session: Session, source: RecordedRun, config: DictConfig, read: RunConfig, checked: CheckedGraph
+    session: Session, source: RecordedRun, config: DictConfig, parsed: RunConfig, checked: CheckedGraph
 ) -> RebuiltRun:
     batch = _rebuild_batch(session, checked, source.tags)
     reference = Reference(f"run {source.run_id}", read_latents(source))
-    identity = identify(session, read, checked, batched=batch is not None)
-    job = CheckedRun(source.name, config, None, read, checked, identity, reference, {RERUN_OF: source.run_id})
-    facts = collect_run_facts(job.name, config, (), read, checked, session, identity, {}).all_facts
+    identity = identify(session, parsed, checked, batched=batch is not None)
+    job = CheckedRun(source.name, config, None, parsed, checked, identity, reference, {RERUN_OF: source.run_id})
+    facts = collect_run_facts(job.name, config, (), parsed, checked, session, identity, {}).all_facts
     del facts["process.order"]  # the order is known only when the run begins
     if batch:
         facts |= batch.list_tags(int(checked.graph[batch.node].inputs["seed"]))
     differences = find_differences(list_facts(source), _list_facts_now(job, facts))
     keys = session.make_keys(checked, batch.node if batch else "")
-    return RebuiltRun(session, open_tracker(read.tracking), source, job, keys, batch, differences)
+    return RebuiltRun(session, open_tracker(parsed.tracking), source, job, keys, batch, differences)
 
 
 def _rebuild_batch(session: Session, checked: CheckedGraph, tags: Mapping[str, str]) -> SeedBatch | None:
@@ -280,7 +282,7 @@ def _list_facts_now(job: CheckedRun, facts: Mapping[str, str]) -> dict[str, str]
 def _compare_files(source: RecordedRun, folder: Path, nodes: Mapping[str, None]) -> list[Comparison]:
     """Compare the bytes of files that nodes wrote themselves. Files that every run writes are left out."""
     assert source.record
-    ours = {
+    own_files = {
         CONFIG,
         PROMPT,
         WORKFLOW,
@@ -289,9 +291,9 @@ def _compare_files(source: RecordedRun, folder: Path, nodes: Mapping[str, None])
     }
     comparisons = []
     for name, sha256 in source.record.artifacts.items():
-        if name not in ours:
+        if name not in own_files:
             path = folder / name
             is_same = path.is_file() and hash_file(path) == sha256
-            said = "every byte is the same" if is_same else "bytes differ" if path.is_file() else "was not written"
-            comparisons.append(Comparison(name, "equal" if is_same else "different", said))
+            message = "every byte is the same" if is_same else "bytes differ" if path.is_file() else "was not written"
+            comparisons.append(Comparison(name, "equal" if is_same else "different", message))
     return comparisons

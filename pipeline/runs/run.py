@@ -69,10 +69,10 @@ def run(
     hydra = None
     if config is None:
         config = compose_config(overrides)
-        given = set_values(config, values or {})
+        set_overrides = set_values(config, values or {})
         with open_dict(config):
             hydra = config.pop("hydra")
-            hydra.overrides.task = [*hydra.overrides.task, *given]
+            hydra.overrides.task = [*hydra.overrides.task, *set_overrides]
     path = Path(folder or now.strftime("outputs/runs/%Y-%m-%d/%H-%M-%S-%f"))
     return run_config(config, path.absolute(), hydra)
 
@@ -84,20 +84,20 @@ def run_config(
 
     If `waits` is false, the record in MLflow is complete only when `RunResult.wait` returns.
     """
-    read = read_config(config, hydra)
-    if read.has_wrong_settings:
-        raise ConfigError(read.problems)
-    warn_of_unread([read])
-    tracker = None if read.run.dry_run else open_tracker(read.tracking)  # it starts while ComfyUI starts
-    session = open_session(read)
-    checked = session.check(read.graph, read.run.outputs, read.problems)
-    if read.run.dry_run:
+    parsed = read_config(config, hydra)
+    if parsed.has_wrong_settings:
+        raise ConfigError(parsed.problems)
+    warn_of_unread([parsed])
+    tracker = None if parsed.run.dry_run else open_tracker(parsed.tracking)  # it starts while ComfyUI starts
+    session = open_session(parsed)
+    checked = session.check(parsed.graph, parsed.run.outputs, parsed.problems)
+    if parsed.run.dry_run:
         print(_describe_plan(config, hydra, checked))
         return RunResult(checked)
-    name = read.run.name or " ".join(_list_overrides(hydra))
-    reference = find_reference(read, tracker)
-    identity = identify(session, read, checked, reference=reference)
-    job = CheckedRun(name, config, hydra, read, checked, identity, reference)
+    name = parsed.run.name or " ".join(_list_overrides(hydra))
+    reference = find_reference(parsed, tracker)
+    identity = identify(session, parsed, checked, reference=reference)
+    job = CheckedRun(name, config, hydra, parsed, checked, identity, reference)
     return run_checked(job, folder, session, tracker, waits=waits)
 
 
@@ -120,21 +120,21 @@ class CheckedRun:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def warn_of_unread(reads: Iterable[RunConfig]) -> None:
+def warn_of_unread(configs: Iterable[RunConfig]) -> None:
     """Log a warning for each variable that a file of conf/ declares and nothing reads."""
-    for name in dict.fromkeys(name for read in reads for name in read.unread if name not in read_own_names()):
+    for name in dict.fromkeys(name for parsed in configs for name in parsed.unread if name not in read_own_names()):
         log.warning("%s: is read by nothing, so it has no effect", name)
 
 
-def find_reference(read: RunConfig, tracker: Tracker | None) -> Reference | None:
+def find_reference(parsed: RunConfig, tracker: Tracker | None) -> Reference | None:
     """Return the reference that `run.reference` names, or None if it is not set. Raises ConfigError."""
-    text = read.run.reference
+    text = parsed.run.reference
     return None if text is None else open_reference(text, tracker.store if tracker else None)
 
 
 def identify(
     session: Session,
-    read: RunConfig,
+    parsed: RunConfig,
     checked: CheckedGraph,
     batched: bool = False,
     reference: Reference | None = None,
@@ -144,12 +144,12 @@ def identify(
     It depends on `batched`, because a latent that is sampled in a batch differs in its last digits, and on `reference`,
     because the distances to it are results too.
     """
-    settings: dict[str, Any] = {"save_pt": read.run.save_pt}
+    settings: dict[str, Any] = {"save_pt": parsed.run.save_pt}
     if batched:
         settings["batched"] = True
     if reference:
         settings["reference"] = reference.digest
-    return session.identify(checked, settings, collect_key_facts(read, checked, session))
+    return session.identify(checked, settings, collect_key_facts(parsed, checked, session))
 
 
 @dataclass(frozen=True)

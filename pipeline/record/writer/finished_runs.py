@@ -68,12 +68,12 @@ class FinishedRuns:
                 record = read_record(json.dumps(self._read_record(run_id, Path(name))))
             except Exception as error:  # a store may raise anything for a missing file
                 return [f"run {run_id}: its record cannot be read ({error})"]
-        told = compare_facts(select_key_facts(record.facts), facts)
-        if not told:  # only then wait for the hashes of files, which may be large
+        reasons = compare_facts(select_key_facts(record.facts), facts)
+        if not reasons:  # only then wait for the hashes of files, which may be large
             now = {where: self._hashes.get(state) or "changed meanwhile" for where, state in files.items()}
             then = {where: sha256 or "unknown" for where, sha256 in record.files.items()}
-            told = compare_facts(join_facts({}, then, {}), join_facts({}, now, {}))
-        return [f"run {run_id}: {one}" for one in told] or [f"run {run_id}: its files are damaged or gone"]
+            reasons = compare_facts(join_facts({}, then, {}), join_facts({}, now, {}))
+        return [f"run {run_id}: {one}" for one in reasons] or [f"run {run_id}: its files are damaged or gone"]
 
     def count_older(self, name: str) -> int:
         """Return how many of the latest finished runs of a name have a record without the tag `CELL`.
@@ -139,10 +139,10 @@ class FinishedRuns:
         Raises OSError if a file is not as it was recorded, and what the store raises for an unknown id.
         """
         run = self._client.get_run(run_id)
-        finished = IDENTITY in run.data.tags
-        if finished:
+        is_complete = IDENTITY in run.data.tags
+        if is_complete:
             self.fetch(run_id, folder)
-        below = self._client.search_runs(
+        children = self._client.search_runs(
             [run.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'", max_results=MOST, order_by=[FIRST]
         )
         return {
@@ -153,8 +153,8 @@ class FinishedRuns:
             "tags": dict(run.data.tags),
             "params": dict(run.data.params),
             "metrics": dict(run.data.metrics),
-            "children": [child.info.run_id for child in below],
-            "is_whole": finished,
+            "children": [child.info.run_id for child in children],
+            "is_whole": is_complete,
         }
 
     def recall(self, count: int) -> list[dict[str, Any]]:

@@ -28,9 +28,9 @@ def make_picture_key(name: str) -> str:
 
 def _fit(name: str, refused: str, length: int, flags: re.RegexFlag) -> str:
     """Replace what is refused. A changed name gets a part of its hash, so that two names stay different."""
-    taken = re.sub(refused, "_", name, flags=flags)
-    taken = "/".join(part for part in taken.split("/") if part not in ("", ".", ".."))
-    if taken == name and taken and len(taken) <= length:
+    key = re.sub(refused, "_", name, flags=flags)
+    key = "/".join(part for part in key.split("/") if part not in ("", ".", ".."))
+    if key == name and key and len(key) <= length:
         return name
     ending = f"_{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
-    return taken[: length - len(ending)] + ending
+    return key[: length - len(ending)] + ending

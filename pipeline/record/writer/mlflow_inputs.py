@@ -52,11 +52,11 @@ class RunInputs:
     def _log(self, run_id: str, datasets: list[Any], models: list[Any]) -> None:
         from mlflow.exceptions import MlflowException
 
-        for left in reversed(range(TRIES)):
+        for tries_left in reversed(range(TRIES)):
             try:
                 self._client.log_inputs(run_id, datasets=datasets, models=models)
             except MlflowException as error:
-                if not left or (is_server(self._store.uri) and is_out_of_reach(error)):
+                if not tries_left or (is_server(self._store.uri) and is_out_of_reach(error)):
                     raise
                 time.sleep(random.uniform(0, PAUSE))
             else:
@@ -87,13 +87,13 @@ class RunInputs:
 
     def _make_model(self, where: str, file: Mapping[str, Any]) -> None:
         path = Path(file["path"])
-        made = self._client.create_logged_model(
+        model = self._client.create_logged_model(
             self._experiment_id,
             name=path.name.translate(REFUSED),
             tags={SHA256: file[SHA256], "path": str(path), "size": str(file["size"])},
             model_type=where.partition(".")[2],
         )
-        self._client.finalize_logged_model(made.model_id, "READY")
+        self._client.finalize_logged_model(model.model_id, "READY")
 
 
 def make_dataset(
@@ -105,14 +105,16 @@ def make_dataset(
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    read = {where: file for where, file in files.items() if where.partition(".")[0] == name and file["kind"] != MODEL}
-    path = next((file["path"] for file in read.values()), None)
+    input_files = {
+        where: file for where, file in files.items() if where.partition(".")[0] == name and file["kind"] != MODEL
+    }
+    path = next((file["path"] for file in input_files.values()), None)
     inputs = {"class_type": node["class_type"], **node["inputs"]}
     dtype, _, shape = facts.get(f"{SHAPE}{name}", "").partition(" ")
     size = json.loads(shape) if shape else None
     column = {"type": "tensor", "name": name, "tensor-spec": {"dtype": dtype, "shape": size}}
     content = {"tensor_sha256": facts[f"{TENSOR}{name}"], "dtype": dtype, "shape": size}
-    content |= {f"file_sha256.{where}": file[SHA256] for where, file in read.items()}
+    content |= {f"file_sha256.{where}": file[SHA256] for where, file in input_files.items()}
     dataset = Dataset(
         name,
         facts[f"{TENSOR}{name}"][:DIGEST],

@@ -91,9 +91,9 @@ class OpenRuns:
                 **{where: provenance.write_file(one, self._hashes.get(one), "input") for where, one in others.items()},
             }
 
-        made = self._create(record, name, params, tags, time, parent, again)
-        self._open[run] = OpenRun(made, Path(folder), provenance.begin_record(identity, facts), hash_files)
-        self._pages.begin(made, tags, axes, kept)
+        run_id = self._create(record, name, params, tags, time, parent, again)
+        self._open[run] = OpenRun(run_id, Path(folder), provenance.begin_record(identity, facts), hash_files)
+        self._pages.begin(run_id, tags, axes, kept)
 
     def link(
         self,
@@ -107,17 +107,17 @@ class OpenRuns:
         again: bool = False,
     ) -> dict[str, Any]:
         """Take over a finished run: copy its files into `folder`, and record a run of its own that names it."""
-        found, told = self._finished.fetch(source, Path(folder)), self._client.get_run(source).data
-        tags = {key: value for key, value in told.tags.items() if key in TAKEN or not key.startswith("mlflow.")}
+        recorded, source_data = self._finished.fetch(source, Path(folder)), self._client.get_run(source).data
+        tags = {key: value for key, value in source_data.tags.items() if key in TAKEN or not key.startswith("mlflow.")}
         tags[LINKED] = tags.get(LINKED, source)
         del tags[IDENTITY]  # it is set when the new record is complete
-        made = self._create(record, name, told.params, tags, time, parent, again)
-        self._open[run] = OpenRun(made, Path(folder), dict(found), lambda: found["files"])
-        self._pages.begin_taken(made, tags, tags[LINKED])
-        results = {key: value for key, value in told.metrics.items() if not key.startswith(COSTS)}
+        run_id = self._create(record, name, source_data.params, tags, time, parent, again)
+        self._open[run] = OpenRun(run_id, Path(folder), dict(recorded), lambda: recorded["files"])
+        self._pages.begin_taken(run_id, tags, tags[LINKED])
+        results = {key: value for key, value in source_data.metrics.items() if not key.startswith(COSTS)}
         self.log(run, [[key, value, time, 0] for key, value in results.items()], {})
-        for path in found["artifacts"]:
-            self.file(run, str(Path(folder, path)), found["pictures"].get(path))
+        for path in recorded["artifacts"]:
+            self.file(run, str(Path(folder, path)), recorded["pictures"].get(path))
         return self.finish(run, "FINISHED", time, {}, {})
 
     def log(self, run: int, metrics: list[list[Any]], tags: dict[str, str]) -> None:
@@ -131,43 +131,43 @@ class OpenRuns:
 
     def file(self, run: int, path: str, key: str | None) -> None:
         """Add a file of the run's folder. MLflow's comparison of runs also shows it if it is a picture with a key."""
-        ours = self._open[run]
-        name = Path(path).relative_to(ours.folder).as_posix()
-        self._client.log_artifact(ours.run_id, path, name.rpartition("/")[0] or None)
-        ours.artifacts[name] = hash_file(Path(path))
+        open_run = self._open[run]
+        name = Path(path).relative_to(open_run.folder).as_posix()
+        self._client.log_artifact(open_run.run_id, path, name.rpartition("/")[0] or None)
+        open_run.artifacts[name] = hash_file(Path(path))
         if key:
             from PIL import Image
 
-            ours.pictures[name] = key
+            open_run.pictures[name] = key
             with Image.open(path) as picture:
-                self._client.log_image(ours.run_id, picture.convert("RGB"), key=make_picture_key(key), step=0)
+                self._client.log_image(open_run.run_id, picture.convert("RGB"), key=make_picture_key(key), step=0)
 
     def finish(
         self, run: int, status: str, time: float, learnt: dict[str, str], outputs: dict[str, str]
     ) -> dict[str, Any]:
         """End a run. If it FINISHED and lost no output, it is found by its identity from now on."""
-        ours, record = self._open[run], None
-        if status == "FINISHED" and ours.record["identity"]:
-            provenance.add_learnt(ours.record, learnt, outputs)
-            record = {**ours.record, "files": ours.hash_files()}
-            record |= {"artifacts": ours.artifacts, "pictures": ours.pictures}
-            self._client.log_artifact(ours.run_id, str(write_record(ours.folder, record)))
+        open_run, record = self._open[run], None
+        if status == "FINISHED" and open_run.record["identity"]:
+            provenance.add_learnt(open_run.record, learnt, outputs)
+            record = {**open_run.record, "files": open_run.hash_files()}
+            record |= {"artifacts": open_run.artifacts, "pictures": open_run.pictures}
+            self._client.log_artifact(open_run.run_id, str(write_record(open_run.folder, record)))
             # If an output was lost, a resumed sweep must not find the run, but it has a record nevertheless.
             lost = " incomplete" if "not_kept" in learnt else ""
-            self._client.set_tag(ours.run_id, IDENTITY, f"{ours.record['identity']}{lost}")
-        self._pages.finish(ours.run_id, ours.folder, ours.artifacts, record)
-        self._client.set_terminated(ours.run_id, status, _milliseconds(time))
+            self._client.set_tag(open_run.run_id, IDENTITY, f"{open_run.record['identity']}{lost}")
+        self._pages.finish(open_run.run_id, open_run.folder, open_run.artifacts, record)
+        self._client.set_terminated(open_run.run_id, status, _milliseconds(time))
         del self._open[run]
-        return {"finished": run, "run_id": ours.run_id, "experiment_id": self._experiment_id, "uri": self._uri}
+        return {"finished": run, "run_id": open_run.run_id, "experiment_id": self._experiment_id, "uri": self._uri}
 
     def give_up(self, run: int, record: str | None, error: str) -> None:
         """End a run as FAILED because its record cannot be written.
 
         `record` is given if the message that failed was to begin the run, which may be in the store nevertheless.
         """
-        ours = self._open.pop(run, None)
-        found = find_record(self._client, self._experiment_id, record) if record and ours is None else None
-        run_id = ours.run_id if ours else found and found.info.run_id
+        open_run = self._open.pop(run, None)
+        found = find_record(self._client, self._experiment_id, record) if record and open_run is None else None
+        run_id = open_run.run_id if open_run else found and found.info.run_id
         if run_id:
             self._pages.drop(run_id)
             end_run(self._client, run_id, "FAILED", error)
@@ -179,8 +179,8 @@ class OpenRuns:
 
     def end_all(self, status: str, error: str) -> None:
         """End the runs that are still open."""
-        for ours in self._open.values():
-            end_run(self._client, ours.run_id, status, error)
+        for open_run in self._open.values():
+            end_run(self._client, open_run.run_id, status, error)
         self.leave()
 
     def _create(
@@ -197,12 +197,12 @@ class OpenRuns:
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
         # A parent that is not open was lost.
-        above = {MLFLOW_PARENT_RUN_ID: self._open[parent].run_id} if parent in self._open else {}
-        tags = {**tags, RECORD_ID: record, WRITER: name_writer(), **above}
+        parent_tag = {MLFLOW_PARENT_RUN_ID: self._open[parent].run_id} if parent in self._open else {}
+        tags = {**tags, RECORD_ID: record, WRITER: name_writer(), **parent_tag}
         run_id = self._reopen(record) if again else None
         if run_id is None:
-            made = self._client.create_run(self._experiment_id, _milliseconds(time), tags, name)
-            run_id, tags = str(made.info.run_id), {}
+            created = self._client.create_run(self._experiment_id, _milliseconds(time), tags, name)
+            run_id, tags = str(created.info.run_id), {}
         entities = [Param(make_key(key), value[:PARAM_LENGTH]) for key, value in params.items()]
         self._client.log_batch(run_id, params=entities, tags=[RunTag(key, value) for key, value in tags.items()])
         return run_id

@@ -88,13 +88,13 @@ def end_run(client: Any, run_id: str, status: str, error: str) -> None:
 
 def is_gone(text: str) -> bool:
     """Return whether the writer that a tag WRITER names is certainly gone."""
-    writer, ours = read_writer(text), _describe_this()
+    writer, this = read_writer(text), _describe_this()
     if writer is None:
         return False
-    same_kernel = bool(ours.boot) and writer.boot == ours.boot
-    if same_kernel and ours.namespaces and writer.namespaces == ours.namespaces:
+    same_kernel = bool(this.boot) and writer.boot == this.boot
+    if same_kernel and this.namespaces and writer.namespaces == this.namespaces:
         return _read_start(int(writer.pid)) not in (writer.start, None)
-    return (same_kernel or writer.host == ours.host) and _is_free(writer.lock)
+    return (same_kernel or writer.host == this.host) and _is_free(writer.lock)
 
 
 def _is_free(name: str) -> bool:

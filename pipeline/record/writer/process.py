@@ -41,9 +41,9 @@ class Writer:
 
     def __init__(self, say: Callable[[dict[str, Any]], None]):
         """Use `say` to send what no message asked for."""
-        self._say = say
+        self._report = say
         self._hashes = FileHashes(cache_folder())
-        self._told: dict[int, list[tuple[str, dict[str, Any]]]] = {}  # about open runs, in case the server fails
+        self._messages: dict[int, list[tuple[str, dict[str, Any]]]] = {}  # about open runs, in case the server fails
         self._lost: set[int] = set()  # runs that are no longer recorded
         self._unsent: UnsentRuns | None = None
 
@@ -55,7 +55,7 @@ class Writer:
             return None
         if do == "open":
             return self._begin(**content)
-        if do == "start" and not self._told:
+        if do == "start" and not self._messages:
             self._return_to_server()
         try:
             answer = self._carry_out(do, content)
@@ -63,23 +63,23 @@ class Writer:
             if not (is_server(self._store.uri) and is_out_of_reach(error)):
                 if do not in ABOUT_A_RUN:
                     raise
-                return self._lose(content, error)
+                return self._give_up(content, error)
             self._runs.leave()
             self._leave_server(error)
             if do == "link":  # the run that it takes over is on the server
-                return self._lose(content, error)
+                return self._give_up(content, error)
             answer = self._carry_out(do, content)
         if do == "finish":
-            self._told.pop(content["run"], None)
+            self._messages.pop(content["run"], None)
         elif do in TOLD_AGAIN:
-            self._told.setdefault(content["run"], []).append((do, content))
+            self._messages.setdefault(content["run"], []).append((do, content))
         return answer
 
-    def _lose(self, content: Mapping[str, Any], error: Exception) -> dict[str, Any]:
+    def _give_up(self, content: Mapping[str, Any], error: Exception) -> dict[str, Any]:
         """Give up one run, whose messages are ignored from now on. Raises the error of a store that cannot be used."""
         run, text = content["run"], f"{type(error).__name__}: {error}"
         self._lost.add(run)
-        self._told.pop(run, None)
+        self._messages.pop(run, None)
         self._runs.give_up(run, content.get("record"), f"its record could not be written: {text}")
         return {"lost": run, "reason": text}
 
@@ -113,13 +113,13 @@ class Writer:
 
     def do_survey(self) -> dict[str, Any]:
         """Return what the store should not have, or None if it is out of reach."""
-        if self._store.uri != self._wanted:
+        if self._store.uri != self._uri:
             return {"surveyed": None}
         return {"surveyed": self._leftovers.find()}
 
     def do_remove(self, orphans: list[str], broken: list[str]) -> dict[str, Any]:
         """Remove leftovers that were found before; return None if the store is out of reach."""
-        if self._store.uri != self._wanted:
+        if self._store.uri != self._uri:
             return {"removed": None}
         return {"removed": self._leftovers.remove(orphans, broken)}
 
@@ -141,7 +141,7 @@ class Writer:
 
     def do_list_unsent(self) -> dict[str, Any]:
         """Return the runs in the local store that can be sent to the server, or None if it is out of reach."""
-        if self._store.uri != self._wanted:
+        if self._store.uri != self._uri:
             return {"unsent": None}
         self._unsent = self._unsent or UnsentRuns(self._store.uri)
         return {"unsent": self._unsent.list_runs()}
@@ -161,14 +161,14 @@ class Writer:
 
     def _begin(self, uri: str, experiment: str | None, system_metrics: bool) -> dict[str, Any]:
         """Open the store, or the local one if it is a server out of reach."""
-        self._wanted, self._experiment, self._system_metrics = uri, experiment, system_metrics
+        self._uri, self._experiment, self._system_metrics = uri, experiment, system_metrics
         try:
-            self._use(open_store(uri, experiment))
+            self._use_store(open_store(uri, experiment))
         except OutOfReach as error:
             self._leave_server(error)
         return {"opened": True}
 
-    def _use(self, store: Store) -> None:
+    def _use_store(self, store: Store) -> None:
         from mlflow.entities import ViewType
 
         self._store = store
@@ -178,18 +178,18 @@ class Writer:
 
     def _leave_server(self, error: Exception) -> None:
         """Continue with the local store, and carry out the messages about open runs there again."""
-        self._say({"out_of_reach": str(error)})
-        self._left = time.monotonic()
-        self._use(open_store(UNSENT, self._experiment))
-        for do, content in [told for of_a_run in self._told.values() for told in of_a_run]:
+        self._report({"out_of_reach": str(error)})
+        self._left_at = time.monotonic()
+        self._use_store(open_store(UNSENT, self._experiment))
+        for do, content in [message for run_messages in self._messages.values() for message in run_messages]:
             self._carry_out(do, content)
 
     def _return_to_server(self) -> None:
         """Try a server again that has been out of reach for `TRY_AGAIN` seconds."""
-        if self._store.uri != self._wanted and time.monotonic() - self._left > TRY_AGAIN:
-            self._left = time.monotonic()
+        if self._store.uri != self._uri and time.monotonic() - self._left_at > TRY_AGAIN:
+            self._left_at = time.monotonic()
             with contextlib.suppress(OutOfReach):
-                self._use(open_store(self._wanted, self._experiment))
+                self._use_store(open_store(self._uri, self._experiment))
 
 
 def main(messages: TextIO, answers: TextIO) -> None:

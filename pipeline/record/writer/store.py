@@ -85,7 +85,7 @@ def open_store(uri: str, experiment: str | None) -> Store:
         store = open_store("sqlite:///outputs/mlflow.db", "latentgrid")
         store.client.get_experiment(store.experiment_id)
     """
-    with locked(uri) if uri.startswith(SQLITE) else contextlib.nullcontext(), _opening():
+    with locked(uri) if uri.startswith(SQLITE) else contextlib.nullcontext(), _short_patience():
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
@@ -149,7 +149,7 @@ def _refuse_deleted(uri: str, experiment: Any) -> None:
 
 
 @contextlib.contextmanager
-def _opening() -> Iterator[None]:
+def _short_patience() -> Iterator[None]:
     """Try a server only briefly while a store is opened."""
     try:
         _set_patience(PATIENCE_AT_FIRST)
