@@ -1,1 +1,1 @@
-"""What Hydra composed, read into a graph and settings."""
+"""Parse the config that Hydra composed into a graph and settings."""

@@ -1,7 +1,7 @@
 """The answer to `python run.py --help`.
 
-Hydra's own makes the list of all config groups twice, those of `hydra/` included, although the template of
-conf/config.yaml shows the groups of the application only; that takes more than a second.
+Hydra's own help lists all config groups twice, including those of `hydra/`, although the template in conf/config.yaml
+shows only the groups of the application. That takes more than a second.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from pipeline.config.read import CONF, register_names
 def format_help(overrides: Sequence[str]) -> str:
     """Return `hydra.help.template` of the config that the overrides compose, filled in.
 
-    `$APP_CONFIG_GROUPS` becomes the groups with their choices, `$CONFIG` the config as YAML; what else Hydra would fill
-    in stays as it is. Raises the errors of Hydra and OmegaConf.
+    `$APP_CONFIG_GROUPS` becomes the groups with their choices and `$CONFIG` the config as YAML. Other placeholders of
+    Hydra stay as they are. Raises the errors of Hydra and OmegaConf.
+
+    Example:
+        print(format_help(["sampler.steps=8"]))
     """
     register_names()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -40,7 +43,7 @@ def format_help(overrides: Sequence[str]) -> str:
 
 
 def _list_groups(loader: ConfigLoader, parent: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Yield the groups below `parent` with their choices; those of Hydra itself are left out."""
+    """Yield each group below `parent` with its choices, without the groups of Hydra itself."""
     for name in loader.list_groups(parent):
         group = f"{parent}/{name}" if parent else name
         if group == "hydra":

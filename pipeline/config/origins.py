@@ -1,4 +1,4 @@
-"""Where each value of a composed config comes from: the command line, or which file of conf/."""
+"""Find where each value of a composed config comes from: the command line, or a file of conf/."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ COMMAND_LINE = "command line"
 
 
 def find_origins(config: DictConfig, hydra: Any, paths: Sequence[str]) -> dict[str, str]:
-    """Say for each dotted path of `config` where it was set last; `hydra` is the config's hydra node, if known.
+    """Return for each dotted path of `config` where it was set last.
 
-    A value that interpolates another names that one as well: `sampler/euler.yaml -> seed: command line`.
+    `hydra` is the config's hydra node, or None if it is not known. For a value that is an interpolation, the origin of
+    the value that it refers to is named as well.
+
+    Example:
+        find_origins(config, hydra, ["sampler.seed"])  # composed with the override seed=3
+        # {"sampler.seed": "sampler/euler.yaml -> seed: command line"}
     """
     overridden = list(_find_overridden(hydra)) if hydra is not None else []
     files = dict(_list_files(hydra)) if hydra is not None else {}
@@ -26,13 +31,13 @@ def find_origins(config: DictConfig, hydra: Any, paths: Sequence[str]) -> dict[s
 def _find_origin(config: DictConfig, path: str, overridden: Sequence[str], files: Mapping[str, Any]) -> str:
     if any(path == key or path.startswith(f"{key}.") for key in overridden):
         return COMMAND_LINE
-    found = next((name for name, content in files.items() if _holds(content, path.split("."))), "config")
+    found = next((name for name, content in files.items() if _has_path(content, path.split("."))), "config")
     source = _read_interpolation(config, path)
     return f"{found} -> {source}: {_find_origin(config, source, overridden, files)}" if source else found
 
 
 def _read_interpolation(config: DictConfig, path: str) -> str | None:
-    """The path that a value is a plain interpolation of, if it is one."""
+    """Return the path that a value refers to if it is a plain interpolation, else None."""
     parent = OmegaConf.select(config, path.rpartition(".")[0]) if "." in path else config
     key = path.rpartition(".")[2]
     if not isinstance(parent, DictConfig) or key not in parent or not OmegaConf.is_interpolation(parent, key):
@@ -43,7 +48,7 @@ def _read_interpolation(config: DictConfig, path: str) -> str | None:
 
 
 def _find_overridden(hydra: Any) -> Iterator[str]:
-    """Keys of the overrides that set a value, not those that choose from a group."""
+    """Return the keys of the overrides that set a value, without those that choose from a group."""
     return (override.key_or_group for override in _parse(hydra) if not _is_group(override.key_or_group))
 
 
@@ -58,7 +63,10 @@ def _is_group(key: str) -> bool:
 
 
 def _list_files(hydra: Any) -> Iterator[tuple[str, Any]]:
-    """Files of conf/ that took part, the strongest first: experiments, then groups, then config.yaml."""
+    """Yield name and content of the files of conf/ that were composed, the strongest first.
+
+    Experiments come first, then the other groups, then config.yaml.
+    """
     choices = {group: [choice] for group, choice in hydra.runtime.choices.items() if choice and "hydra/" not in group}
     # Several choices of one group (experiment=[a,b]) are not among the choices that Hydra reports.
     several = {
@@ -84,7 +92,7 @@ def _read_file(group: str, choice: str) -> Iterator[tuple[str, Any]]:
         yield from _read_file(group, entry)
 
 
-def _holds(content: Any, keys: Sequence[str]) -> bool:
+def _has_path(content: Any, keys: Sequence[str]) -> bool:
     for key in keys:
         if not isinstance(content, Mapping) or key not in content:
             return False

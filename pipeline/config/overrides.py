@@ -1,6 +1,6 @@
-"""What is wrong with command line overrides: all of them at once, where Hydra names the first and stops.
+"""Find everything that is wrong with command line overrides, where Hydra names only the first fault.
 
-Consulted only after Hydra refused to compose; needs neither torch nor ComfyUI.
+This module is used only after Hydra refused to compose; it needs neither torch nor ComfyUI.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ from pipeline.errors import Problem, did_you_mean
 
 
 def find_override_problems(overrides: Sequence[str]) -> list[Problem]:
-    """Name every override that Hydra cannot apply; empty if each of them is fine by itself."""
+    """Return the problems of all overrides that Hydra cannot apply, or an empty list if each is valid by itself.
+
+    Example:
+        find_override_problems(["sampler.stps=8", "sampler.seeed=1"])  # two problems with the code "unknown_input"
+    """
     problems: list[Problem] = []
     parsed = list(_parse(overrides, problems))
     register_names()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         groups = [override for override in parsed if _chooses(override)]
-        wrong = [problem for override in groups for problem in _check_choice(override)]
-        chosen = [] if wrong else [line for override in groups if (line := _take_first(override))]
-        config = _compose(chosen, wrong)
+        choice_problems = [problem for override in groups for problem in _check_choice(override)]
+        chosen = [] if choice_problems else [line for override in groups if (line := _take_first(override))]
+        config = _compose(chosen, choice_problems)
     values = [override for override in parsed if override not in groups]
-    return problems + wrong + [problem for override in values for problem in _check_value(override, config)]
+    return problems + choice_problems + [problem for override in values for problem in _check_value(override, config)]
 
 
 def _parse(overrides: Sequence[str], problems: list[Problem]) -> Iterator[Override]:
@@ -46,7 +50,11 @@ def _parse(overrides: Sequence[str], problems: list[Problem]) -> Iterator[Overri
 
 
 def _compose(chosen: list[str], problems: list[Problem]) -> DictConfig:
-    """The config with these choices, or with the default ones if Hydra refuses one of them, which is a problem."""
+    """Return the config with these choices.
+
+    If Hydra refuses them, add a problem for each choice that it refuses alone, and return the config with the default
+    choices.
+    """
     try:
         return compose("config", overrides=chosen)
     except HydraException:
@@ -63,7 +71,10 @@ def _compose(chosen: list[str], problems: list[Problem]) -> DictConfig:
 
 
 def _chooses(override: Override) -> bool:
-    """Whether it chooses from a group; a mapping given to a group's key is merged into what was chosen."""
+    """Return whether an override chooses from a group.
+
+    A mapping given to the key of a group does not: it is merged into the chosen config.
+    """
     is_group = bool(_list_choices(override.key_or_group)) or (CONF / override.key_or_group).is_dir()
     return is_group and not isinstance(override.value(), dict)
 
@@ -83,7 +94,7 @@ def _check_choice(override: Override) -> Iterator[Problem]:
 
 
 def _list_values(override: Override) -> list[Any]:
-    """The values of an override; none for a sweep whose values follow from something else (a glob, an interval)."""
+    """Return the values of an override, none for a sweep that does not list its values (a glob, an interval)."""
     value = override.value()
     if isinstance(value, ChoiceSweep):
         return list(value.list)
@@ -93,7 +104,10 @@ def _list_values(override: Override) -> list[Any]:
 
 
 def _take_first(override: Override) -> str | None:
-    """The override as it was given, but of several values the first: that is enough to know the keys."""
+    """Return the override as it was given, or with only the first value if it is a sweep.
+
+    One value is enough to know the keys. Return None for a sweep that does not list its values.
+    """
     if not override.is_sweep_override():
         return override.input_line
     values = _list_values(override)
@@ -105,7 +119,7 @@ def _check_value(override: Override, config: DictConfig) -> Iterator[Problem]:
     if override.is_add() or override.is_force_add() or key.startswith("hydra."):
         return
     if not has_key(config, key):
-        yield Problem("unknown_input", key, "is not in the config" + _say_what_to_do(override, config))
+        yield Problem("unknown_input", key, "is not in the config" + _format_hint(override, config))
     elif isinstance(value, dict):
         section = OmegaConf.select(config, key)
         for name in (name for name in value if isinstance(section, DictConfig) and name not in section):
@@ -113,9 +127,9 @@ def _check_value(override: Override, config: DictConfig) -> Iterator[Problem]:
             yield Problem("unknown_input", key, message)
 
 
-def _say_what_to_do(override: Override, config: DictConfig) -> str:
-    takes_any = OmegaConf.select(config, override.key_or_group.rpartition(".")[0]) == {}  # such as comfyui.args
-    near = "" if takes_any else suggest_path(config, override.key_or_group)
+def _format_hint(override: Override, config: DictConfig) -> str:
+    takes_any_key = OmegaConf.select(config, override.key_or_group.rpartition(".")[0]) == {}  # such as comfyui.args
+    near = "" if takes_any_key else suggest_path(config, override.key_or_group)
     if near:
         return near
     return ", so it cannot be deleted" if override.is_delete() else f". To add it, write +{override.input_line}"

@@ -1,9 +1,9 @@
-"""From a composed Hydra config to what a run needs: settings, a graph, and the list of what is wrong so far.
+"""Parse a composed Hydra config into what a run needs: settings, a graph, and the problems found so far.
 
-A top-level mapping with `_node_` is a node; any other top-level mapping is a settings section; the rest (`seed`)
-are variables for interpolation. One that nothing reads has no effect. Given by an override or in a mapping it is a
-fault (`+steps=4` where `sampler.steps=4` was meant); in a file of conf/ it is none, because other files choose what
-reads it, but it is no part of the record.
+A top-level mapping with `_node_` is a node, any other top-level mapping is a settings section, and the other top-level
+values (`seed`) are variables for interpolation. A variable that nothing reads has no effect. It is a problem if it was
+given by an override or in a config that is a mapping (`+steps=4` where `sampler.steps=4` was meant). It is no problem
+in a file of conf/, because other files choose what reads it, but it is not recorded.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ UNRESOLVED = object()  # stands for a value that cannot be resolved, until it is
 class RunSettings:
     """The `run` section of the config.
 
-    outputs: nodes whose outputs are kept, besides ComfyUI's output nodes.
-    name: name of the run in MLflow; null: made of the overrides.
+    outputs: nodes whose outputs are requested, in addition to ComfyUI's output nodes.
+    name: name of the run in MLflow; null: made from the overrides.
     save_pt: also write latents as .pt files.
     dry_run: check everything and run nothing.
-    fail_fast: a sweep ends with its first failed job.
-    resume: a job of a sweep whose results are recorded already is not run again.
+    fail_fast: end a sweep at its first failed job.
+    resume: take over results that are recorded already instead of running that job of a sweep again.
     objective: the metric that a job returns to a sweeper that optimises.
-    cache: how long outputs are kept for later runs: classic, all, lru:N or none.
-    reference: a run id, or a latent file, to which the distance of every kept latent is measured.
-    batch_seeds: up to how many jobs of a sweep that differ only in the seed of a KSampler it samples in one call.
+    cache: how long outputs are retained for later runs: classic, all, lru:N or none.
+    reference: a run id or a latent file; the distance of every requested latent to it is measured.
+    batch_seeds: how many jobs that differ only in the seed of a KSampler a sweep samples in one call, at most.
     """
 
     outputs: list[str] = field(default_factory=list)
@@ -72,11 +72,11 @@ class WorkerSettings:
 
     topic, reply_topic, dead_letter_topic: where requests come from, and where replies and refused requests go.
     group_id: workers of one consumer group share the partitions of the topic.
-    roots: the folders that the files of requests must lie in.
+    roots: the folders in which the files of requests must lie.
     output_root: the folder of the results, one folder for each request.
-    attempts: how often a request is tried whose sampling fails, or ends the process.
-    grace_seconds: how long a request in hand may go on after SIGTERM before it is handed back.
-    port: of /healthz, /readyz and /metrics, on the loopback; null: none.
+    attempts: how often a request is tried if its sampling fails or ends the process.
+    grace_seconds: how long a request in progress may go on after SIGTERM before it is handed back.
+    port: the port of /healthz, /readyz and /metrics on the loopback interface; null: none.
     kafka: further settings of librdkafka, for consumer and producer (security.protocol, ...).
     """
 
@@ -95,9 +95,9 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A config, read. `values` is the whole config with interpolations resolved, `problems` what is wrong so far.
+    """A parsed config. `values` is the whole config with interpolations resolved, `problems` what is wrong so far.
 
-    unread: the variables of conf/ that nothing reads; those of the user are problems.
+    unread: the variables that nothing reads; those that the user gave are in `problems` too.
     """
 
     values: Mapping[str, Any]
@@ -111,7 +111,7 @@ class RunConfig:
 
     @property
     def has_wrong_settings(self) -> bool:
-        """Whether a settings section is wrong, so that there is no use in starting ComfyUI to look for more."""
+        """Whether the settings are wrong, so that ComfyUI need not be started to find more problems."""
         return any(
             problem.code in ("unknown_section", UNREAD) or problem.where.partition(".")[0] in SECTIONS
             for problem in self.problems
@@ -119,7 +119,7 @@ class RunConfig:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The top-level values that are neither nodes nor settings, such as `seed`, and that something reads."""
+        """The top-level values, such as `seed`, that are neither nodes nor settings and that something reads."""
         return {name: self.values[name] for name in _list_variables(self.values) if name not in self.unread}
 
 
@@ -132,12 +132,14 @@ SECTIONS: dict[str, type] = {
 
 
 LAUNCHER = "hydra_plugins.latentgrid.WarmLauncher"
-"""The name of pipeline/sweep/launcher.py's class for Hydra, which takes launchers of hydra_plugins only."""
+"""The name by which Hydra finds the class of pipeline/sweep/launcher.py; it takes only launchers of hydra_plugins."""
 
 
 def register_names() -> None:
-    """Make known what conf/ names: `${latentgrid.tiny:FILE}`, the path of an input of the tiny model, and the launcher
-    `warm`. Idempotent."""
+    """Register the names that conf/ uses. Idempotent.
+
+    They are `${latentgrid.tiny:FILE}`, the path of an input of the tiny model, and the launcher `warm`.
+    """
     from hydra.core.config_store import ConfigStore
 
     OmegaConf.register_new_resolver("latentgrid.tiny", lambda name: str(tiny_folder() / name), replace=True)
@@ -147,7 +149,7 @@ def register_names() -> None:
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     """Compose conf/config.yaml with command line overrides; the result also has the `hydra` node.
 
-    Raises ConfigError, which names every override that cannot be applied.
+    Raises ConfigError with a problem for every override that cannot be applied.
     """
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
@@ -165,21 +167,21 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def read_sections(overrides: Sequence[str], *sections: str) -> RunConfig:
-    """The config that overrides compose, of which only some sections matter.
-
-    Raises ConfigError for all that is wrong with them.
-    """
-    read = read_config(compose_config(overrides))
-    problems = [problem for problem in read.problems if problem.where.partition(".")[0] in sections]
+    """Return the config that overrides compose. Raises ConfigError with all problems of the given `sections`."""
+    parsed = read_config(compose_config(overrides))
+    problems = [problem for problem in parsed.problems if problem.where.partition(".")[0] in sections]
     if problems:
         raise ConfigError(problems)
-    return read
+    return parsed
 
 
 def read_config(config: DictConfig | Mapping[str, Any], hydra: Any = None, recorded: bool = False) -> RunConfig:
-    """Read a composed config. Faults are listed in `problems`, not raised.
+    """Parse a composed config. Faults are listed in `problems`, not raised.
 
     `hydra` is its hydra node, if that was taken out of it. A `recorded` config may have variables that nothing reads.
+
+    Example:
+        read_config(compose_config(["run.outputs=[sampler]"])).run.outputs  # ["sampler"]
     """
     problems: list[Problem] = []
     values = _resolve(config, problems)
@@ -211,7 +213,7 @@ def _list_variables(values: Mapping[str, Any]) -> list[str]:
 
 @functools.cache
 def read_own_names() -> frozenset[str]:
-    """Return what conf/config.yaml itself declares, such as `seed`: a graph need not read it."""
+    """Return the names that conf/config.yaml itself declares, such as `seed`: a graph need not read them."""
     return frozenset(map(str, OmegaConf.load(CONF / "config.yaml")))
 
 
@@ -237,7 +239,7 @@ def _find_objective_problems(run: RunSettings, graph: Graph) -> list[Problem]:
 
 
 def _resolve(config: DictConfig | Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
-    """Plain containers with interpolations resolved; a value that cannot be resolved is a problem and left out."""
+    """Return resolved plain containers; a value that cannot be resolved is left out and added to `problems`."""
     register_names()
     try:
         tree = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
@@ -249,7 +251,7 @@ def _resolve(config: DictConfig | Mapping[str, Any], problems: list[Problem]) ->
 
 
 def _resolve_entry(tree: DictConfig, name: Any, problems: list[Problem]) -> Any:
-    """A top-level entry: at once if it is whole, else value by value, because OmegaConf names the first fault only."""
+    """Resolve a top-level entry; if that fails, value by value, because OmegaConf names only the first fault."""
     try:
         value = tree[name]
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
@@ -275,8 +277,8 @@ def _resolve_value(parent: DictConfig, key: Any, where: str, problems: list[Prob
 
 
 def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]) -> T:
-    """Read a section into its dataclass, checking names and types; wrong values are reported and left out."""
-    given: dict[str, Any] = {}
+    """Return a section as its dataclass. Wrong names and types are added to `problems` and left out."""
+    accepted: dict[str, Any] = {}
     schema = _make_schema(cls)  # type: ignore[arg-type]
     known = {one.name: str(one.type) for one in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if section is not None and not isinstance(section, Mapping):
@@ -286,33 +288,33 @@ def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]
         where = f"{name}.{key}"
         if key not in known:
             problems.append(
-                Problem("unknown_setting", where, f"is no setting{did_you_mean(key, known) or _list(known)}")
+                Problem("unknown_setting", where, f"is no setting{did_you_mean(key, known) or _list_settings(known)}")
             )
         elif value == MISSING:
             problems.append(Problem("required_input_missing", where, f"is required. Give it as {where}=VALUE"))
         else:
             try:
-                schema[key] = escape(value)  # it is resolved by now
+                schema[key] = escape(value)  # it is resolved already, so `${` in it is plain text
                 stored = schema[key]
-                given[key] = OmegaConf.to_container(stored, resolve=True) if OmegaConf.is_config(stored) else stored
+                accepted[key] = OmegaConf.to_container(stored, resolve=True) if OmegaConf.is_config(stored) else stored
             except OmegaConfBaseException:
-                problems.append(Problem("invalid_input_type", where, f"must be {_name(known[key])}, got {value!r}"))
-    return cls(**given)
+                problems.append(Problem("invalid_input_type", where, f"must be {_describe(known[key])}, got {value!r}"))
+    return cls(**accepted)
 
 
 @functools.cache
 def _make_schema(cls: type) -> DictConfig:
-    """A config that takes only values of the right types under the names of a settings dataclass."""
+    """Return a config that takes only values of the right types under the names of a settings dataclass."""
     schema: DictConfig = OmegaConf.structured(cls)
-    OmegaConf.set_readonly(schema, False)  # as the dataclasses are frozen
+    OmegaConf.set_readonly(schema, False)  # it is read-only because the dataclasses are frozen
     return schema
 
 
-def _name(annotation: str) -> str:
-    """A dataclass field's type in the words of a config."""
+def _describe(annotation: str) -> str:
+    """Return the type of a dataclass field in the words of a config."""
     kinds = {"bool": "true or false", "list": "a list", "dict": "a mapping", "str": "a text"}
     return next((words for kind, words in kinds.items() if annotation.startswith(kind)), annotation)
 
 
-def _list(names: Iterable[str]) -> str:
+def _list_settings(names: Iterable[str]) -> str:
     return f". The settings are {', '.join(names)}"

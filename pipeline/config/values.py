@@ -1,4 +1,4 @@
-"""Settings that are data: set in a composed config, or written as overrides that Hydra reads as them."""
+"""Set values as plain data in a composed config, or write them as overrides that Hydra parses to the same values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from pipeline.errors import ConfigError, Problem, did_you_mean
 
 
 def set_values(config: DictConfig, values: Mapping[str, Any]) -> list[str]:
-    """Set dotted paths of a composed config to values that are taken as they are: no quotes, no interpolation.
+    """Set dotted paths of a composed config to values that are taken literally: no quotes, no interpolation.
 
-    Returns the overrides that give the same. Raises ConfigError, which names every path that the config does not have.
+    Return the equivalent overrides. Raises ConfigError with a problem for every path that the config does not have and
+    for every value that it refuses.
 
+    Example:
         set_values(config, {"positive.text": "it's, (a:1.2) {b}", "sampler.steps": 8})
     """
     problems = []
@@ -35,9 +37,12 @@ def set_values(config: DictConfig, values: Mapping[str, Any]) -> list[str]:
 
 
 def format_override(path: str, value: Any) -> str:
-    """Return the override that Hydra reads as `value`: text, number, bool, None, or lists and mappings of them.
+    """Return the override that Hydra parses to `value`: text, number, bool, None, or lists and mappings of them.
 
-    A mapping is merged into the one that is there.
+    A mapping is merged into the one in the config.
+
+    Example:
+        format_override("positive.text", "it's")  # positive.text="it's"
     """
     return f"{'++' * isinstance(value, Mapping)}{path}={_format_value(value)}"
 
@@ -53,17 +58,20 @@ def _format_value(value: Any) -> str:
 
 
 def _escape_key(key: Any) -> str:
-    """Hydra's grammar has no quotes for keys."""
+    """Return a key with special characters escaped, because Hydra's grammar has no quotes for keys."""
     return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key))
 
 
 def _quote(text: str) -> str:
-    """Within double quotes a backslash means itself, unless only backslashes stand between it and a quote."""
+    """Return a text in double quotes.
+
+    In Hydra's grammar a backslash in quotes is literal, unless only backslashes stand between it and a quote.
+    """
     return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + (found[2] and '\\"'), text) + '"'
 
 
 def escape(value: Any) -> Any:
-    """Return a value in which OmegaConf reads no `${` as an interpolation."""
+    """Return the value with each `${` escaped, so that OmegaConf does not take it for an interpolation."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     if isinstance(value, Mapping):
@@ -81,7 +89,7 @@ def has_key(config: DictConfig, key: str) -> bool:
 
 
 def suggest_path(config: DictConfig, path: str) -> str:
-    """Return a did-you-mean with the dotted path of the config that a wrong one is nearest to; empty without one."""
+    """Return a did-you-mean hint with the dotted path of the config nearest to a wrong one, or an empty text."""
     tree: Any = OmegaConf.to_container(config, resolve=False)
     return did_you_mean(path, _list_paths(tree))
 

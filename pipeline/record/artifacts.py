@@ -2,16 +2,16 @@
 
     config.yaml       the composed config
     prompt.json       the graph that ran, in ComfyUI's API format
-    workflow.json     the same in the format of ComfyUI's GUI
-    graph.svg         a picture of it
-    <node>.latent     a kept LATENT: safetensors, as ComfyUI's SaveLatent writes it and LoadLatent reads it
-    <node>.pt         the same as {"samples": tensor}, on request
-    <node>.png        a preview of it
-    record.json       the sha256 of every file that the record holds, and of the model files (only with MLflow)
+    workflow.json     the same graph in the format of ComfyUI's GUI
+    graph.svg         a picture of the graph
+    <node>.latent     a LATENT: safetensors, as ComfyUI's SaveLatent writes it and LoadLatent reads it
+    <node>.pt         the same latent as {"samples": tensor}, on request
+    <node>.png        a preview of the latent
+    record.json       the sha256 of every file of the record and of the model files (only with MLflow)
     run.log           the log (written by Hydra's logging)
 
-The .latent and the .png embed the graph as ComfyUI's savers do, so dropping either onto ComfyUI's canvas opens it.
-Every file appears whole or not at all.
+The .latent and .png files embed the graph as ComfyUI's savers do, so dropping one onto ComfyUI's canvas opens the
+graph. A file is written completely or not at all. The functions that write a file raise OutputError if they cannot.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LOG = "run.log"
 
 
 def open_folder(folder: Path) -> Path:
-    """Make the output folder, and make sure that it can be written. Raises OutputError."""
+    """Create the output folder if necessary and return it. Raises OutputError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -52,14 +52,14 @@ def open_folder(folder: Path) -> Path:
 
 
 def write_text(folder: Path, name: str, text: str) -> Path:
-    """Write a text file."""
+    """Write a text file and return its path."""
     with _written_whole(folder / name) as path:
         path.write_text(text, encoding="utf-8")
     return folder / name
 
 
 def remove_record(folder: Path) -> None:
-    """Remove the record of an earlier run in the same folder, if there is one. Raises OutputError."""
+    """Remove the record of an earlier run from the folder, if there is one. Raises OutputError."""
     path = folder / RECORD
     try:
         path.unlink(missing_ok=True)
@@ -78,22 +78,22 @@ def write_workflow(folder: Path, workflow: Mapping[str, Any]) -> Path:
 
 
 def write_json(content: Mapping[str, Any]) -> str:
-    """JSON that people can read."""
+    """Return a mapping as indented JSON with a final newline."""
     return json.dumps(content, indent=2) + "\n"
 
 
 def list_embedded(prompt: Mapping[str, Any], workflow: Mapping[str, Any]) -> dict[str, str]:
-    """What ComfyUI's savers embed in files, by key: the GUI opens `workflow`, else `prompt`."""
+    """Return the texts that ComfyUI's savers embed in files, by key: the GUI opens `workflow`, else `prompt`."""
     return {"prompt": json.dumps(prompt), "workflow": json.dumps(workflow)}
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
-    """Write what a record holds, as JSON."""
+    """Write a record as record.json."""
     return write_text(folder, RECORD, write_json(record))
 
 
 def list_files(folder: Path) -> list[Path]:
-    """What nodes and latentgrid have written there: no log, no hidden file or folder."""
+    """Return the files that nodes and latentgrid have written into a folder, without the log and hidden files."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.name != LOG)
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
@@ -105,7 +105,7 @@ def write_latent(folder: Path, node: str, samples: torch.Tensor, embedded: Mappi
 
     tensors = {"latent_tensor": samples.detach().cpu().contiguous(), "latent_format_version_0": torch.tensor([])}
     with _written_whole(folder / f"{node}.latent") as path:
-        # Not save_file, whose files only their owner may read: the decoder next door may be another user.
+        # save_file makes files that only their owner may read, but another user may decode them.
         path.write_bytes(save(tensors, metadata=dict(embedded)))
     return folder / f"{node}.latent"
 
@@ -116,18 +116,21 @@ def write_pt(folder: Path, node: str, samples: torch.Tensor) -> Path:
 
 
 def write_tensors(folder: Path, name: str, value: Any) -> Path:
-    """Write tensors in containers of plain values, as torch.save does; of a view only what it shows."""
+    """Write tensors in containers of plain values with torch.save.
+
+    Of a tensor that is a view, only the elements that it shows are written.
+    """
     import torch
 
     buffer = io.BytesIO()
-    torch.save(_detach(value), buffer)  # straight to a file, it says of a full disk that it is a RuntimeError
+    torch.save(_detach(value), buffer)  # writing to a file directly, it raises RuntimeError if the disk is full
     with _written_whole(folder / name) as path:
         path.write_bytes(buffer.getbuffer())
     return folder / name
 
 
 def _detach(value: Any) -> Any:
-    """The same with tensors of their own, on the CPU: torch.save keeps the whole storage of a view."""
+    """Return the value with copies of its tensors on the CPU, because torch.save writes the whole storage of a view."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -138,7 +141,7 @@ def _detach(value: Any) -> Any:
 
 
 def write_copy(folder: Path, name: str, source: BinaryIO) -> tuple[Path, str]:
-    """Write what is left to read of an open file; the path, and the sha256 of what was written."""
+    """Write the rest of an open file; return the path and the sha256 of what was written."""
     digest = hashlib.sha256()
     with _written_whole(folder / name) as path, path.open("wb") as target:
         while chunk := source.read(1 << 20):
@@ -148,7 +151,7 @@ def write_copy(folder: Path, name: str, source: BinaryIO) -> tuple[Path, str]:
 
 
 def write_picture(folder: Path, node: str, pixels: np.ndarray, embedded: Mapping[str, str]) -> Path:
-    """Write pixels, uint8 [height, width, 3], as a PNG."""
+    """Write pixels, uint8 [height, width, 3], as a PNG with embedded texts."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -161,7 +164,7 @@ def write_picture(folder: Path, node: str, pixels: np.ndarray, embedded: Mapping
 
 
 def write_image(folder: Path, name: str, image: Image.Image) -> Path:
-    """Write an image as a PNG, sooner rather than smaller: it is written again and again while it grows."""
+    """Write an image as a PNG with fast compression, because a growing image is written again and again."""
     with _written_whole(folder / name) as path:
         image.save(path, format="PNG", compress_level=1)
     return folder / name
@@ -169,7 +172,7 @@ def write_image(folder: Path, name: str, image: Image.Image) -> Path:
 
 @contextlib.contextmanager
 def _written_whole(target: Path) -> Iterator[Path]:
-    """The same as `written_whole`, but raises OutputError."""
+    """Yield a path to write to, as `written_whole` does, but raise OutputError instead of OSError."""
     try:
         with written_whole(target) as beside:
             yield beside

@@ -1,4 +1,4 @@
-"""What differs between the records of two runs, the likeliest cause of different results first."""
+"""Find what differs between the records of two runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.record.provenance import SEEDS, RecordedRun
 
 @dataclass(frozen=True)
 class Difference:
-    """A fact that two records tell differently; None: the record does not have it."""
+    """A fact that differs between two records. None means that a record does not have it."""
 
     fact: str
     before: str | None
@@ -26,7 +26,11 @@ class Difference:
 
 
 def list_facts(run: RecordedRun) -> dict[str, str]:
-    """All that a record says, as text by dotted path. A record of version 1 has its tags for facts."""
+    """Return all facts of a record, as text by dotted path.
+
+    For a record of version 1, which has no facts, the tags of the run take their place. A run without a record has no
+    facts.
+    """
     if run.record is None:
         return {}
     prompt = json.loads((run.folder / PROMPT).read_bytes())
@@ -36,7 +40,7 @@ def list_facts(run: RecordedRun) -> dict[str, str]:
 
 
 def join_facts(facts: Mapping[str, str], files: Mapping[str, str], prompt: Mapping[str, Any]) -> dict[str, str]:
-    """`facts`, the sha256 of `files`, and the constants and links of a graph in API format, by dotted path."""
+    """Return `facts`, the sha256 of `files`, and the constants and links of an API-format graph, by dotted path."""
     graph = {f"graph.{name}._node_": str(node["class_type"]) for name, node in prompt.items()}
     graph |= {
         f"{'seed' if key in SEEDS else 'graph'}.{name}.{key}": value if isinstance(value, str) else json.dumps(value)
@@ -47,14 +51,21 @@ def join_facts(facts: Mapping[str, str], files: Mapping[str, str], prompt: Mappi
 
 
 def find_differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Difference]:
-    """What differs between two runs, the likeliest cause of different results first."""
-    whole = {fact.partition(".")[0] for fact in before} & {fact.partition(".")[0] for fact in after}
+    """Return the facts that differ between two runs, the likeliest cause of different results first.
+
+    Facts that differ between runs anyway are left out, and facts that only one run has if their absence means nothing.
+
+    Example:
+        (found,) = find_differences({"version.torch": "2.9.1"}, {"version.torch": "2.10.0"})
+        str(found)  # version.torch: 2.9.1 -> 2.10.0
+    """
+    common_groups = {fact.partition(".")[0] for fact in before} & {fact.partition(".")[0] for fact in after}
     found = [
         Difference(fact, before.get(fact), after.get(fact))
         for fact in {**before, **after}
         if before.get(fact) != after.get(fact)
         and not TELLS_NOTHING.match(fact)
-        and ((fact in before and fact in after) or _counts_alone(fact, whole))
+        and ((fact in before and fact in after) or _counts_alone(fact, common_groups))
     ]
     return sorted(found, key=lambda one: (rank_fact(one.fact), one.fact))
 
@@ -66,10 +77,13 @@ def compare_facts(before: Mapping[str, str], after: Mapping[str, str]) -> list[D
     return [Difference(fact, before.get(fact), after.get(fact)) for fact in ordered]
 
 
-def _counts_alone(fact: str, whole: set[str]) -> bool:
-    """An older record has no packages at all: that is no difference in each of them."""
+def _counts_alone(fact: str, common_groups: set[str]) -> bool:
+    """Return whether a fact counts as different although only one run has it.
+
+    An older record has no packages at all, which is no difference in each of them.
+    """
     kind, group = find_kind(fact), fact.partition(".")[0]
-    return bool(kind and kind.counts_alone) and (group in whole or group in ("batch", "graph"))
+    return bool(kind and kind.counts_alone) and (group in common_groups or group in ("batch", "graph"))
 
 
 def _shorten(value: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What is known of the machine, the versions and the code of a run: the tags of its record."""
+"""Collect facts about the machine, the versions and the code of a run: the tags of its record."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pipeline.base.git import read_checkout
 
 
 def collect_facts(device: str) -> dict[str, str]:
-    """Versions of Python, torch, CUDA and cuDNN, the GPU, and the git commit; torch must be imported already.
+    """Return the versions of Python, torch, CUDA and cuDNN, the GPU, the git commit, and the origin of the run.
 
-    `device` is the torch device that computes.
+    `device` is the torch device that computes. torch must be imported already.
     """
     torch = sys.modules["torch"]
     facts = {
@@ -31,19 +31,19 @@ def collect_facts(device: str) -> dict[str, str]:
 
 
 def collect_origin() -> dict[str, str]:
-    """Who made a run and with what, as MLflow's UI shows it."""
+    """Return the tags by which MLflow's UI shows who made a run and with what."""
     return {"mlflow.user": _get_user(), "mlflow.source.name": "latentgrid", "mlflow.source.type": "LOCAL"}
 
 
 def _get_user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under an id that has no name
+    except (KeyError, OSError):  # a container may run under a user id that has no name
         return str(os.getuid())
 
 
 def _read_git(folder: Path) -> dict[str, str]:
-    """Commit of the code that runs, and whether its checkout was clean when this process first asked."""
+    """Return the commit of the code in `folder`, and whether its checkout was clean when this process first asked."""
     found = read_checkout(folder)
     if not found:
         return {"git.commit": "unknown"}
@@ -52,7 +52,10 @@ def _read_git(folder: Path) -> dict[str, str]:
 
 
 def measure_peak_memory() -> dict[str, float]:
-    """Peak memory in GB (10^9 bytes): of the process since it began, of the GPU since `reset_peak_memory`."""
+    """Return the peak memory in GB (10^9 bytes), by metric.
+
+    For the process it is the peak since it began, for the GPU (if CUDA is in use) since `reset_peak_memory`.
+    """
     peaks = {"memory/process_peak_gb": _read_process_peak() / 1e9}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
@@ -68,7 +71,7 @@ def reset_peak_memory() -> None:
 
 
 def _read_process_peak() -> int:
-    """Largest resident size of the process so far, in bytes."""
+    """Return the largest resident size of the process so far, in bytes."""
     if sys.platform == "win32":
         import psutil
 
@@ -76,4 +79,4 @@ def _read_process_peak() -> int:
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak if sys.platform == "darwin" else peak * 1024  # ru_maxrss is in bytes on macOS, else in KiB

@@ -1,4 +1,4 @@
-"""The machine and the process of a run, as facts of its record: all that may change the last digit of a result."""
+"""Collect facts about the machine and the process of a run: all that may change the last digit of a result."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from pathlib import Path
 VARIABLES = re.compile(
     r"(ATEN|CUBLAS|CUDA|CUDNN|DNNL|HIP|HSA|KMP|MIOPEN|MKL|NVIDIA_TF32|OMP|ONEDNN|OPENBLAS|PYTORCH|ROCM|TORCH|TRITON)_\w+"
 )
-"""Environment variables that libraries of numbers read."""
+"""Environment variables that numerical libraries read."""
 
 SECRETS = re.compile(r"([+]{0,2}worker[.]kafka\b[^=]*=).*", re.DOTALL)
-"""Arguments that may hold the password of a broker."""
+"""Command line arguments that may contain the password of a broker."""
 
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def collect_machine(device: str) -> dict[str, str]:
-    """Facts by dotted path; torch must be imported already. `device` is the torch device that computes."""
+    """Return the facts of this machine and process, as text by dotted path.
+
+    `device` is the torch device that computes. torch must be imported already.
+    """
     return {
         **_read_host(),
         **_list_packages(),
@@ -56,8 +59,11 @@ def _read_cpu() -> str:
 
 @functools.cache
 def _list_packages() -> dict[str, str]:
-    """Name and version of every package that can be imported, read from the names of their folders: those are enough,
-    and reading the metadata of two hundred packages takes a tenth of a second."""
+    """Return name and version of every package that can be imported.
+
+    They are taken from the names of the .dist-info folders, because reading the metadata of two hundred packages takes
+    a tenth of a second.
+    """
     found: dict[str, str] = {}
     for folder in map(Path, sys.path):
         for info in sorted(folder.glob("*.dist-info")):
@@ -67,7 +73,7 @@ def _list_packages() -> dict[str, str]:
 
 
 def _read_flags() -> dict[str, str]:
-    """What torch is set to; a pack may have changed it, so it is asked anew for each run."""
+    """Return the settings of torch; they are read for each run, because a pack may have changed them."""
     torch = sys.modules["torch"]
     cuda = torch.backends.cuda.matmul
     flags = {

@@ -1,15 +1,15 @@
-"""`record.json`: what a run was made of, complete and machine-readable. Only this module knows its form.
+"""`record.json`: the complete, machine-readable provenance of a run. Only this module knows its format.
 
-    version     of this form; what latentgrid wrote before it counted has none, and is read as 1
+    version     the version of the format; a file without one is of version 1
     identity    see `engine/identity.py`
     files       by dotted path (`unet.unet_name`): sha256, path, size, mtime_ns and kind (model or input) of a file
-    artifacts   the sha256 of every file that the record holds, by name; `prompt.json` is the graph with all defaults,
+    artifacts   the sha256 of every file of the record, by name; `prompt.json` is the graph with all defaults,
                 `config.yaml` the settings
-    pictures    which of them MLflow's comparison of runs shows, and under which name
+    pictures    which artifacts MLflow's comparison of runs shows, and under which name
     facts       by dotted path, as text: versions, code, commits, packages, machine, flags, seeds, order, ...
-    outputs     by node: what `digest_tensors` says of the kept latent
+    outputs     by node: the `digest_tensors` of the latent
 
-In version 1 `files` has the sha256 of model files alone, and facts and outputs are not there.
+In version 1, `files` has only the sha256 of model files, and there are no facts and outputs.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ VERSION = 2
 MODEL = "model"
 
 SEEDS = ("seed", "noise_seed")
-"""What ComfyUI's nodes call a seed."""
+"""The names of seeds among the inputs of ComfyUI's nodes."""
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run as it stands in MLflow. `record` is its record.json, None if it has none: it did not finish, or is a sweep.
+    """A run as it is recorded in MLflow.
 
-    children: the runs below it, in the order in which they began. folder: where its files were put.
+    children: the ids of the runs below it, in the order in which they began.
+    folder: where its files were copied to.
+    record: its parsed record.json, or None if it has none, because it did not finish or is a sweep.
     """
 
     run_id: str
@@ -52,8 +54,11 @@ class RecordedRun:
 
 @dataclass(frozen=True)
 class Record:
-    """A record.json, read. `files` has the sha256 of files by dotted path, `models` that of model files alone; None
-    where a file changed before it could be read."""
+    """A parsed record.json.
+
+    files: the sha256 of each file by dotted path, None if the file changed before it could be hashed.
+    models: the same for the model files alone.
+    """
 
     version: int
     identity: str
@@ -66,24 +71,33 @@ class Record:
 
 
 def begin_record(identity: str, facts: Mapping[str, str]) -> dict[str, Any]:
-    """The beginning of a record.json, with what is known before the run."""
+    """Return the beginning of a record.json, with what is known before the run."""
     return {"version": VERSION, "identity": identity, "facts": dict(facts), "outputs": {}}
 
 
 def add_learnt(record: dict[str, Any], facts: Mapping[str, str], outputs: Mapping[str, str]) -> None:
-    """Add what the run has shown; a record of version 1 has no place for it."""
+    """Add what is known only after the run. A record of version 1, which has no facts, stays as it is."""
     if "facts" in record:
         record["facts"] = {**record["facts"], **facts}
         record["outputs"] = {**record["outputs"], **outputs}
 
 
 def write_file(state: FileState, sha256: str | None, kind: str) -> dict[str, Any]:
-    """A file of a record.json, `kind` being model or input; without a sha256 if it changed before it could be read."""
+    """Return the entry for a file in a record.json.
+
+    `kind` is model or input. `sha256` is None if the file changed before it could be hashed.
+    """
     return {"sha256": sha256, "path": state.path, "size": state.size, "mtime_ns": state.mtime_ns, "kind": kind}
 
 
 def read_record(text: str | bytes) -> Record:
-    """Read a record.json of this or an older version. Raises RecordError for a newer one, and for what is none."""
+    """Parse a record.json of this or an older version.
+
+    Raises RecordError if it is of a newer version or damaged.
+
+    Example:
+        read_record((folder / "record.json").read_bytes()).artifacts["sampler.latent"]  # a sha256
+    """
     try:
         content: dict[str, Any] = json.loads(text)
         version = int(content.get("version", 1))

@@ -1,4 +1,4 @@
-"""The record of one run: what is kept, and when. Listens to the executor's events."""
+"""Record one run: write its files, and log the events of the executor to MLflow as metrics."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ LATENT_STATISTICS = ("mean", "std", "min", "max")
 class RunFacts:
     """What is known of a run before it starts: the beginning of its record.
 
-    prompt, workflow: the graph in ComfyUI's API format and in that of its GUI.
-    draw: makes a picture of the graph, an SVG document, given the nodes that come from the cache.
-    identity, files, inputs: see `NewRun`; facts: those of its record.json besides the tags.
+    prompt, workflow: the graph in ComfyUI's API format and in the format of its GUI.
+    draw: returns a picture of the graph as an SVG document, given the nodes that come from the cache.
+    identity, files, inputs: see `NewRun`.
+    facts: the facts of its record.json that are not tags.
     """
 
     name: str
@@ -46,17 +47,27 @@ class RunFacts:
 
     @property
     def all_facts(self) -> dict[str, str]:
-        """What is known before the run, tags included, but for those that are MLflow's own."""
+        """All facts that are known before the run: `facts` and the tags that are not MLflow's own."""
         return {**{name: value for name, value in self.tags.items() if not name.startswith("mlflow.")}, **self.facts}
 
 
 @dataclass
 class Recorder:
-    """Keeps one run: its files in `folder`, and its MLflow run, below `parent`, if there is a `tracker`.
+    """Records one run: its files in `folder` and, if there is a `tracker`, its MLflow run, below `parent`.
 
-    Call `start`, pass it the executor's events, `keep_latent` for what is kept, then `finish` once. What goes to MLflow
-    is written in the background, as `run`; `wait` waits for it. `outputs` has the content of each kept latent, `learnt`
-    the facts that only the run has shown, `tags` those of them that MLflow shows too.
+    MLflow's record is written in the background, as `run`.
+
+    outputs: the digest of each latent, by node.
+    learnt: the facts that are known only after the run.
+    tags: those of them that are tags in MLflow too.
+
+    Example:
+        recorder = Recorder(folder, facts, tracker)
+        recorder.start()
+        session.run(checked, recorder.listen)
+        recorder.keep_latent("sampler", samples)
+        recorder.finish("FINISHED", seconds)
+        recorder.wait()
     """
 
     folder: Path
@@ -68,16 +79,16 @@ class Recorder:
     outputs: dict[str, str] = field(default_factory=dict)
     learnt: dict[str, str] = field(default_factory=dict)
     run: TrackedRun | None = None
-    _found: dict[Path, FileState] = field(default_factory=dict)  # the files that were there when the nodes began
+    _existing_files: dict[Path, FileState] = field(default_factory=dict)  # the files that existed when the nodes began
     _metrics: list[tuple[str, float, float, int]] = field(default_factory=list)
     _cached: tuple[str, ...] = ()
     _node: str = ""
-    _last: float = 0.0
+    _last_time: float = 0.0
 
     def start(self) -> None:
         """Write what is known before the run. Raises OutputError or TrackingError."""
         facts.reset_peak_memory()
-        artifacts.remove_record(self.folder)  # what an earlier run here followed from
+        artifacts.remove_record(self.folder)  # it is of an earlier run in this folder
         written = [
             artifacts.write_text(self.folder, artifacts.CONFIG, self.facts.config_yaml),
             artifacts.write_prompt(self.folder, self.facts.prompt),
@@ -85,9 +96,10 @@ class Recorder:
         ]
         if self.tracker:
             self.tracker.raise_if_failed()
-            parent = self.parent if self.parent and self.parent.tracker is self.tracker else None  # else it failed
+            # A parent of another tracker is left out: that tracker failed and was replaced.
+            parent = self.parent if self.parent and self.parent.tracker is self.tracker else None
             known = self.facts
-            begun = NewRun(
+            new_run = NewRun(
                 known.name,
                 known.params,
                 known.tags,
@@ -97,34 +109,37 @@ class Recorder:
                 known.inputs,
                 known.all_facts,
             )
-            self.run = self.tracker.start(begun, time.time(), parent)
+            self.run = self.tracker.start(new_run, time.time(), parent)
         for path in written:
             self._add(path)
 
     def listen(self, event: Event) -> None:
-        """Turn an event of the executor into metrics, and the first one into the picture of the graph."""
+        """Record an event of the executor as metrics. At `RunStarted`, write the picture of the graph."""
         match event:
             case RunStarted():
-                self._begin_again()
+                self._reset()
                 self._cached = event.cached
                 self._add(artifacts.write_text(self.folder, artifacts.GRAPH, self.facts.draw(event.cached)))
             case NodeStarted():
-                self._node, self._last = event.node, time.perf_counter()
+                self._node, self._last_time = event.node, time.perf_counter()
             case NodeProgress() if event.node == self._node:
                 now = time.perf_counter()
-                self.measure(f"seconds_per_step/{event.node}", now - self._last, event.value)
-                self._last = now
+                self.measure(f"seconds_per_step/{event.node}", now - self._last_time, event.value)
+                self._last_time = now
             case NodeFinished():
                 self.measure(f"seconds/{event.node}", event.seconds)
 
-    def _begin_again(self) -> None:
-        """Forget what was measured, and which files nodes wrote: a run that was out of memory starts anew."""
+    def _reset(self) -> None:
+        """Discard what was measured, and do not take files that exist now for outputs of nodes.
+
+        A run that was out of memory starts again, and so sends `RunStarted` again.
+        """
         self._metrics.clear()
-        self._found = {path: FileState.of(path) for path in artifacts.list_files(self.folder)}
+        self._existing_files = {path: FileState.of(path) for path in artifacts.list_files(self.folder)}
         facts.reset_peak_memory()
 
     def keep_latent(self, node: str, samples: torch.Tensor) -> None:
-        """Write a latent."""
+        """Write a latent as a `.latent` file."""
         self._add(artifacts.write_latent(self.folder, node, samples, self._list_embedded()))
         self.outputs[node] = digest_tensors(samples) or ""
 
@@ -144,7 +159,7 @@ class Recorder:
             self.measure(f"latent/{node}/{name}", float(getattr(values, name)()))
 
     def mark(self, tag: str, found: Mapping[str, str]) -> None:
-        """Add to a tag what is wrong with results, by node: `not_finite`: `sampler: 12.5 %`."""
+        """Add to a tag what is wrong with results, by node, such as `sampler: 12.5 %` to the tag `not_finite`."""
         texts = [self.tags[tag]] if tag in self.tags else []
         self.tags[tag] = ", ".join([*texts, *(f"{name}: {text}" for name, text in found.items())])[:5000]
 
@@ -152,20 +167,20 @@ class Recorder:
         return artifacts.list_embedded(self.facts.prompt, self.facts.workflow)
 
     def keep_distances(self, node: str, distances: Mapping[str, float]) -> None:
-        """Add how far a latent is from that of a reference, by name of the distance."""
+        """Add the distances between a latent and that of a reference as metrics; `distances` has them by name."""
         for name, value in distances.items():
             self.measure(f"distance/{node}/{name}", value)
 
     def keep_others(self) -> None:
-        """Add what ComfyUI's own savers wrote into the folder."""
+        """Add the files that ComfyUI's own savers wrote into the folder."""
         for path in artifacts.list_files(self.folder):
-            if path not in self.files and self._found.get(path) != FileState.of(path):
+            if path not in self.files and self._existing_files.get(path) != FileState.of(path):
                 self._add(path)
 
     def finish(self, status: str, seconds: float, error: str = "", learnt: Mapping[str, str] | None = None) -> None:
-        """Complete the record with a status of MLflow's: FINISHED, FAILED or KILLED. Raises TrackingError.
+        """Complete the record with one of MLflow's statuses: FINISHED, FAILED or KILLED.
 
-        `learnt` are facts that only the run has shown.
+        `learnt` are the facts that are known only after the run. The record is complete in MLflow after `wait`.
         """
         self.learnt = {**(learnt or {}), **self.tags, "cached": " ".join(self._cached) or "none"}
         self.measure("seconds/total", seconds)
@@ -185,15 +200,15 @@ class Recorder:
         return {name: value for name, value, _, _ in self._metrics}
 
     def wait(self) -> MLflowRun | None:
-        """Wait until the finished record is complete. Raises TrackingError."""
+        """Wait until the finished record is complete; return None without a tracker. Raises TrackingError."""
         return self.run.wait() if self.run else None
 
     def measure(self, name: str, value: float, step: int = 0) -> None:
-        """Add a metric."""
+        """Add a value of a metric."""
         self._metrics.append((name, value, time.time(), step))
 
     def _add(self, path: Path, picture_key: str | None = None) -> None:
-        if path not in self.files:  # a run out of memory starts again
+        if path not in self.files:  # a run that was out of memory starts again and may write it again
             self.files.append(path)
         if self.run:
             self.run.add_file(path, picture_key)

@@ -1,8 +1,8 @@
-"""The MLflow record, seen from the run: messages to a process beside it that does the writing.
+"""The MLflow record, seen from the run: messages to a separate process that does the writing.
 
-Importing mlflow takes seconds, and so do the migrations of a new SQLite store; in a process of its own both happen
-while ComfyUI starts, hold up no sampling, and keep mlflow's threads and global state out of the process that holds
-the GPU. If this process dies without a word, the writer notices and marks its runs KILLED.
+Importing mlflow takes seconds, and so do the migrations of a new SQLite store. In a separate process both happen while
+ComfyUI starts, delay no sampling, and keep mlflow's threads and global state out of the process that holds the GPU. If
+this process dies, the writer notices it and marks the open runs KILLED.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class TrackingSettings:
     """The `tracking` section of the config.
 
     uri: an MLflow tracking URI; a relative sqlite path is relative to the working directory; null: no record.
-    experiment_name: the MLflow experiment; made if it does not exist.
-    system_metrics: whether MLflow logs what CPU, memory, disk, network and GPUs do during each run.
+    experiment_name: the MLflow experiment; it is created if it does not exist.
+    system_metrics: whether MLflow logs the use of CPU, memory, disk, network and GPUs during each run.
     """
 
     uri: str | None = None
@@ -36,13 +36,14 @@ class TrackingSettings:
 
 @dataclass(frozen=True)
 class NewRun:
-    """What a record begins with.
+    """The beginning of the record of a run or a sweep.
 
-    folder: where the files of the run lie, in sub-folders or not; their place in it is their name in MLflow.
+    folder: where the files of the run lie, in sub-folders or not; their path in it is their name in MLflow.
     identity, files, inputs: what the results follow from (key, model files and other files by dotted path), by which
-    another sweep finds the run; an empty identity: it is not found, and has no record.json.
-    facts: those of its record.json.
-    axes, kept: of a sweep, the settings that differ between the runs below it, and the nodes whose latents they keep.
+        another sweep finds the run. A run with an empty identity is not found and has no record.json.
+    facts: the facts of its record.json.
+    axes: of a sweep, the settings that differ between the runs below it.
+    kept: of a sweep, the nodes whose latents these runs write.
     """
 
     name: str
@@ -59,7 +60,7 @@ class NewRun:
 
 @dataclass(frozen=True)
 class MLflowRun:
-    """Where a run is in MLflow. `uri` is the store that has it: one at hand if the server was out of reach."""
+    """The place of a run in MLflow. `uri` is its store: the local one if the server was out of reach."""
 
     run_id: str
     experiment_id: str
@@ -67,13 +68,22 @@ class MLflowRun:
 
 
 class Tracker:
-    """A connection to the process that writes, which lives until this process ends; should it die, another one takes
-    its place and writes what it had not finished.
+    """A connection to the process that writes to MLflow.
 
-    What is told is written in the order of telling, while this process goes on. One thread tells; another may wait for
-    what was told. A run that MLflow does not take is lost: only its own `wait`, and that of the run above it, raise
-    TrackingError. Once nothing can be written any more `failed` is true, and all that asks or begins raises
-    TrackingError; another tracker may fare better. `store` answers questions.
+    The writer lives until this process ends. If it dies, another one takes its place and writes what it had not
+    finished. Messages are handled in the order in which they are sent, while this process goes on. One thread sends
+    them; another may wait for the records.
+
+    A run that MLflow does not accept is lost: only its own `wait` and that of the run above it raise TrackingError.
+    When nothing can be written any more, `failed` is true, and queries and new runs raise TrackingError; a new tracker
+    may succeed. `store` answers queries.
+
+    Example:
+        tracker = Tracker(TrackingSettings("sqlite:///outputs/mlflow.db", "latentgrid"))
+        run = tracker.start(NewRun("first", {"seed": "1"}, {}, folder), time.time())
+        run.log([("seconds/total", 1.5, time.time(), 0)])
+        run.finish("FINISHED", time.time())
+        run.wait().run_id
     """
 
     def __init__(self, settings: TrackingSettings):
@@ -115,24 +125,27 @@ class Tracker:
         )
 
     def link(self, name: str, source: str, folder: Path, linked: float, parent: TrackedRun | None) -> TrackedRun:
-        """Put the files of the finished run `source` into `folder`, and record there and in MLflow that they are its
-        results. Nothing is to be told to the new run."""
+        """Begin and finish a run that takes over the results of the finished run with the id `source`.
+
+        Its files are copied into `folder`, and the new record names it. The new run takes no more messages. `linked` is
+        the time of the new run in seconds since the epoch.
+        """
         return self._begin("link", parent, name=name, source=source, folder=str(folder.resolve()), time=linked)
 
     def wait_for(self, number: int) -> MLflowRun:
-        """Wait until the record of a finished run is complete, and those of the runs below it.
+        """Wait until the records of a finished run and of the runs below it are complete; return its place in MLflow.
 
-        Raises TrackingError, naming the runs whose records are lost.
+        Raises TrackingError, which names the runs whose records are lost.
         """
         self._link.wait(number)
         uri, lost = self._settings.uri, self._link.lost
         if number in lost:
             raise TrackingError(f"tracking.uri: MLflow at {uri!r} did not take the record: {lost[number].reason}")
-        below = [one for one in lost.values() if one.parent == number]
-        if below:
-            names = name_runs([one.name for one in below])
+        lost_children = [one for one in lost.values() if one.parent == number]
+        if lost_children:
+            names = name_runs([one.name for one in lost_children])
             raise TrackingError(
-                f"tracking.uri: MLflow at {uri!r} did not take the records of {names}: {below[0].reason}\n"
+                f"tracking.uri: MLflow at {uri!r} did not take the records of {names}: {lost_children[0].reason}\n"
                 "Their results are kept; the same command runs them again"
             )
         if number not in self._link.finished:
@@ -140,32 +153,35 @@ class Tracker:
         answer = self._link.finished[number]
         return MLflowRun(answer["run_id"], answer["experiment_id"], answer["uri"])
 
-    def send(self, what: str, run: int, **content: Any) -> None:
-        """Tell the writer of a run."""
-        self._link.tell({"do": what, "run": run, **content})
+    def send(self, command: str, run: int, **content: Any) -> None:
+        """Send the writer a message about a run."""
+        self._link.tell({"do": command, "run": run, **content})
 
     def raise_if_failed(self) -> None:
-        """Raise TrackingError if nothing can be written by now. Waits for a server only, until it has let us in: it may
-        refuse us, and nothing is to be computed before we know."""
+        """Raise TrackingError if nothing can be written any more.
+
+        If the store is a server, wait until it is open: it may refuse access, and nothing should be computed before
+        that is known.
+        """
         self._link.check()
 
     def close(self) -> None:
-        """Let the writer finish and end. Idempotent."""
+        """Let the writer finish its work and end. Idempotent."""
         atexit.unregister(self.close)
         self._link.close()
 
-    def _begin(self, what: str, parent: TrackedRun | None, **content: Any) -> TrackedRun:
+    def _begin(self, command: str, parent: TrackedRun | None, **content: Any) -> TrackedRun:
         if self.failed:
             self._link.check()
         self._count += 1
-        above = parent.number if parent else None
-        self.send(what, self._count, record=uuid.uuid4().hex, parent=above, **content)
+        parent_number = parent.number if parent else None
+        self.send(command, self._count, record=uuid.uuid4().hex, parent=parent_number, **content)
         return TrackedRun(self, self._count)
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run that a tracker has begun. It stands RUNNING in MLflow until `finish`."""
+    """A run that a tracker has begun. It is RUNNING in MLflow until `finish`."""
 
     tracker: Tracker
     number: int
@@ -175,7 +191,7 @@ class TrackedRun:
         self.tracker.send("log", self.number, metrics=list(metrics), tags=dict(tags or {}))
 
     def add_file(self, path: Path, picture_key: str | None = None) -> None:
-        """Add a file as an artifact; a picture with a key is also shown by MLflow's comparison of runs."""
+        """Add a file as an artifact. MLflow's comparison of runs also shows it if it is a picture with a key."""
         self.tracker.send("file", self.number, path=str(path.resolve()), key=picture_key)
 
     def finish(
@@ -185,12 +201,16 @@ class TrackedRun:
         learnt: Mapping[str, str] | None = None,
         outputs: Mapping[str, str] | None = None,
     ) -> None:
-        """End the run as FINISHED, FAILED or KILLED. `learnt` are facts that only the run has shown, `outputs` the
-        content of the kept latents by node; both are for its record.json."""
+        """End the run as FINISHED, FAILED or KILLED.
+
+        ended: in seconds since the epoch.
+        learnt: the facts that are known only after the run, for its record.json.
+        outputs: the digests of the latents by node, for its record.json.
+        """
         self.tracker.send(
             "finish", self.number, status=status, time=ended, learnt=dict(learnt or {}), outputs=dict(outputs or {})
         )
 
     def wait(self) -> MLflowRun:
-        """Wait until the record of the run is complete; `finish` must have been called."""
+        """Wait until the record of the run is complete; `finish` must have been called. Raises TrackingError."""
         return self.tracker.wait_for(self.number)

@@ -1,7 +1,7 @@
-"""The connection to the process that writes to MLflow, which outlives the death of one such process.
+"""The connection to the process that writes to MLflow. It survives the death of such a process.
 
-What was told of a run is kept until the run is confirmed, and told again to the next process if this one dies. A run is
-the same for both by its record id, so it is completed and not doubled.
+The messages about a run are retained until the run is confirmed, and sent again to the next process if this one dies.
+Both processes identify a run by its record id, so that it is completed and not written twice.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pipeline.record.writer_process import WriterProcess
 
 log = logging.getLogger(__name__)
 
-MOST_DEATHS = 3  # in a row, without a run that became whole in between
+MOST_DEATHS = 3  # in a row, without a run that was completed in between
 CLOSED = "the connection was closed"
-NAMED = 5  # runs in a message
+NAMED = 5  # the most runs that a message names
 ADVICE = (
     "It goes on by itself when the machine is less busy, or when another process lets go of the store "
     "(`fuser` names those that have its file open). To run without a record: tracking=none"
@@ -31,7 +31,7 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class LostRun:
-    """A run that MLflow did not take."""
+    """A run that MLflow did not accept. `parent` is the number of the run above it."""
 
     name: str
     parent: int | None
@@ -39,94 +39,100 @@ class LostRun:
 
 
 class WriterLink:
-    """Tells one writer after the other. `finished` has the answers of runs that are whole, `lost` those that cannot be,
-    both by number. `failed` says why nothing can be written any more; empty if it can.
+    """Sends messages to a writer process, and to another one if that dies.
 
-    One thread tells; others may wait. Nothing but `ask` and `check` raises TrackingError.
+    finished: the answers about runs whose records are complete, by number.
+    lost: the runs that cannot be recorded, by number.
+    failed: why nothing can be written any more; empty while it can.
+
+    One thread sends messages about runs; others may wait. Only `ask` and `check` raise TrackingError.
     """
 
     def __init__(self, uri: str, opening: Mapping[str, Any]):
-        """`opening` is the first message to each writer."""
+        """Start a writer. `opening` is the first message to each writer."""
         self.finished: dict[int, dict[str, Any]] = {}
         self.lost: dict[int, LostRun] = {}
         self.failed = ""
         self._uri = uri
         self._opening = dict(opening)
-        self._told: list[dict[str, Any]] = []  # of runs that are not whole, in the order of telling
+        self._unconfirmed: list[dict[str, Any]] = []  # about runs that are not complete, in the order of sending
         self._is_open = False
         self._deaths = 0
         self._questions = itertools.count(1)
-        self._telling = threading.Lock()  # never wait for the other one while holding this
-        self._reading = threading.RLock()  # or one thread would take what another waits for
+        self._sending = threading.Lock()  # while holding this one, never wait for the other
+        self._receiving = threading.RLock()  # else one thread would take the answer that another waits for
         self._writer = WriterProcess()
         self._writer.send(self._opening)
 
     def tell(self, message: Mapping[str, Any]) -> None:
-        """Tell something about the run of number `run`. What is told of a lost run goes nowhere."""
+        """Send a message about the run whose number it has as `run`. It is discarded if that run is lost."""
         waiting = Waiting()
-        with self._telling:
+        with self._sending:
             if self.failed or message["run"] in self.lost:
                 return
-            self._told.append(dict(message))
+            self._unconfirmed.append(dict(message))
             writer = self._writer
             if writer.send(message, lambda: waiting.look(self._describe_wait(), ADVICE)):
                 return
-        with self._reading:  # its last answers say why it is gone; then the next one has been told this too
+        with self._receiving:  # its last answers say why it died; then `_replace` sends this message to the next one
             while self._writer is writer and not self.failed:
-                self._take(self._receive(waiting))
+                self._handle(self._receive(waiting))
 
     def ask(self, message: Mapping[str, Any], expected: str) -> Any:
-        """Tell something about no run, and wait for what the answer says is `expected`.
+        """Send a message that is about no run, and return what its answer has under the key `expected`.
 
-        The answer repeats the number of the question: Ctrl-C may have kept somebody from waiting for an earlier one.
+        The answer repeats the number of the question, because the answer to an earlier question may still arrive if
+        Ctrl-C interrupted the wait for it. Raises TrackingError.
         """
-        waiting, asked, number = Waiting(), None, next(self._questions)
-        with self._reading:
+        waiting, asked_writer, number = Waiting(), None, next(self._questions)
+        with self._receiving:
             while True:
                 self._raise_if_failed()
-                if asked is not self._writer:
-                    asked = self._writer
-                    asked.send({**message, "question": number}, lambda: waiting.look(self._describe_wait(), ADVICE))
+                if asked_writer is not self._writer:
+                    asked_writer = self._writer
+                    asked_writer.send(
+                        {**message, "question": number}, lambda: waiting.look(self._describe_wait(), ADVICE)
+                    )
                 answer = self._receive(waiting)
                 if answer.get("question") == number:
                     return answer[expected]
-                self._take(answer)
+                self._handle(answer)
 
     def wait(self, run: int) -> None:
-        """Wait until a run that was finished is whole or lost."""
+        """Wait until a run that was finished is complete or lost, or nothing can be written any more."""
         waiting = Waiting()
-        with self._reading:
+        with self._receiving:
             while not (self.failed or run in self.finished or run in self.lost):
-                self._take(self._receive(waiting))
+                self._handle(self._receive(waiting))
 
     def check(self) -> None:
-        """Raise TrackingError if nothing can be written. Waits for a server only, until it has let us in."""
+        """Raise TrackingError if nothing can be written any more. If the store is a server, wait until it is open."""
         waiting = Waiting()
-        if self._reading.acquire(blocking=False):  # else another thread waits for answers, and takes this one too
+        if self._receiving.acquire(blocking=False):  # else another thread handles all answers
             try:
                 while is_server(self._uri) and not self._is_open and not self.failed:
-                    self._take(self._receive(waiting))
-                self._take_waiting()
+                    self._handle(self._receive(waiting))
+                self._handle_arrived()
             finally:
-                self._reading.release()
+                self._receiving.release()
         self._raise_if_failed()
 
     def close(self) -> None:
-        """Let the writer write all that it was told and end; wait for that if it is about runs. Idempotent."""
+        """Let the writer handle all messages and end; wait for that if any is about a run. Idempotent."""
         waiting = Waiting()
         self._writer.close()
-        if not (self.finished or self._told):
+        if not (self.finished or self._unconfirmed):
             return  # it will end by itself once mlflow is imported
-        with self._reading:
+        with self._receiving:
             while not self.failed:
-                self._writer.close()  # it may be another one by now
-                self._take(self._receive(waiting))
-        if self.failed != CLOSED and self._told:
+                self._writer.close()  # it may have been replaced
+                self._handle(self._receive(waiting))
+        if self.failed != CLOSED and self._unconfirmed:
             log.error("%s", describe_failure(self._uri, self.failed, self.name_unwritten()))
 
     def name_unwritten(self) -> str:
-        """Return the names of the runs whose records are not whole."""
-        return name_runs([one["name"] for one in self._told if "name" in one])
+        """Return the names of the runs whose records are not complete."""
+        return name_runs([one["name"] for one in self._unconfirmed if "name" in one])
 
     def _receive(self, waiting: Waiting) -> dict[str, Any]:
         while (answer := self._writer.receive()) is None:
@@ -134,17 +140,17 @@ class WriterLink:
         return answer
 
     def _describe_wait(self) -> str:
-        runs = len({one["run"] for one in self._told})
+        runs = len({one["run"] for one in self._unconfirmed})
         if not self._is_open:
             return f"MLflow to open {self._uri}"
         return f"MLflow to write {runs} run{'s' * (runs != 1)} to {self._uri}" if runs else f"MLflow at {self._uri}"
 
-    def _take_waiting(self) -> None:
+    def _handle_arrived(self) -> None:
         while not self.failed and (answer := self._writer.receive_waiting()):
-            self._take(answer)
+            self._handle(answer)
 
-    def _take(self, answer: Mapping[str, Any]) -> None:
-        """Keep what the writer says without being asked, or of a run."""
+    def _handle(self, answer: Mapping[str, Any]) -> None:
+        """Handle an answer of the writer about itself or about a run."""
         if "opened" in answer:
             self._is_open = True
         elif "error" in answer:
@@ -160,26 +166,26 @@ class WriterLink:
                 *(self._uri, UNSENT, self._uri, answer["out_of_reach"]),
             )
         elif "question" in answer:
-            pass  # nobody waits for it any more
+            pass  # the wait for it was interrupted
         elif "lost" in answer:
-            self._lose(answer["lost"], answer["reason"])
+            self._mark_lost(answer["lost"], answer["reason"])
         else:
             self.finished[answer["finished"]] = dict(answer)
             self._deaths = 0
-            self._forget(answer["finished"])
+            self._drop_messages(answer["finished"])
 
-    def _lose(self, run: int, reason: str) -> None:
-        (begun,) = (one for one in self._told if one["run"] == run and "name" in one)
-        self.lost[run] = LostRun(begun["name"], begun["parent"], reason)
-        self._forget(run)
-        log.error("tracking.uri: the record of %s could not be written: %s", begun["name"] or "the run", reason)
+    def _mark_lost(self, run: int, reason: str) -> None:
+        (first_message,) = (one for one in self._unconfirmed if one["run"] == run and "name" in one)
+        self.lost[run] = LostRun(first_message["name"], first_message["parent"], reason)
+        self._drop_messages(run)
+        log.error("tracking.uri: the record of %s could not be written: %s", first_message["name"] or "the run", reason)
 
-    def _forget(self, run: int) -> None:
-        with self._telling:
-            self._told = [one for one in self._told if one["run"] != run]
+    def _drop_messages(self, run: int) -> None:
+        with self._sending:
+            self._unconfirmed = [one for one in self._unconfirmed if one["run"] != run]
 
     def _replace(self, reason: str) -> None:
-        """Start another writer in place of one that died, and tell it all that the other had not finished."""
+        """Replace a writer that died, and send the next one the messages about all runs that are not complete."""
         self._writer.close()
         self._deaths += 1
         if self._deaths >= MOST_DEATHS:
@@ -188,10 +194,10 @@ class WriterLink:
         log.warning(
             "the process that writes to MLflow ended with %s\nAnother one writes what it had not finished", reason
         )
-        with self._telling:
+        with self._sending:
             self._is_open = False
             self._writer = WriterProcess()
-            for message in [self._opening, *self._told]:
+            for message in [self._opening, *self._unconfirmed]:
                 self._writer.send({**message, "again": True} if "record" in message else message)
 
     def _raise_if_failed(self) -> None:
@@ -200,7 +206,7 @@ class WriterLink:
 
 
 def describe_failure(uri: str, reason: str, unwritten: str) -> str:
-    """Return what a person is told when nothing can be written to a store."""
+    """Return the message for the user if nothing can be written to a store."""
     lost = f"\nNot recorded: {unwritten}" if unwritten else ""
     return f"tracking.uri: MLflow at {uri!r} failed: {reason}{lost}\nCheck tracking.uri, or run without: tracking=none"
 

@@ -17,54 +17,59 @@ from typing import IO, Any
 
 WRITER = "pipeline.record.writer.process"
 PIPE_BYTES = 1 << 20
-LOOK = 1.0  # seconds from one look at what is waited for to the next
+LOOK = 1.0  # the seconds after which a wait calls `look` or returns
 
 
 class WriterProcess:
-    """Started at once; it lives until `close`. Its end is an answer too: `closed`, or `died` with what it last said."""
+    """The process that writes. It starts at once and lives until `close`.
+
+    Its end is an answer too: `closed`, or `died` with its status and the end of its log.
+    """
 
     def __init__(self) -> None:
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (the writer's, as long as it lives)
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (the writer uses it as long as it lives)
         self._process = subprocess.Popen(
             [sys.executable, "-m", WRITER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            errors="replace",  # what the listener cannot read would end it
+            errors="replace",  # bytes that are no text would end the listener
             cwd=Path.cwd(),
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *_python_path()])},
-            start_new_session=True,  # Ctrl-C in the terminal is for us; the writer ends when we have told it all
+            start_new_session=True,  # Ctrl-C in the terminal must not end the writer before it has written all
         )
-        _widen(self._process.stdin)
-        self._rest = b""  # what Ctrl-C kept from being written; half a message would spoil the next
+        _enlarge_pipe(self._process.stdin)
+        self._unwritten = b""  # what Ctrl-C kept from being written; half a message would spoil the next one
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._listener = threading.Thread(target=self._listen, name="latentgrid-tracker", daemon=True)
         self._listener.start()
 
     def send(self, message: Mapping[str, Any], look: Callable[[], None] = lambda: None) -> bool:
-        """Send a message, calling `look` about once a second while the pipe is full. Returns whether the process was
-        there to get it; if not, the last answer says why."""
-        self._rest += (json.dumps(message) + "\n").encode()
+        """Send a message, and call `look` about once a second while the pipe is full.
+
+        Return whether the process was alive to receive it. If it was not, its last answer says why.
+        """
+        self._unwritten += (json.dumps(message) + "\n").encode()
         return self._write(look)
 
     def receive(self) -> dict[str, Any] | None:
-        """Return the next answer, None if none came within a second."""
+        """Return the next answer, or None if none came within a second."""
         with contextlib.suppress(Empty):
             return self._answers.get(timeout=LOOK)
         return None
 
     def receive_waiting(self) -> dict[str, Any] | None:
-        """Return the next answer if there is one by now."""
+        """Return the next answer if it has arrived already, else None."""
         with contextlib.suppress(Empty):
             return self._answers.get_nowait()
         return None
 
     def close(self) -> None:
-        """Let it finish and end. Idempotent."""
+        """Let the process finish its work and end. Idempotent."""
         self._write(lambda: None)
         if self._process.stdin:
-            with contextlib.suppress(BrokenPipeError):  # it failed before it had read all
+            with contextlib.suppress(BrokenPipeError):  # the process ended before it had read all
                 self._process.stdin.close()
 
     def _write(self, look: Callable[[], None]) -> bool:
@@ -72,13 +77,13 @@ class WriterProcess:
         try:
             pipe = self._process.stdin.fileno()
             os.set_blocking(pipe, False)
-            while self._rest:
+            while self._unwritten:
                 try:
-                    self._rest = self._rest[os.write(pipe, self._rest) :]
+                    self._unwritten = self._unwritten[os.write(pipe, self._unwritten) :]
                 except BlockingIOError:
                     if not select.select([], [pipe], [], LOOK)[1]:
                         look()
-        except (BrokenPipeError, ValueError):  # it ended, or we have closed the pipe
+        except (BrokenPipeError, ValueError):  # the process ended, or `close` has closed the pipe
             return False
         return True
 
@@ -97,7 +102,10 @@ class WriterProcess:
 
 
 def _read_answer(line: str) -> dict[str, Any] | None:
-    """Return the answer in a line, None if it has none: the process may die within a line, or a library print one."""
+    """Return the answer in a line, or None if it has none.
+
+    The process may die in the middle of a line, and a library may print a line of its own.
+    """
     try:
         answer = json.loads(line)
     except ValueError:
@@ -105,12 +113,12 @@ def _read_answer(line: str) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def _widen(pipe: Any) -> None:
-    """Let a pipe hold what a hundred runs say, so that a slow store holds up no sampling.
+def _enlarge_pipe(pipe: Any) -> None:
+    """Let a pipe hold the messages of about a hundred runs, so that a slow store delays no sampling.
 
-    What is in it is written even if this process is killed.
+    What is in the pipe is written even if this process is killed.
     """
-    with contextlib.suppress(ImportError, OSError):  # elsewhere than on Linux, or where the user has too many of them
+    with contextlib.suppress(ImportError, OSError):  # not on Linux, or the user has too many large pipes
         from fcntl import F_SETPIPE_SZ, fcntl
 
         fcntl(pipe, F_SETPIPE_SZ, PIPE_BYTES)

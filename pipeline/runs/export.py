@@ -1,4 +1,4 @@
-"""The graph of a config for ComfyUI: as a prompt, and as a workflow of its GUI."""
+"""Export the graph of a config to ComfyUI: as a prompt, and as a workflow of its GUI."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ Values = Mapping[str, Any]
 
 
 def export_prompt(checked: CheckedGraph, values: Values) -> dict[str, dict[str, Any]]:
-    """The prompt in API format; imported nodes have the ids that they had."""
+    """Return the prompt in API format; imported nodes have their original ids."""
     return restore_ids(write_api_format(resolve_bypass(select_nodes(checked, values), checked.signatures)), values)
 
 
 def export_workflow(
     checked: CheckedGraph, values: Values, session: Session, original: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The workflow from which the GUI makes that prompt.
+    """Return the workflow from which the GUI makes the prompt of `export_prompt`.
 
-    It is `original`, the workflow that was imported, with the values of the graph, if that is possible, so that layout,
-    notes, groups and subgraphs stay; else one with an automatic layout. `session` knows the classes.
+    If possible, it is `original`, the imported workflow, with the values of the graph, so that layout, notes, groups
+    and subgraphs stay. Otherwise its layout is automatic. `session` knows the definitions of the classes.
     """
     graph = select_nodes(checked, values)
     ids = list_ids(values, graph)
@@ -60,14 +60,16 @@ def export_workflow(
 
 
 def select_nodes(checked: CheckedGraph, values: Values) -> Graph:
-    """What runs, with bypassed nodes; and the nodes that nothing needs, if they came with a workflow."""
+    """Return the nodes that run, bypassed nodes, and the unneeded nodes that came with a workflow."""
     imported = [name for name in checked.declared if values.get(name, {}).get(ID)]
     return cull(checked.declared, [*checked.targets, *imported])
 
 
 def find_original(hydra: Any) -> dict[str, Any] | None:
-    """The workflow that the chosen graph of conf/graph/ was imported from, if it was one of the GUI; `hydra` is the
-    config's hydra node, if it is known."""
+    """Return the GUI workflow from which the chosen graph of conf/graph/ was imported, or None.
+
+    `hydra` is the config's hydra node, or None if it is not known.
+    """
     name = hydra.runtime.choices.get("graph") if hydra is not None else None
     path = CONF / "graph" / f"{name}.json"
     if not name or not path.is_file():

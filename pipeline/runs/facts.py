@@ -1,4 +1,4 @@
-"""What is known of a run before it starts: its config as text, its params, its tags."""
+"""Collect what is known of a run before it starts: its config as text, its params, its tags."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ if TYPE_CHECKING:
     from pipeline.engine.session import Session
 
 
-def collect_tags(read: RunConfig, session: Session) -> dict[str, str]:
-    """Return the facts that are tags of a run in MLflow as well."""
+def collect_tags(parsed: RunConfig, session: Session) -> dict[str, str]:
+    """Return the facts of a run that are also its tags in MLflow."""
     comfyui = session.comfyui
     return {
         **collect_facts(comfyui.device),
         "version.identity": str(VERSION),
         "version.comfyui": comfyui.installation.version,
-        "device": f"{comfyui.device} ({read.comfyui.device})",
-        "reproducible": json.dumps(read.comfyui.reproducible),
+        "device": f"{comfyui.device} ({parsed.comfyui.device})",
+        "reproducible": json.dumps(parsed.comfyui.reproducible),
         "dynamic_vram": json.dumps(comfyui.dynamic_vram),
     }
 
 
-def collect_key_facts(read: RunConfig, checked: CheckedGraph, session: Session) -> dict[str, str]:
+def collect_key_facts(parsed: RunConfig, checked: CheckedGraph, session: Session) -> dict[str, str]:
     """Return the facts that are part of the identity of a run; see `record/fact_table.py`."""
-    return select_key_facts({**collect_tags(read, session), **_collect_others(checked, session)})
+    return select_key_facts({**collect_tags(parsed, session), **_collect_other_facts(checked, session)})
 
 
 def select_process_facts(facts: Mapping[str, str]) -> dict[str, str]:
-    """Return the facts that may change a result and that all graphs of a process have in common."""
+    """Return the facts that may change a result and that are the same for all graphs of a process."""
     key_facts = select_key_facts(facts)
     return {name: text for name, text in key_facts.items() if not name.startswith(("code.", "pack.", "env."))}
 
 
-def _collect_others(checked: CheckedGraph, session: Session) -> dict[str, str]:
+def _collect_other_facts(checked: CheckedGraph, session: Session) -> dict[str, str]:
     return {**session.describe(checked), **collect_machine(session.comfyui.device)}
 
 
@@ -60,18 +60,18 @@ def collect_run_facts(
     name: str,
     config: DictConfig | Mapping[str, Any],
     overrides: Sequence[str],
-    read: RunConfig,
+    parsed: RunConfig,
     checked: CheckedGraph,
     session: Session,
     identity: Identity,
     workflow: Mapping[str, Any],
 ) -> RunFacts:
-    """The beginning of the record of a run of a composed `config` that was read and checked.
+    """Return the beginning of the record of a run of a composed `config` that was parsed and checked.
 
     `workflow` is its graph in the format of ComfyUI's GUI.
     """
-    facts = _collect_others(checked, session)
-    tags = collect_tags(read, session)
+    facts = _collect_other_facts(checked, session)
+    tags = collect_tags(parsed, session)
     identity = identity.update(select_key_facts({**tags, **facts}))
     tags |= {
         CELL: identity.cell,
@@ -83,7 +83,7 @@ def collect_run_facts(
         prompt=write_api_format(checked.graph),
         workflow=workflow,
         draw=lambda cached: draw_svg(checked, cached),
-        params=_list_params(read, checked),
+        params=_list_params(parsed, checked),
         tags=tags,
         identity=identity.key,
         files=identity.files,
@@ -93,7 +93,7 @@ def collect_run_facts(
 
 
 def _list_seeds(checked: CheckedGraph) -> dict[str, str]:
-    """The seeds of all nodes, as text: many readers of JSON cut a number of 64 bits."""
+    """Return the seeds of all nodes, as text, because many JSON parsers lose digits of a 64-bit number."""
     return {
         f"seed.{name}.{key}": str(value)
         for name, node in checked.graph.items()
@@ -103,15 +103,15 @@ def _list_seeds(checked: CheckedGraph) -> dict[str, str]:
 
 
 def draw_svg(checked: CheckedGraph, cached: Collection[str] = ()) -> str:
-    """A picture of a checked graph, as an SVG document."""
-    from pipeline.workflow.draw import measure_text, write_svg  # Pillow is of no use to the command line
+    """Return a picture of a checked graph as an SVG document."""
+    from pipeline.workflow.draw import measure_text, write_svg  # imports Pillow, which the command line need not load
     from pipeline.workflow.picture import compose_picture
 
     return write_svg(compose_picture(make_cards(checked, cached), measure_text))
 
 
 def write_yaml(config: DictConfig | Mapping[str, Any]) -> str:
-    """The config as it was composed, interpolations and all, without Hydra's own settings."""
+    """Return a composed config as YAML, with its interpolations and without Hydra's own settings."""
     if not isinstance(config, DictConfig):
         config = OmegaConf.create(dict(config))
     whole: Any = OmegaConf.to_container(config, resolve=False)
@@ -120,7 +120,7 @@ def write_yaml(config: DictConfig | Mapping[str, Any]) -> str:
 
 
 class _Dumper(yaml.CSafeDumper):
-    """PyYAML's fast dumper, with quotes where OmegaConf, unlike PyYAML, would read a text as a number (`1e3`)."""
+    """PyYAML's fast dumper, with quotes around texts that OmegaConf, unlike PyYAML, takes for numbers (`1e3`)."""
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
@@ -134,10 +134,10 @@ def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def _list_params(read: RunConfig, checked: CheckedGraph) -> dict[str, str]:
-    """Every variable, every input of every node that runs, and who is bypassed, as text under their dotted paths."""
-    params = {name: write_param(value) for name, value in read.variables.items()}
-    params.update({f"{name}._bypass_": write_param(node.bypassed) for name, node in read.graph.items()})
+def _list_params(parsed: RunConfig, checked: CheckedGraph) -> dict[str, str]:
+    """Return all variables, all inputs of nodes that run, and which nodes are bypassed, as text by dotted path."""
+    params = {name: write_param(value) for name, value in parsed.variables.items()}
+    params.update({f"{name}._bypass_": write_param(node.bypassed) for name, node in parsed.graph.items()})
     for name, node in checked.graph.items():
         for key, value in node.inputs.items():
             params[f"{name}.{key}"] = format_value(value, checked) if isinstance(value, Link) else write_param(value)
@@ -145,7 +145,7 @@ def _list_params(read: RunConfig, checked: CheckedGraph) -> dict[str, str]:
 
 
 def list_settings(checked: CheckedGraph) -> dict[str, str]:
-    """What a reader has to know, by dotted path: the values that differ from the nodes' own defaults, and bypasses."""
+    """Return the values that differ from the nodes' own defaults, and the bypasses, as text by dotted path."""
     settings = {}
     for name, card in make_cards(checked).items():
         shown = {"_bypass_": "true"} if card.bypassed else card.values
@@ -154,12 +154,12 @@ def list_settings(checked: CheckedGraph) -> dict[str, str]:
 
 
 def list_constants(node: Node) -> dict[str, str]:
-    """The inputs of a node that are no links, as text under their dotted paths."""
+    """Return the inputs of a node that are not links, as text by dotted path."""
     return {
         f"{node.name}.{key}": write_param(value) for key, value in node.inputs.items() if not isinstance(value, Link)
     }
 
 
 def write_param(value: Any) -> str:
-    """A value as MLflow keeps it: text as it is, all else as JSON."""
+    """Return a value as the text that MLflow stores: a text unchanged, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

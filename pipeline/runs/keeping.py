@@ -1,4 +1,4 @@
-"""Keeping what a run gave: each output on its own, so that one that cannot be kept or drawn loses no other."""
+"""Write the outputs of a run, each separately: if one cannot be written or drawn, the others still are."""
 
 from __future__ import annotations
 
@@ -26,9 +26,15 @@ SHOWN_TYPES = frozenset({"LATENT", "IMAGE"})
 
 @dataclass
 class Keeper:
-    """Writes the latents of a run by `recorder`, with all that is derived from them.
+    """Writes the latents of a run, and all that is derived from them, with `recorder`.
 
-    latents: what was kept, on the CPU, by node; a nested latent (LTXVConcatAVLatent) is kept in parts, `av.1`, `av.2`.
+    latents: the latents so far, on the CPU, by node. A nested latent (LTXVConcatAVLatent) is split into its parts,
+        `av.1` and `av.2`.
+
+    Example:
+        keeper = Keeper(recorder)
+        keeper.keep(execution, checked)
+        keeper.latents["sampler"].shape
     """
 
     recorder: Recorder
@@ -39,11 +45,11 @@ class Keeper:
     _errors: list[PipelineError] = field(default_factory=list)
 
     def keep(self, execution: Execution, checked: CheckedGraph) -> None:
-        """Keep the first LATENT of each target, and say where a target has nothing that is written, where values are
-        not finite, and what could not be kept.
+        """Write the first LATENT of each target.
 
-        Raises, after all was tried, OutputError for what the system refused or if no latent could be kept at all, and
-        TrackingError.
+        Log the targets of which nothing is written, and log and mark values that are not finite and outputs that could
+        not be written. After all outputs were tried, raises OutputError if the system refused one or no latent could be
+        written at all, and TrackingError.
         """
         from pipeline.engine.comfyui.call import is_blocked
 
@@ -58,16 +64,16 @@ class Keeper:
                 log.warning("%s gives no LATENT, so no file is written of it; a SaveImage node, say, writes one", name)
             if latents:
                 self._keep_parts(name, latents[0], outputs.latent_format)
-            with self._warned(name, "values cannot be looked at"):
-                self._see_values(name, [value for kind, values in slots if kind in SHOWN_TYPES for value in values])
+            with self._warning(name, "values cannot be looked at"):
+                self._check_values(name, [value for kind, values in slots if kind in SHOWN_TYPES for value in values])
         for name, text in execution.facts.items():
             if name.startswith("lora_unfit."):
-                self._see_loras(name.partition(".")[2], text)
-        with self._kept("files that nodes wrote"):
+                self._mark_loras(name.partition(".")[2], text)
+        with self._noting_loss("files that nodes wrote"):
             self.recorder.keep_others()
-        self._settle()
+        self._raise_errors()
 
-    def _settle(self) -> None:
+    def _raise_errors(self) -> None:
         if self._lost:
             self.recorder.mark("not_kept", self._lost)
         if self._errors:
@@ -78,67 +84,67 @@ class Keeper:
 
     def _keep_parts(self, name: str, latent: Any, latent_format: Any) -> None:
         parts: list[Any] = []
-        with self._kept(name):
+        with self._noting_loss(name):
             samples = latent["samples"]
             parts = list(samples.unbind()) if getattr(samples, "is_nested", False) else [samples]
         for place, part in enumerate(parts, 1):
             self._keep_latent(f"{name}.{place}" if len(parts) > 1 else name, part, latent_format)
 
     def _keep_latent(self, name: str, part: torch.Tensor, latent_format: Any) -> None:
-        """The latent first: what is drawn or measured can be made again from it."""
+        """Write the latent first: what is drawn or measured can be made again from it."""
         from pipeline.engine.comfyui.preview import draw_latent
 
         recorder = self.recorder
-        with self._kept(name):
+        with self._noting_loss(name):
             # A copy made outside inference mode is an ordinary tensor, free to be used and changed.
             samples = part.detach().cpu().clone()
             try:
                 recorder.keep_latent(name, samples)
-            except TrackingError as error:  # the file is written by then
+            except TrackingError as error:  # the file is written already
                 self._errors.append(error)
             self.latents[name] = samples
         if name not in self.latents:
             return
         if self.save_pt:
-            with self._kept(f"{name}.pt"):
+            with self._noting_loss(f"{name}.pt"):
                 recorder.keep_pt(name, samples)
-        with self._warned(name, "no picture can be drawn of it"):
+        with self._warning(name, "no picture can be drawn of it"):
             picture = draw_latent(samples, latent_format)
             if picture is not None:
                 recorder.keep_picture(name, picture)
-        with self._warned(name, "its statistics cannot be measured"):
+        with self._warning(name, "its statistics cannot be measured"):
             recorder.keep_statistics(name, samples)
-        with self._warned(name, "its distance to run.reference cannot be measured"):
+        with self._warning(name, "its distance to run.reference cannot be measured"):
             recorder.keep_distances(name, self.reference.measure(name, samples) if self.reference else {})
 
-    def _see_values(self, name: str, values: Sequence[Any]) -> None:
+    def _check_values(self, name: str, values: Sequence[Any]) -> None:
         share = measure_not_finite(values)
         if share:
             log.warning("%s: %.4g %% of its values are NaN or infinite", name, 100 * share)
             self.recorder.mark("not_finite", {name: f"{100 * share:.4g} %"})
             self.recorder.measure(f"not_finite/{name}", share)
 
-    def _see_loras(self, name: str, text: str) -> None:
+    def _mark_loras(self, name: str, text: str) -> None:
         found = re.match(r"(\d+) of (\d+) ", text)
         assert found, "see LoraKeys.describe"
         self.recorder.mark("lora_unfit", {name: text})
         self.recorder.measure(f"lora_unfit/{name}", min(1.0, int(found[1]) / max(1, int(found[2]))))
 
     @contextmanager
-    def _kept(self, name: str) -> Iterator[None]:
-        """Around what must not be lost without a word."""
+    def _noting_loss(self, name: str) -> Iterator[None]:
+        """Note the error of what must not be lost silently, and go on."""
         try:
             yield
         except PipelineError as error:
             self._errors.append(error)
             log.error("%s: %s", name, error)
-        except Exception as error:  # tensors of kinds that nobody has thought of
+        except Exception as error:  # an unexpected kind of tensor
             self._lost[name] = f"{type(error).__name__}: {error}"
             log.warning("%s: cannot be kept: %s", name, self._lost[name])
 
     @contextmanager
-    def _warned(self, name: str, what: str) -> Iterator[None]:
-        """Around what can be made again from what is kept."""
+    def _warning(self, name: str, what: str) -> Iterator[None]:
+        """Log the error of what can be made again from the latent, and go on."""
         try:
             yield
         except PipelineError as error:
@@ -149,8 +155,10 @@ class Keeper:
 
 
 def measure_not_finite(values: Sequence[Any]) -> float:
-    """Return the share, 0 to 1, of the elements of latents (`{"samples": tensor}`) and images (tensors) that are NaN or
-    infinite."""
+    """Return the share, 0 to 1, of elements that are NaN or infinite.
+
+    `values` are latents (`{"samples": tensor}`) and images (tensors).
+    """
     import torch
 
     wrong = total = 0
@@ -158,7 +166,7 @@ def measure_not_finite(values: Sequence[Any]) -> float:
         samples: Any = value.get("samples") if isinstance(value, dict) else value
         for part in samples.unbind() if getattr(samples, "is_nested", False) else [samples]:
             if isinstance(part, torch.Tensor):
-                finite = part if part.dtype.itemsize > 1 or not part.is_floating_point() else part.float()  # float8
+                finite = part if part.dtype.itemsize > 1 or not part.is_floating_point() else part.float()  # a float8
                 wrong += part.numel() - int(finite.isfinite().sum())
                 total += part.numel()
     return wrong / total if total else 0.0

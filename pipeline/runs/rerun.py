@@ -1,7 +1,7 @@
-"""Running recorded runs again, each from its record alone, and holding what they give against what was recorded.
+"""Run recorded runs again, each from its record alone, and compare the results with the recorded ones.
 
-The graph is that of `prompt.json`, which has every default of then; all settings are those of `config.yaml`. Today's
-conf/ says only where MLflow is; where ComfyUI and models lie on this machine can be said besides.
+The graph is that of `prompt.json`, which has all defaults of that time. The settings are those of `config.yaml`. The
+present conf/ only says where MLflow is. The place of ComfyUI and of models on this machine can be given as well.
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ PINNED = "pinned copy"
 
 @dataclass(frozen=True)
 class RebuiltRun:
-    """A recorded run, ready to run again by `session`, and to be recorded by `tracker`.
+    """A recorded run that is ready to run again by `session` and to be recorded by `tracker`.
 
-    `differences` are those that are known before it runs; `keys` the content keys of its nodes; `batch` the seeds that
-    were sampled with its own.
+    keys: the content keys of its nodes.
+    batch: the seeds that were sampled together with its own.
+    differences: those that are known before it runs.
     """
 
     session: Session
@@ -69,9 +70,9 @@ class RebuiltRun:
 
 @dataclass(frozen=True)
 class Rerun:
-    """What came of running a run again: its results, each held against the recorded one, and what differs.
+    """The outcome of running a run again: its results, each compared with the recorded one, and what differs.
 
-    random: what is known of a node that draws without a seed, if nothing else explains other results.
+    random: a message about a node that gives other outputs for equal inputs, if nothing else explains the difference.
     """
 
     source: RecordedRun
@@ -82,41 +83,49 @@ class Rerun:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all its results."""
+        """The worst verdict of all its results."""
         return find_worst(one.verdict for one in self.comparisons)
 
 
 def rebuild_runs(
     sources: Sequence[RecordedRun], tracking: TrackingSettings, comfyui: Mapping[str, Any]
 ) -> list[RebuiltRun]:
-    """Check recorded runs on this machine; no model is loaded.
+    """Check recorded runs on this machine and return them ready to run. No model is loaded.
 
-    `tracking` says where the new runs are recorded (the experiment is that of each source, unless it names one),
-    `comfyui` has settings by dotted path that replace the recorded ones. Raises ConfigError with all problems, also of
-    input files and models that are no longer there, RecordError, ComfyUIError.
+    tracking: where the new runs are recorded; if it names no experiment, that of each source is used.
+    comfyui: settings by dotted path that replace the recorded ones.
+
+    Raises RecordError, ComfyUIError, and ConfigError with all problems, such as input files and models that no longer
+    exist.
+
+    Example:
+        (run,) = rebuild_runs([tracker.store.read(run_id, source_folder)], tracking, {})
+        rerun(run, folder, Tolerance()).verdict  # equal
     """
     configs = [_rebuild_config(source, tracking, comfyui) for source in sources]
-    reads = [read_config(config, recorded=True) for config in configs]
-    wrong = [problem for read in reads if read.has_wrong_settings for problem in read.problems]
-    if wrong:
-        raise ConfigError(dict.fromkeys(wrong))
+    parsed_configs = [read_config(config, recorded=True) for config in configs]
+    setting_problems = [
+        problem for parsed in parsed_configs if parsed.has_wrong_settings for problem in parsed.problems
+    ]
+    if setting_problems:
+        raise ConfigError(dict.fromkeys(setting_problems))
     problems: dict[Problem, None] = {}
     graphs: list[CheckedGraph] = []
-    for source, read in zip(sources, reads, strict=True):
+    for source, parsed in zip(sources, parsed_configs, strict=True):
         try:
-            session = open_session(read)
-            graphs.append(session.check(_read_graph(source), read.run.outputs))
+            session = open_session(parsed)
+            graphs.append(session.check(_read_graph(source), parsed.run.outputs))
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
         raise ConfigError([*problems, *_explain_folder(sources[0])])
-    session.clear()  # what earlier runs of this process left would be held against itself
-    together = zip(sources, configs, reads, graphs, strict=True)
-    return [_rebuild(session, source, config, read, checked) for source, config, read, checked in together]
+    session.clear()  # else cached outputs of earlier runs would be compared with themselves
+    parts = zip(sources, configs, parsed_configs, graphs, strict=True)
+    return [_rebuild(session, source, config, parsed, checked) for source, config, parsed, checked in parts]
 
 
 def rerun(run: RebuiltRun, folder: Path, tolerance: Tolerance, sweep: InSweep | None = None) -> Rerun:
-    """Run a run again, into `folder`, and compare. Raises what `run_checked` raises."""
+    """Run a run again, into `folder`, and compare its results. Raises what `run_checked` raises."""
     if run.batch:
         sweep = dataclasses.replace(sweep or InSweep(), batch=run.batch)
     with run.session.generators.changed(secrets.randbits(32)):
@@ -140,7 +149,7 @@ def rerun(run: RebuiltRun, folder: Path, tolerance: Tolerance, sweep: InSweep | 
 
 
 def _find_random_node(run: RebuiltRun) -> str:
-    """Run the graph twice more, and say which node gives other outputs although its inputs are equal."""
+    """Run the graph twice more, and return a message about the node that gives other outputs for equal inputs."""
     log.info("nothing that is recorded explains the difference, so the graph runs twice to find a node that is random")
     session, checked = run.session, run.job.checked
     with tempfile.TemporaryDirectory(prefix="latentgrid-") as folder:
@@ -149,38 +158,38 @@ def _find_random_node(run: RebuiltRun) -> str:
     for name in checked.order:
         node = checked.graph[name]
         if name in differing and not any(link.node in differing for _, link in node.links):
-            said = f"{name} ({node.class_type}) gives other outputs for equal inputs"
+            message = f"{name} ({node.class_type}) gives other outputs for equal inputs"
             if session.remember_random(node.class_type):
-                return f"{said}. From now on they are never shared by jobs nor taken over from a record"
-            return f"{said}, in the last digits of the arithmetic. comfyui.reproducible=true makes it repeat"
+                return f"{message}. From now on they are never shared by jobs nor taken over from a record"
+            return f"{message}, in the last digits of the arithmetic. comfyui.reproducible=true makes it repeat"
     return ""
 
 
 def rerun_sweep(
     above: RecordedRun, runs: Sequence[RebuiltRun], folder: Path, tolerance: Tolerance
 ) -> list[Rerun | PipelineError]:
-    """Run the runs of a sweep again, in the order of then and in this process, where models stay loaded.
+    """Run the runs of a sweep again, in their recorded order and in this process, where models stay loaded.
 
-    A run that fails is its error, and the others go on. Their records stand below one of their own. Raises
-    TrackingError.
+    The outcome of a run that fails is its error; the other runs are not affected. The records of the runs are below a
+    new one. Raises TrackingError.
     """
     tracker = runs[0].tracker
     assert tracker, "what was read from MLflow is recorded there"
     tags = {RERUN_OF: above.run_id}
     record = tracker.start(NewRun(f"rerun of {above.name}", {}, tags, folder), time.time())
-    last = {key: place for place, run in enumerate(runs) for key in run.keys.values()}
-    done: list[Rerun | PipelineError] = []
+    last_uses = {key: place for place, run in enumerate(runs) for key in run.keys.values()}
+    outcomes: list[Rerun | PipelineError] = []
     for place, run in enumerate(runs):
-        sweep = InSweep(lambda key, place=place: last.get(key, -1) > place, record)  # type: ignore[misc]
+        sweep = InSweep(lambda key, place=place: last_uses.get(key, -1) > place, record)  # type: ignore[misc]
         try:
-            done.append(rerun(run, folder / str(place), tolerance, sweep))
+            outcomes.append(rerun(run, folder / str(place), tolerance, sweep))
         except PipelineError as error:
             log.error("%s: %s", run.source.name, error)
-            done.append(error)
-    failed = any(isinstance(one, PipelineError) for one in done)
+            outcomes.append(error)
+    failed = any(isinstance(one, PipelineError) for one in outcomes)
     record.finish("FAILED" if failed else "FINISHED", time.time())
     record.wait()
-    return done
+    return outcomes
 
 
 def _rebuild_config(source: RecordedRun, tracking: TrackingSettings, comfyui: Mapping[str, Any]) -> DictConfig:
@@ -200,7 +209,7 @@ def _rebuild_config(source: RecordedRun, tracking: TrackingSettings, comfyui: Ma
 
 
 def _choose_version(config: DictConfig, facts: Mapping[str, str]) -> None:
-    """A run on the pinned copy is rerun on that version, whichever is the default by now."""
+    """If a run used the pinned copy of ComfyUI, choose its version, whichever version is the default now."""
     from pipeline.engine.comfyui.locate import find_comfyui
 
     named = OmegaConf.select(config, "comfyui.path") or OmegaConf.select(config, "comfyui.version")
@@ -214,7 +223,7 @@ def _read_graph(source: RecordedRun) -> Graph:
 
 
 def _explain_folder(source: RecordedRun) -> list[Problem]:
-    """Paths may be relative to where the run was made."""
+    """Return a problem that names the folder of the run if it is another one: paths may be relative to it."""
     folder = (source.record.facts if source.record else {}).get("process.folder")
     if folder in (None, str(Path.cwd())):
         return []
@@ -224,23 +233,26 @@ def _explain_folder(source: RecordedRun) -> list[Problem]:
 
 
 def _rebuild(
-    session: Session, source: RecordedRun, config: DictConfig, read: RunConfig, checked: CheckedGraph
+    session: Session, source: RecordedRun, config: DictConfig, parsed: RunConfig, checked: CheckedGraph
 ) -> RebuiltRun:
     batch = _rebuild_batch(session, checked, source.tags)
     reference = Reference(f"run {source.run_id}", read_latents(source))
-    identity = identify(session, read, checked, batched=batch is not None)
-    job = CheckedRun(source.name, config, None, read, checked, identity, reference, {RERUN_OF: source.run_id})
-    facts = collect_run_facts(job.name, config, (), read, checked, session, identity, {}).all_facts
-    del facts["process.order"]  # it has not begun yet
+    identity = identify(session, parsed, checked, batched=batch is not None)
+    job = CheckedRun(source.name, config, None, parsed, checked, identity, reference, {RERUN_OF: source.run_id})
+    facts = collect_run_facts(job.name, config, (), parsed, checked, session, identity, {}).all_facts
+    del facts["process.order"]  # the order is known only when the run begins
     if batch:
         facts |= batch.list_tags(int(checked.graph[batch.node].inputs["seed"]))
     differences = find_differences(list_facts(source), _list_facts_now(job, facts))
     keys = session.make_keys(checked, batch.node if batch else "")
-    return RebuiltRun(session, open_tracker(read.tracking), source, job, keys, batch, differences)
+    return RebuiltRun(session, open_tracker(parsed.tracking), source, job, keys, batch, differences)
 
 
 def _rebuild_batch(session: Session, checked: CheckedGraph, tags: Mapping[str, str]) -> SeedBatch | None:
-    """The seeds that were sampled together: a latent of a batch differs from a single one in its last digits."""
+    """Return the seeds that were sampled together, or None.
+
+    A latent that is sampled in a batch differs in its last digits from one that is sampled alone.
+    """
     from pipeline.engine.comfyui.seed_batch import SeedBatch
 
     name = tags.get("batch.node")
@@ -261,16 +273,16 @@ def _open_hashes() -> FileHashes:
 
 
 def _list_facts_now(job: CheckedRun, facts: Mapping[str, str]) -> dict[str, str]:
-    """What the record of a run that is made now says, as far as `facts` go."""
+    """Return what the record of a run would say if it were made now, as far as `facts` go."""
     hashes = _open_hashes()
     files = {where: sha256 for where, state in job.identity.all_files.items() if (sha256 := hashes.get(state))}
     return join_facts(facts, files, write_api_format(job.checked.graph))
 
 
 def _compare_files(source: RecordedRun, folder: Path, nodes: Mapping[str, None]) -> list[Comparison]:
-    """Files that nodes wrote themselves, by their bytes; what runs write of themselves is no result."""
+    """Compare the bytes of files that nodes wrote themselves. Files that every run writes are left out."""
     assert source.record
-    ours = {
+    own_files = {
         CONFIG,
         PROMPT,
         WORKFLOW,
@@ -279,9 +291,9 @@ def _compare_files(source: RecordedRun, folder: Path, nodes: Mapping[str, None])
     }
     comparisons = []
     for name, sha256 in source.record.artifacts.items():
-        if name not in ours:
+        if name not in own_files:
             path = folder / name
             is_same = path.is_file() and hash_file(path) == sha256
-            said = "every byte is the same" if is_same else "bytes differ" if path.is_file() else "was not written"
-            comparisons.append(Comparison(name, "equal" if is_same else "different", said))
+            message = "every byte is the same" if is_same else "bytes differ" if path.is_file() else "was not written"
+            comparisons.append(Comparison(name, "equal" if is_same else "different", message))
     return comparisons

@@ -1,4 +1,4 @@
-"""What a run gave, for whoever called it."""
+"""The result of a run, as its caller gets it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run gave.
+    """The result of a run. A dry run has only `checked`.
 
-    latents: the kept latents by node, tensors [batch, channels, (frames,) height, width] on the CPU.
-    outputs: all outputs of the kept nodes, by node and output name, as ComfyUI gave them.
-    executed, cached: which nodes ran, and whose outputs were known already.
+    latents: the latents of the requested nodes by node, tensors [batch, channels, (frames,) height, width] on the CPU.
+    outputs: all outputs of the requested nodes, by node and output name, as ComfyUI returned them.
+    executed, cached: the nodes that ran, and the nodes whose outputs were known already.
     metrics: the last value of each metric of the record.
-    facts: what its record.json says of it.
-    folder, files: where the results lie; mlflow: the run in MLflow, None without tracking.
-    pending: the record, if it was not waited for; see `wait`.
+    facts: the facts of its record.json.
+    folder, files: where the results are.
+    mlflow: the run in MLflow, None without tracking.
+    pending: the record, if the call did not wait for it; see `wait`.
     linked: the id of the run whose results these are, if it was found in MLflow and nothing had to run; latents and
-    outputs are then in the files only. A dry run has only `checked`.
+        outputs are then only in the files.
     """
 
     checked: CheckedGraph
@@ -48,14 +49,16 @@ class RunResult:
 
     @property
     def latent(self) -> torch.Tensor:
-        """The kept latent of a run that keeps just one."""
+        """The latent of a run that has exactly one."""
         (samples,) = self.latents.values()
         return samples
 
     @property
     def not_finite(self) -> dict[str, str]:
-        """The nodes of which a kept value is NaN or infinite, each with the share of such values (`12.5 %`); `some` in
-        records that were made before the share was measured. Also of a run that was found."""
+        """The nodes with results that are NaN or infinite, each with the share of such values (`12.5 %`).
+
+        The share is `some` in records that were made before it was measured. Results that were taken over count too.
+        """
         found = {
             name.split("/")[1]: "some"
             for name, value in self.metrics.items()
@@ -65,7 +68,7 @@ class RunResult:
 
     @property
     def marks(self) -> dict[str, str]:
-        """What is wrong with the results although the run finished, in a word or two each, with more about it."""
+        """What is wrong with the results although the run finished: details by a name for the fault."""
         found = {
             "not finite": self.not_finite,
             "LoRA does not fit": self._read_shares("lora_unfit/"),
@@ -85,15 +88,21 @@ class RunResult:
         }
 
     def wait(self) -> MLflowRun | None:
-        """The run in MLflow, once its record is complete; may be called from another thread. Raises TrackingError."""
+        """Wait until the record is complete, and return the run in MLflow.
+
+        It may be called from another thread. Raises TrackingError.
+        """
         try:
             return self.pending.wait() if self.pending else self.mlflow
         except TrackingError as error:
             raise TrackingError(f"{error}\nThe results are kept: {self.folder}") from error
 
     def get_objective(self, metric: str | None) -> float | None:
-        """The value of a metric. Raises ConfigError if it was not measured, because its node did not have to run, or if
-        it says nothing, because it or a kept value is NaN or infinite: no sweeper may take that for a good trial."""
+        """Return the value of a metric, or None for a dry run or if `metric` is None.
+
+        Raises ConfigError if it was not measured, because its node did not have to run. Raises ConfigError too if it or
+        a result is NaN or infinite, because no sweeper may take that for a good trial.
+        """
         if metric is None or self.folder is None:
             return None
         if metric not in self.metrics:
@@ -110,5 +119,5 @@ class RunResult:
 
 
 def _is_finite(value: float) -> bool:
-    """Whether a metric is a number; MLflow's SQL stores give the largest double for an infinite one."""
+    """Return whether a metric is finite; MLflow's SQL stores return the largest double for an infinite one."""
     return math.isfinite(value) and abs(value) < 1.79e308

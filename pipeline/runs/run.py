@@ -1,4 +1,7 @@
-"""One run: config -> graph -> checked -> executed -> recorded. The same call for the command line and for Python."""
+"""One run: parse a config, check its graph, execute and record it.
+
+The command line and Python use the same functions.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +50,18 @@ def run(
     folder: Path | str | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> RunResult:
-    """Run a graph: from a composed config, or from conf/ with `overrides` (`["sampler.steps=8", "seed=42"]`).
+    """Run a graph: that of a composed `config`, or that of conf/ with `overrides`.
 
-    `values` are settings that are taken as they are, by their dotted path, so a text needs no quotes:
-    `{"positive.text": "it's (sunny:1.2)"}`. They come after the overrides. `folder` is the output folder; by default a
-    new one below outputs/runs/. Models and outputs stay loaded for the next run in this process.
+    `values` are settings by dotted path that are taken literally, so that a text needs no quotes; they are applied
+    after the overrides. `folder` is the output folder, by default a new one below outputs/runs/. Models and outputs
+    stay loaded for the next run in this process.
 
-    Raises ConfigError, ComfyUIError, NodeError, OutputError or TrackingError: each a PipelineError.
+    Raises ConfigError, ComfyUIError, NodeError, OutputError or TrackingError, each of which is a PipelineError, and
+    ValueError if `config` is given together with `overrides` or `values`.
+
+    Example:
+        result = run(overrides=["sampler.steps=8", "seed=42"], values={"positive.text": "it's (sunny:1.2)"})
+        result.latent  # a tensor
     """
     if config is not None and (overrides or values):
         raise ValueError("run: give a composed config, or overrides and values, not both")
@@ -61,10 +69,10 @@ def run(
     hydra = None
     if config is None:
         config = compose_config(overrides)
-        given = set_values(config, values or {})
+        set_overrides = set_values(config, values or {})
         with open_dict(config):
             hydra = config.pop("hydra")
-            hydra.overrides.task = [*hydra.overrides.task, *given]
+            hydra.overrides.task = [*hydra.overrides.task, *set_overrides]
     path = Path(folder or now.strftime("outputs/runs/%Y-%m-%d/%H-%M-%S-%f"))
     return run_config(config, path.absolute(), hydra)
 
@@ -72,32 +80,34 @@ def run(
 def run_config(
     config: DictConfig | Mapping[str, Any], folder: Path, hydra: Any = None, waits: bool = True
 ) -> RunResult:
-    """Run a composed config into `folder`; `hydra` is its hydra node, which knows the overrides and the choices.
+    """Run a composed config into `folder`; `hydra` is its hydra node, which has the overrides and the choices.
 
-    Unless it `waits`, the record in MLflow is complete only when `RunResult.wait` returns.
+    If `waits` is false, the record in MLflow is complete only when `RunResult.wait` returns.
     """
-    read = read_config(config, hydra)
-    if read.has_wrong_settings:
-        raise ConfigError(read.problems)
-    warn_of_unread([read])
-    tracker = None if read.run.dry_run else open_tracker(read.tracking)  # it gets ready while ComfyUI starts
-    session = open_session(read)
-    checked = session.check(read.graph, read.run.outputs, read.problems)
-    if read.run.dry_run:
+    parsed = read_config(config, hydra)
+    if parsed.has_wrong_settings:
+        raise ConfigError(parsed.problems)
+    warn_of_unread([parsed])
+    tracker = None if parsed.run.dry_run else open_tracker(parsed.tracking)  # it starts while ComfyUI starts
+    session = open_session(parsed)
+    checked = session.check(parsed.graph, parsed.run.outputs, parsed.problems)
+    if parsed.run.dry_run:
         print(_describe_plan(config, hydra, checked))
         return RunResult(checked)
-    name = read.run.name or " ".join(_list_overrides(hydra))
-    reference = find_reference(read, tracker)
-    identity = identify(session, read, checked, reference=reference)
-    job = CheckedRun(name, config, hydra, read, checked, identity, reference)
+    name = parsed.run.name or " ".join(_list_overrides(hydra))
+    reference = find_reference(parsed, tracker)
+    identity = identify(session, parsed, checked, reference=reference)
+    job = CheckedRun(name, config, hydra, parsed, checked, identity, reference)
     return run_checked(job, folder, session, tracker, waits=waits)
 
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """A config in which no mistake was found: ready to run. `name` is that of its record.
+    """A config without problems, ready to run.
 
-    reference: what the latents are held against; tags: for its record, besides those that every run has.
+    name: the name of its record.
+    reference: what its latents are compared with.
+    tags: tags of its record in addition to those of every run.
     """
 
     name: str
@@ -110,40 +120,44 @@ class CheckedRun:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def warn_of_unread(reads: Iterable[RunConfig]) -> None:
-    """Name the variables that files of conf/ declare and that nothing reads."""
-    for name in dict.fromkeys(name for read in reads for name in read.unread if name not in read_own_names()):
+def warn_of_unread(configs: Iterable[RunConfig]) -> None:
+    """Log a warning for each variable that a file of conf/ declares and nothing reads."""
+    for name in dict.fromkeys(name for parsed in configs for name in parsed.unread if name not in read_own_names()):
         log.warning("%s: is read by nothing, so it has no effect", name)
 
 
-def find_reference(read: RunConfig, tracker: Tracker | None) -> Reference | None:
-    """Return what `run.reference` names, None if it is not set. Raises ConfigError."""
-    text = read.run.reference
+def find_reference(parsed: RunConfig, tracker: Tracker | None) -> Reference | None:
+    """Return the reference that `run.reference` names, or None if it is not set. Raises ConfigError."""
+    text = parsed.run.reference
     return None if text is None else open_reference(text, tracker.store if tracker else None)
 
 
 def identify(
     session: Session,
-    read: RunConfig,
+    parsed: RunConfig,
     checked: CheckedGraph,
     batched: bool = False,
     reference: Reference | None = None,
 ) -> Identity:
-    """What the results of a run follow from. A seed that is sampled in a batch differs in its last digits, and the
-    distances to a reference are results too."""
-    settings: dict[str, Any] = {"save_pt": read.run.save_pt}
+    """Return the identity of a run: what its results follow from.
+
+    It depends on `batched`, because a latent that is sampled in a batch differs in its last digits, and on `reference`,
+    because the distances to it are results too.
+    """
+    settings: dict[str, Any] = {"save_pt": parsed.run.save_pt}
     if batched:
         settings["batched"] = True
     if reference:
         settings["reference"] = reference.digest
-    return session.identify(checked, settings, collect_key_facts(read, checked, session))
+    return session.identify(checked, settings, collect_key_facts(parsed, checked, session))
 
 
 @dataclass(frozen=True)
 class InSweep:
-    """What a run of a sweep needs to know of the sweep.
+    """What a run of a sweep needs to know about the sweep.
 
-    is_read_later: which outputs, by content key, later runs will read; None: keep those of this run for the next one.
+    is_read_later: tells by content key whether later runs will read an output. None: the outputs of this run are
+        retained for the next one.
     record: the sweep's own record, above that of the run.
     batch: the seeds that are sampled together with that of this run.
     """
@@ -161,9 +175,9 @@ def run_checked(
     sweep: InSweep | None = None,
     waits: bool = True,
 ) -> RunResult:
-    """Run a job by `session` into `folder`, recorded by `tracker` if there is one.
+    """Run a job with `session` into `folder`, and record it with `tracker` if there is one.
 
-    If it `waits`, the record in MLflow is complete on return; that of a run in a sweep comes later.
+    If `waits`, the record in MLflow is complete on return, except that of a run below the record of a sweep.
     """
     session.set_output_folder(open_folder(folder).resolve())
     session.use_cache(job.read.run.cache)
@@ -228,7 +242,7 @@ def run_checked(
 def link_run(
     job: CheckedRun, found: FinishedRun, folder: Path, tracker: Tracker, parent: TrackedRun | None
 ) -> RunResult:
-    """Instead of running `job` again, put what the run `found` kept into `folder` and record whose it is.
+    """Take over the results of the run `found` instead of running `job`: copy them into `folder`, and record it.
 
     Raises TrackingError.
     """
@@ -245,7 +259,7 @@ def link_run(
 
 @contextlib.contextmanager
 def tracking_errors_logged() -> Iterator[None]:
-    """The error of the run is the one to raise; that its record failed too is only logged."""
+    """Log a TrackingError instead of raising it, because the error of the run itself must be raised."""
     try:
         yield
     except TrackingError as error:
@@ -263,7 +277,7 @@ def _name_outputs(execution: Execution, checked: CheckedGraph) -> dict[str, dict
 
 
 def _copy(value: Any) -> Any:
-    """The containers are the caller's to change; what they hold is shared with the cache."""
+    """Return a copy of a container, so that the caller may change it; its content is shared with the cache."""
     return value.copy() if isinstance(value, dict | list) else value
 
 

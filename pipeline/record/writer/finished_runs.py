@@ -1,4 +1,4 @@
-"""Finding runs in MLflow whose results are those that a new run would give, taking their files over, reading them."""
+"""Find runs in MLflow whose results a new run would repeat, copy their files, and read their records."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pipeline.record.fact_table import CELL, select_key_facts
 from pipeline.record.provenance import read_record
 from pipeline.record.writer.store import is_out_of_reach
 
-IDENTITY = "identity"  # the tag by which a run is found; set when its record is whole
+IDENTITY = "identity"  # the tag by which a run is found; it is set when its record is complete
 LATEST = "attributes.start_time DESC"
 FIRST = "attributes.start_time ASC"
-MOST = 50_000  # runs that MLflow gives at once
-TRIED = 5  # runs of one identity, the latest first: the files of one may be gone
+MOST = 50_000  # runs that MLflow returns at once
+TRIED = 5  # how many runs are tried, the latest first: the files of one may be gone
 
 
 class FinishedRuns:
@@ -32,8 +32,10 @@ class FinishedRuns:
         self._hashes = hashes
 
     def find(self, key: str, files: Mapping[str, FileState]) -> dict[str, Any] | None:
-        """Return `run_id` and `metrics` of a run of this identity, made from files of the same content, whose artifacts
-        are intact; None without one."""
+        """Return `run_id` and `metrics` of a run of this identity, or None.
+
+        The run was made from files of the same content, and its artifacts are intact.
+        """
         found = self._client.search_runs(
             [self._experiment_id],
             f"tags.{IDENTITY} = '{key}' and attributes.status = 'FINISHED'",
@@ -48,7 +50,7 @@ class FinishedRuns:
     def explain_missing(self, cell: str, facts: Mapping[str, str], files: Mapping[str, FileState]) -> list[str]:
         """Return why the latest finished run of a cell is not taken over: what differs, the likeliest cause first.
 
-        Empty if there is no such run. `facts` and `files` are those that a new run would have.
+        Return an empty list if there is no such run. `facts` and `files` are those that a new run would have.
         """
         found = self._client.search_runs(
             [self._experiment_id],
@@ -64,19 +66,21 @@ class FinishedRuns:
         with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
             try:
                 record = read_record(json.dumps(self._read_record(run_id, Path(name))))
-            except Exception as error:  # whatever a store raises for what it no longer has
+            except Exception as error:  # a store may raise anything for a missing file
                 return [f"run {run_id}: its record cannot be read ({error})"]
-        told = compare_facts(select_key_facts(record.facts), facts)
-        if not told:  # or a large file would be waited for to say what need not be said
+        reasons = compare_facts(select_key_facts(record.facts), facts)
+        if not reasons:  # only then wait for the hashes of files, which may be large
             now = {where: self._hashes.get(state) or "changed meanwhile" for where, state in files.items()}
             then = {where: sha256 or "unknown" for where, sha256 in record.files.items()}
-            told = compare_facts(join_facts({}, then, {}), join_facts({}, now, {}))
-        return [f"run {run_id}: {one}" for one in told] or [f"run {run_id}: its files are damaged or gone"]
+            reasons = compare_facts(join_facts({}, then, {}), join_facts({}, now, {}))
+        return [f"run {run_id}: {one}" for one in reasons] or [f"run {run_id}: its files are damaged or gone"]
 
     def count_older(self, name: str) -> int:
-        """Return how many of the latest finished runs of a name have a record from before `CELL`, which does not say
-        all that a result follows from."""
-        # MLflow knows no way to write a quote within quotes; in LIKE, _ stands for any character.
+        """Return how many of the latest finished runs of a name have a record without the tag `CELL`.
+
+        Such a record is of an older latentgrid and does not hold all facts that a result follows from.
+        """
+        # MLflow has no way to escape a quote within quotes; in LIKE, _ stands for any character.
         pattern = name.replace("'", "_")
         found = self._client.search_runs(
             [self._experiment_id],
@@ -89,7 +93,7 @@ class FinishedRuns:
         )
 
     def fetch(self, run_id: str, folder: Path) -> dict[str, Any]:
-        """Copy what a run kept into `folder`; its record. Raises OSError if it is not as it was written."""
+        """Copy the artifacts of a run into `folder` and return its record. Raises OSError if one is not as recorded."""
         folder.mkdir(parents=True, exist_ok=True)
         record = self._read_record(run_id, folder)
         for name, sha256 in record["artifacts"].items():
@@ -100,7 +104,7 @@ class FinishedRuns:
         return record
 
     def list_runs(self, experiment: str, count: int) -> list[dict[str, Any]]:
-        """The latest runs of any experiment, whatever their status."""
+        """Return the latest runs of any experiment, whatever their status; see `RunStore.list_runs`."""
         where = self._client.get_experiment_by_name(experiment)
         found = self._client.search_runs([where.experiment_id], max_results=count, order_by=[LATEST]) if where else []
         return [
@@ -116,29 +120,29 @@ class FinishedRuns:
         ]
 
     def explain_damage(self, run_id: str) -> str:
-        """Why what a run kept cannot be read as it was written; empty if it can.
+        """Return why the artifacts of a run cannot be read as they were recorded, or an empty text if they can.
 
-        Raises what says that the store, or what holds its files, is out of reach.
+        Raises the error of MLflow if the store, or the storage of its files, is out of reach.
         """
         with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
             try:
                 self.fetch(run_id, Path(name))
-            except Exception as error:  # whatever a store raises for what it no longer has
+            except Exception as error:  # a store may raise anything for a missing file
                 if is_out_of_reach(error):
                     raise
                 return str(error) or type(error).__name__
         return ""
 
     def read(self, run_id: str, folder: Path) -> dict[str, Any]:
-        """What is recorded of a run of any experiment, with its files, if it finished, in `folder`.
+        """Return what is recorded of a run of any experiment. If its record is complete, copy its files into `folder`.
 
-        Raises OSError if those are not as they were written, and what the store raises for an unknown id.
+        Raises OSError if a file is not as it was recorded, and what the store raises for an unknown id.
         """
         run = self._client.get_run(run_id)
-        finished = IDENTITY in run.data.tags
-        if finished:
+        is_complete = IDENTITY in run.data.tags
+        if is_complete:
             self.fetch(run_id, folder)
-        below = self._client.search_runs(
+        children = self._client.search_runs(
             [run.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'", max_results=MOST, order_by=[FIRST]
         )
         return {
@@ -149,19 +153,19 @@ class FinishedRuns:
             "tags": dict(run.data.tags),
             "params": dict(run.data.params),
             "metrics": dict(run.data.metrics),
-            "children": [child.info.run_id for child in below],
-            "is_whole": finished,
+            "children": [child.info.run_id for child in children],
+            "is_whole": is_complete,
         }
 
     def recall(self, count: int) -> list[dict[str, Any]]:
-        """The params and metrics of the runs that finished last."""
+        """Return the params and metrics of the latest finished runs, the latest first."""
         found = self._client.search_runs(
             [self._experiment_id], "attributes.status = 'FINISHED'", max_results=count, order_by=[LATEST]
         )
         return [{"params": run.data.params, "metrics": run.data.metrics} for run in found]
 
     def _is_intact(self, run_id: str, files: Mapping[str, FileState]) -> bool:
-        """Whether the files are those of then, and all that was kept can be read and is as it was written."""
+        """Return whether `files` have the recorded content and all artifacts can be read and are as recorded."""
         with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
             try:
                 record = read_record(json.dumps(self._read_record(run_id, Path(name))))
@@ -169,7 +173,7 @@ class FinishedRuns:
                 if record.files != now or None in now.values():
                     return False
                 self.fetch(run_id, Path(name))
-            except Exception:  # whatever a store raises for what it no longer has
+            except Exception:  # a store may raise anything for a missing file
                 return False
         return True
 
@@ -179,8 +183,11 @@ class FinishedRuns:
         return record
 
     def _download(self, run_id: str, name: str, folder: Path) -> None:
-        """Put an artifact into `folder`. MLflow's client says of whatever fails that there is no such file, so what
-        holds the files is asked itself then."""
+        """Download an artifact into `folder`.
+
+        MLflow's client reports every failure as a missing file. The storage of the files is then asked directly: its
+        error says what failed.
+        """
         from mlflow.exceptions import MlflowException
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 

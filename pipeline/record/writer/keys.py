@@ -1,4 +1,4 @@
-"""Names of inputs and nodes as keys that MLflow takes."""
+"""Turn names of inputs and nodes into keys that MLflow accepts."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ import hashlib
 import re
 
 KEY_LENGTH = 250  # MLflow's limit
-PICTURE_LENGTH = 160  # a part of the name of a file, with a time and an id
+PICTURE_LENGTH = 160  # it is part of a file name, with a time and an id
 
 
 def make_key(name: str) -> str:
-    """Return a name that MLflow takes as the key of a param or metric: `name` itself if it does.
+    """Return a name as a key that MLflow accepts for a param or metric: `name` itself if it does.
 
-    Packs use characters in the names of inputs that it refuses. MLflow takes letters of any alphabet, and nothing that
-    would be another path if it were one, such as `/a` or `a//b`.
+    Packs name inputs with characters that MLflow refuses. MLflow accepts letters of any alphabet. It refuses names that
+    would change if they were normalised as paths, such as `/a` or `a//b`.
+
+    Example:
+        make_key("size (px)")  # size _px__85b90160
     """
     return _fit(name, r"[^\w\-. :/]", KEY_LENGTH, re.UNICODE)
 
 
 def make_picture_key(name: str) -> str:
-    """Return the same for a picture of MLflow's comparison of runs, where only ASCII will do."""
+    """Return a name as a key for a picture in MLflow's comparison of runs, which accepts only ASCII letters."""
     return _fit(name, r"[^\w\-. /]", PICTURE_LENGTH, re.ASCII)
 
 
 def _fit(name: str, refused: str, length: int, flags: re.RegexFlag) -> str:
-    """Replace what is refused. Two names that are changed stay two, by a part of their hash."""
-    taken = re.sub(refused, "_", name, flags=flags)
-    taken = "/".join(part for part in taken.split("/") if part not in ("", ".", ".."))
-    if taken == name and taken and len(taken) <= length:
+    """Replace what is refused. A changed name gets a part of its hash, so that two names stay different."""
+    key = re.sub(refused, "_", name, flags=flags)
+    key = "/".join(part for part in key.split("/") if part not in ("", ".", ".."))
+    if key == name and key and len(key) <= length:
         return name
     ending = f"_{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
-    return taken[: length - len(ending)] + ending
+    return key[: length - len(ending)] + ending

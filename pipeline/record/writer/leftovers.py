@@ -1,4 +1,4 @@
-"""What a store should not have: artifacts of runs that it does not know, and finished runs with damaged artifacts."""
+"""Find what a store should not have: artifacts of unknown runs, and finished runs with damaged artifacts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 class Leftovers:
     """Finds and removes leftovers of all experiments of a store.
 
-    `client` is an MlflowClient, `any_stage` MLflow's view of both what was deleted and what was not.
+    `client` is an MlflowClient, `any_stage` MLflow's view type for what is deleted and what is not.
     """
 
     def __init__(self, client: Any, finished: FinishedRuns, any_stage: int):
@@ -27,18 +27,21 @@ class Leftovers:
         self._any_stage = any_stage
 
     def find(self) -> dict[str, list[Any]]:
-        """`orphans`: folders of artifacts without a run, as paths. `broken`: runs that FINISHED and whose artifacts are
-        not as they were recorded, with `run_id`, `name` and `reason`. `skipped`: folders that were not looked at, with
-        the reason."""
+        """Return the leftovers of the store.
+
+        orphans: the paths of folders of artifacts without a run.
+        broken: the FINISHED runs whose artifacts are not as they were recorded, with `run_id`, `name` and `reason`.
+        skipped: the folders that were not examined, with the reason.
+        """
         skipped: list[str] = []
         orphans = [str(path) for path in self._find_orphans(skipped)]
         return {"orphans": orphans, "broken": list(self._find_broken()), "skipped": skipped}
 
     def remove(self, orphans: list[str], broken: list[str]) -> dict[str, list[str]]:
-        """Remove folders for good, and mark runs as deleted (`mlflow gc` removes them for good, `mlflow runs restore`
-        brings them back). What is no leftover any more is left alone.
+        """Remove folders permanently, and mark runs as deleted.
 
-        Return what was removed, `orphans` and `broken`, and why something was not: `failed`.
+        `mlflow gc` removes marked runs permanently, `mlflow runs restore` restores them. What is no longer a leftover
+        is not touched. Return what was removed as `orphans` and `broken`, and why something was not as `failed`.
         """
         removed: dict[str, list[str]] = {"orphans": [], "broken": [], "failed": []}
         for path in self._find_orphans([]):
@@ -55,10 +58,13 @@ class Leftovers:
         return removed
 
     def _find_orphans(self, skipped: list[str]) -> Iterator[Path]:
-        """Folders first, and then the runs: MLflow makes a run before its folder, so that of every folder that was seen
-        the run is there, also when it was made in this moment."""
+        """Yield the folders of artifacts that belong to no run.
+
+        The folders are listed before the runs. MLflow creates a run before its folder, so the run of a listed folder
+        exists by then, even if it has just been created.
+        """
         folders = self._list_folders(skipped)
-        ids = [one.experiment_id for one in self._read_experiments()]  # there may be more of them by now
+        ids = [one.experiment_id for one in self._read_experiments()]  # some may be new
         known = {run.info.run_id for run in read_all(self._client.search_runs, ids, run_view_type=self._any_stage)}
         for path in folders:
             if path.name not in known and not self._is_run(path.name):
@@ -79,7 +85,10 @@ class Leftovers:
         return list(read_all(self._client.search_experiments, view_type=self._any_stage))
 
     def _is_run(self, run_id: str) -> bool:
-        """Asked once more: while others write, a run can be between two pages of a search."""
+        """Return whether the store has a run, asked by its id.
+
+        While others write, a search can miss a run that moves from one page to another.
+        """
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
@@ -101,6 +110,6 @@ class Leftovers:
 
 
 def _find_folder(location: str) -> Path | None:
-    """The folder of artifacts on this machine, None if they are elsewhere."""
+    """Return the folder of artifacts if it is on this machine, else None."""
     parts = urlsplit(location)
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None

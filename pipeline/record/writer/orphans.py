@@ -1,14 +1,15 @@
-"""Runs that stand RUNNING although nothing writes their record any more: a power cut leaves such.
+"""End runs that are RUNNING although nothing writes their record any more, for example after a power cut.
 
-A run is ended only if its writer is certainly gone. Host names, process numbers and clocks coincide (two containers of
-one name have both a process 7), so nothing follows from them alone. What is certain:
+A run is ended only if its writer is certainly gone. Host names, process ids and clocks can coincide (two containers of
+the same name may both have a process 7), so nothing follows from them alone. Two things are certain:
 
-- In the same pid namespace of the same boot of the kernel, a process is known by its number and start.
-- A writer holds a lock on a file in this user's cache folder while it lives. Where the file is and the lock is free,
-  the writer is gone, if its kernel was this one or one of a machine of this name: a folder that machines share may be
-  on a file system without locks between them.
+- In the same pid namespace of the same boot of the kernel, a process is identified by its id and its start.
+- A writer holds a lock on a file in this user's cache folder while it lives. If the file exists and the lock is free,
+  the writer is gone. This counts only for a writer on this kernel or on a machine of this name, because a folder that
+  machines share may be on a file system without locks between them.
 
-Of all others, and of tags of the form of before, `host:pid:time`, nothing is known, and they are left RUNNING.
+Nothing is known about all other writers and those with a tag of the older form `host:pid:time`; their runs stay
+RUNNING.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ from pipeline.base.cache_folder import cache_folder
 
 WRITER = "writer"  # the tag that says which process writes a record
 ERROR = "error"  # the tag that says why a run did not finish
-FORM = "2"  # of the tag
-START_TIME = 19  # place of the start in clock ticks in /proc/PID/stat after the name, by proc_pid_stat(5)
+FORM = "2"  # the version of the form of the tag WRITER
+START_TIME = 19  # index of the start, in clock ticks, after the name in /proc/PID/stat; see proc_pid_stat(5)
 
 
 @dataclass(frozen=True)
 class WriterName:
-    """A process unlike any other of any time: the boot of its kernel, its namespaces of numbers and times there, its
-    number and start, and the name of the file that it holds locked. What a system does not tell is empty."""
+    """What identifies a writer process among all processes of all times.
+
+    It has the boot of its kernel, its pid and time namespaces, its process id and start, and the name of the file that
+    it holds locked. What a system does not provide is empty.
+    """
 
     host: str
     boot: str
@@ -48,14 +52,14 @@ class WriterName:
 
 
 def read_writer(text: str) -> WriterName | None:
-    """Read a tag WRITER; None if it has another form."""
+    """Parse a tag WRITER; return None if it has another form."""
     form, *parts = text.split(";")
     return WriterName(*parts) if form == FORM and len(parts) == len(astuple(_describe_this())) else None
 
 
 @functools.cache
 def name_writer() -> str:
-    """Return the name of this process for the tag WRITER, and hold its lock from now on, where there are locks."""
+    """Return the tag WRITER of this process, and hold its lock from now on if the system has such locks."""
     with contextlib.suppress(ImportError, OSError):
         from fcntl import LOCK_EX, flock
 
@@ -65,36 +69,36 @@ def name_writer() -> str:
 
 
 def forget_writer() -> None:
-    """Remove the file of the lock: no run of this process stands RUNNING any more."""
+    """Remove the lock file, because no run of this process is RUNNING any more."""
     (_locks() / _describe_this().lock).unlink(missing_ok=True)
 
 
 def end_orphans(client: Any, experiment_id: str) -> None:
-    """Mark KILLED what writers that are certainly gone have left RUNNING."""
+    """Mark KILLED the runs that are RUNNING although their writer is certainly gone."""
     for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         if is_gone(run.data.tags.get(WRITER, "")):
             end_run(client, run.info.run_id, "KILLED", "the machine went down, or its record was cut off")
 
 
 def end_run(client: Any, run_id: str, status: str, error: str) -> None:
-    """End a run that cannot say itself how it ended."""
+    """End a run that cannot do so itself, with a tag that says why it did not finish."""
     client.set_tag(run_id, ERROR, error)
     client.set_terminated(run_id, status, int(time.time() * 1000))
 
 
 def is_gone(text: str) -> bool:
     """Return whether the writer that a tag WRITER names is certainly gone."""
-    writer, ours = read_writer(text), _describe_this()
+    writer, this = read_writer(text), _describe_this()
     if writer is None:
         return False
-    same_kernel = bool(ours.boot) and writer.boot == ours.boot
-    if same_kernel and ours.namespaces and writer.namespaces == ours.namespaces:
+    same_kernel = bool(this.boot) and writer.boot == this.boot
+    if same_kernel and this.namespaces and writer.namespaces == this.namespaces:
         return _read_start(int(writer.pid)) not in (writer.start, None)
-    return (same_kernel or writer.host == ours.host) and _is_free(writer.lock)
+    return (same_kernel or writer.host == this.host) and _is_free(writer.lock)
 
 
 def _is_free(name: str) -> bool:
-    """Whether a lock is here, and nobody holds it."""
+    """Return whether the lock file exists on this machine and nobody holds its lock."""
     with contextlib.suppress(ImportError, OSError):
         from fcntl import LOCK_EX, LOCK_NB, flock
 
@@ -118,15 +122,17 @@ def _describe_this() -> WriterName:
 
 
 def _read_start(pid: int) -> str | None:
-    """When a process of this pid namespace began, in clock ticks of its kernel; empty if there is none of this number,
-    None if that cannot be known."""
+    """Return when a process of this pid namespace began, in clock ticks of its kernel.
+
+    Return an empty text if there is no such process, and None if that cannot be found out.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return ""
     except OSError:
-        pass  # it is somebody else's
-    stat = _read(f"/proc/{pid}/stat")  # its second field, the name in brackets, may hold anything
+        pass  # the process exists but belongs to another user
+    stat = _read(f"/proc/{pid}/stat")  # the second field, the name in brackets, may contain any character
     return stat.rpartition(")")[2].split()[START_TIME] if stat else None
 
 

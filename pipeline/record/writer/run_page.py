@@ -1,4 +1,4 @@
-"""What MLflow's UI shows of a run besides params, metrics and files: its description, inputs and system metrics."""
+"""Write what MLflow's UI shows of a run besides params, metrics and files: description, inputs, system metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.record.writer.system_metrics import start_monitor
 
 @dataclass
 class _Page:
-    """Of a run that stands RUNNING: the beginning of its description, and what is known of it besides."""
+    """The beginning of the description of a RUNNING run, and what else its page needs."""
 
     note: str
     axes: Sequence[str] = ()
@@ -26,7 +26,7 @@ class _Page:
 
 @dataclass
 class RunPages:
-    """Writes them for the runs of the experiment of a store.
+    """Writes the pages of the runs in the experiment of a store.
 
     system_metrics: whether to log what the machine does during each run.
     """
@@ -39,30 +39,32 @@ class RunPages:
         self._inputs = RunInputs(self.store)
 
     def begin(self, run_id: str, tags: Mapping[str, str], axes: Sequence[str], kept: Sequence[str]) -> None:
-        """Begin with a run that was just made with these `tags`; `axes` and `kept` are those of `NewRun`."""
+        """Begin the page of a run that was just created with these `tags`; `axes` and `kept` are those of `NewRun`."""
         monitor = start_monitor(run_id, self.store.uri) if self.system_metrics else None
         self._open[run_id] = _Page(tags.get(NOTE, ""), axes, monitor=monitor)
         if axes:
             self.store.client.set_experiment_tag(self.store.experiment_id, *write_view(run_id, axes, kept))
 
     def begin_taken(self, run_id: str, tags: Mapping[str, str], taken_from: str) -> None:
-        """The same for one that takes over the results and the `tags` of another."""
+        """Begin the page of a run that takes over results and `tags`; the run `taken_from` computed the results."""
         self._open[run_id] = _Page(tags.get(NOTE, ""), taken_from=taken_from)
 
     def drop(self, run_id: str) -> None:
-        """End what goes on beside a run; nothing more is to be written of it."""
+        """Release a run and stop its monitor; nothing more is written about it."""
         page = self._open.pop(run_id, None)
         if page and page.monitor:
             page.monitor.finish()
 
     def leave(self) -> None:
-        """The same for all open runs."""
+        """Release all open runs and stop their monitors."""
         for run_id in list(self._open):
             self.drop(run_id)
 
     def finish(self, run_id: str, folder: Path, files: Collection[str], record: Mapping[str, Any] | None) -> None:
-        """Complete a run before it is ended: `files` are its artifacts, which lie in `folder`; `record` is its
-        record.json, None if it has none."""
+        """Complete the page of a run before the run is ended.
+
+        `files` are its artifacts, which lie in `folder`; `record` is its record.json, None if it has none.
+        """
         page = self._open.pop(run_id)
         if page.monitor:
             page.monitor.finish()

@@ -7,15 +7,15 @@ from collections.abc import Collection
 
 from pipeline.record.writer.keys import make_key, make_picture_key
 
-SECTION = "sweep"  # of the charts
-SIZE = {"columns": 2, "cardHeight": 600}  # of one: the UI lists all params of a run above its picture
+SECTION = "sweep"  # the name of the section of the charts
+SIZE = {"columns": 2, "cardHeight": 600}  # of a chart: the UI lists all params of a run above its picture
 
 
 def write_view(run_id: str, axes: Collection[str], kept: Collection[str]) -> tuple[str, str]:
-    """A tag of an experiment, key and value, by which the UI shows the runs of a sweep with the columns that matter.
+    """Return key and value of the tag of an experiment that makes a page which compares the runs of a sweep.
 
-    It is what the UI's own "Share" writes: the runs below `run_id`, the swept settings `axes` and the statistics of the
-    `kept` latents as columns, and charts of both. The page has the key `run_id`.
+    The tag is what the UI's own "Share" writes. The page shows the runs below `run_id`, with the swept settings `axes`
+    and the statistics of the `kept` latents as columns, and charts of both. Its key is `run_id`.
     """
     params = [make_key(path) for path in axes]
     metrics = ["seconds/total", *(make_key(f"latent/{node}/{name}") for node in kept for name in ("mean", "std"))]
@@ -27,7 +27,7 @@ def write_view(run_id: str, axes: Collection[str], kept: Collection[str]) -> tup
     parallel = {"type": "PARALLEL", "selectedParams": params, "selectedMetrics": metrics, "showAllRuns": True}
     view = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{run_id}'",
-        "orderByKey": "tags.`mlflow.runName`",  # sorted by time, the runs would be folded into the sweep's
+        "orderByKey": "tags.`mlflow.runName`",  # sorted by time, the UI would fold them into the run of the sweep
         "orderByAsc": True,
         "selectedColumns": [*(f"params.`{path}`" for path in params), *(f"metrics.`{name}`" for name in metrics)],
         "runsHiddenMode": "SHOW_ALL",
