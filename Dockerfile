@@ -21,6 +21,7 @@ COPY conf conf
 COPY models models
 COPY nodes nodes
 COPY demo_model demo_model
+COPY latentgrid latentgrid
 COPY pipeline pipeline
 RUN uv pip install --python .venv/bin/python --no-deps --no-build-isolation --editable . \
     && .venv/bin/python -m compileall -q pipeline nodes \

@@ -53,7 +53,7 @@ export TRY_UI := import socket; socket.create_connection(("127.0.0.1", 5000), 1)
 
 lock: setup ## resolve requirements.txt anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-		--upgrade --group dev pyproject.toml --output-file requirements.txt
+		--upgrade --all-extras --group dev pyproject.toml --output-file requirements.txt
 
 # uv installs the set of 180 packages in a fraction of pip's time; it is itself one of the pinned packages.
 .venv/ready: requirements.txt pyproject.toml

@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from latentgrid.captions import COLOURS, SHAPES, Caption  # noqa: E402
+from latentgrid_nodes.captions import COLOURS, SHAPES, Caption  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 from demo_model.classifier import read_picture  # noqa: E402

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import torch
-from latentgrid.captions import SHAPES, Caption
+from latentgrid_nodes.captions import SHAPES, Caption
 
 from demo_model.pictures import OUTLINE, PALETTE, RADII, SQUARE, Scene, draw_pictures
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from latentgrid.captions import COLOURS, SHAPES, SIZES, Caption
+from latentgrid_nodes.captions import COLOURS, SHAPES, SIZES, Caption
 
 PALETTE = {
     "red": (222, 45, 55),

@@ -22,7 +22,7 @@ from typing import Any
 
 import hydra
 import torch
-from latentgrid.captions import TEXT_DIM, encode_caption
+from latentgrid_nodes.captions import TEXT_DIM, encode_caption
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import nn

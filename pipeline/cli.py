@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -23,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from pipeline.base.project import IS_INSTALLED, ROOT
 from pipeline.config.help import format_help
 from pipeline.config.read import CONF, register_names
 from pipeline.errors import ConfigError, PipelineError
@@ -44,6 +46,15 @@ COMMANDS = {
 }
 """The commands of `python -m pipeline`, each with its module in pipeline/commands/, imported when it is asked for."""
 
+EXTRAS = {
+    "torch": "comfyui",
+    "confluent_kafka": "kafka",
+    "prometheus_client": "kafka",
+    "huggingface_hub": "models",
+    "httpx2": "models",
+}
+"""The extra of the package that brings a module."""
+
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 MISTAKES = (PipelineError, HydraException, OmegaConfBaseException, YAMLError)
@@ -57,7 +68,7 @@ class Terminated(KeyboardInterrupt):
 def run_command() -> None:
     """`python run.py`: run what conf/ and the overrides declare, once or as a Hydra multirun."""
     _check_options(sys.argv[1:])
-    load_dotenv(CONF.parent / ".env")
+    load_dotenv(_find_env_file())
     register_names()
     wants_traceback = os.environ.get(FULL_ERROR, "0") == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, and they are shown below
@@ -74,6 +85,11 @@ def run_command() -> None:
         sys.exit(1)
     except Exception as error:
         _end_in_words(error, _read_overrides(), wants_traceback)
+
+
+def _find_env_file() -> Path:
+    """The `.env` beside run.py; of an installed latentgrid, that of the folder it is called in."""
+    return (Path.cwd() if IS_INSTALLED else ROOT) / ".env"
 
 
 def _check_options(arguments: Sequence[str]) -> None:
@@ -118,6 +134,9 @@ def _end_in_words(error: Exception, overrides: Sequence[str], wants_traceback: b
     """
     from pipeline.config.overrides import find_override_problems
 
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(str(error.name).partition(".")[0])):
+        print(f"{error.name} is not installed. Install it with: pip install 'latentgrid[{extra}]'", file=sys.stderr)
+        sys.exit(1)
     problems = [] if isinstance(error, PipelineError | YAMLError) else find_override_problems(overrides)
     is_mistake = bool(problems) or isinstance(error, MISTAKES)
     if wants_traceback or not is_mistake:
@@ -127,11 +146,19 @@ def _end_in_words(error: Exception, overrides: Sequence[str], wants_traceback: b
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """`python -m pipeline <command>`."""
-    load_dotenv(CONF.parent / ".env")
-    parser = argparse.ArgumentParser("python -m pipeline", description="Commands around `python run.py`.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    """`latentgrid <command>` and `python -m pipeline <command>`."""
     words = sys.argv[1:] if argv is None else argv
+    program = "latentgrid" if Path(sys.argv[0]).stem == "latentgrid" else "python -m pipeline"
+    if words[:1] == ["run"]:
+        sys.argv = [f"{program} run", *words[1:]]
+        run_command()
+        return
+    if words[:1] == ["--version"]:
+        _check_options(words)
+    load_dotenv(_find_env_file())
+    parser = argparse.ArgumentParser(program, description="Run ComfyUI graphs, and all around their records.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="run the graph that conf/ and the overrides declare; -m sweeps; see run --help")
     for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
         importlib.import_module(f"pipeline.commands.{COMMANDS[name]}").add_parser(commands)
     args, rest = parser.parse_known_args(argv)

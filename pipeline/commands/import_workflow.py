@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pipeline.base.project import IS_INSTALLED
 from pipeline.config.read import CONF, compose_config, read_config, read_sections
 from pipeline.errors import ConfigError, Problem
 from pipeline.workflow.names import WORDS
@@ -42,6 +43,9 @@ def add_parser(commands: Any) -> None:
 
 def import_workflow(args: argparse.Namespace) -> None:
     """Import the file, and print what became of it and what it lacks here."""
+    if IS_INSTALLED:
+        message = f"would write into the installed package ({GRAPHS}). Import in a checkout of latentgrid"
+        raise ConfigError([Problem("no_project", "import", message)])
     read = read_sections(args.overrides, "comfyui")
     from pipeline.runs.process import open_session
     from pipeline.workflow.embedded import read_workflow_file

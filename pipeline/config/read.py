@@ -12,13 +12,13 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from pipeline.base.project import ROOT
 from pipeline.config.values import escape
 from pipeline.config.variables import UNREAD, explain_unread, find_unread, list_overridden
 from pipeline.engine.cache_policy import find_policy_problems
@@ -31,7 +31,7 @@ from pipeline.models.tiny import tiny_folder
 from pipeline.record.recorder import LATENT_STATISTICS
 from pipeline.record.tracker import TrackingSettings
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = ROOT / "conf"
 
 T = TypeVar("T")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-MODELS = Path(__file__).parents[2] / "models"
+from pipeline.base.project import ROOT
+
+MODELS = ROOT / "models"
 """A models folder, laid out like ComfyUI's and searched after all others. It has the demo model and the model sets."""
 
 

@@ -8,7 +8,8 @@ import platform
 import sys
 from pathlib import Path
 
-from pipeline.base.git import read_checkout
+from pipeline.base.git import is_checkout, read_checkout
+from pipeline.base.project import ROOT
 
 
 def collect_facts(device: str) -> dict[str, str]:
@@ -22,7 +23,7 @@ def collect_facts(device: str) -> dict[str, str]:
         "version.torch": torch.__version__,
         "version.cuda": torch.version.cuda or "none",
         **collect_origin(),
-        **_read_git(Path(__file__).parents[2]),
+        **_read_git(ROOT),
     }
     if device.startswith("cuda"):
         facts["version.cudnn"] = str(torch.backends.cudnn.version())
@@ -44,7 +45,7 @@ def _get_user() -> str:
 
 def _read_git(folder: Path) -> dict[str, str]:
     """Return the commit of the code in `folder`, and whether its checkout was clean when this process first asked."""
-    found = read_checkout(folder)
+    found = read_checkout(folder) if is_checkout(folder) else {}  # a wheel may lie within the repository of others
     if not found:
         return {"git.commit": "unknown"}
     tags = {f"git.{name}": value for name, value in found.items()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from latentgrid.captions import COLOURS, SHAPES, read_caption
+from latentgrid_nodes.captions import COLOURS, SHAPES, read_caption
 from safetensors import safe_open
 
 from demo_model.classifier import read_picture

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from latentgrid.captions import COLOURS, SHAPES, SIZES, Caption
+from latentgrid_nodes.captions import COLOURS, SHAPES, SIZES, Caption
 
 from demo_model.classifier import read_picture
 from demo_model.latents import PictureCodec

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from latentgrid.captions import Caption
+from latentgrid_nodes.captions import Caption
 from safetensors import safe_open
 from safetensors.torch import load_file
 

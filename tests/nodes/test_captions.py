@@ -8,8 +8,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from latentgrid import NODE_CLASS_MAPPINGS
-from latentgrid.captions import COLOURS, SHAPES, SIZES, TEXT_DIM, Caption, CaptionError, encode_caption, read_caption
+from latentgrid_nodes import NODE_CLASS_MAPPINGS
+from latentgrid_nodes.captions import (
+    COLOURS,
+    SHAPES,
+    SIZES,
+    TEXT_DIM,
+    Caption,
+    CaptionError,
+    encode_caption,
+    read_caption,
+)
 
 CAPTIONS = st.builds(
     Caption,

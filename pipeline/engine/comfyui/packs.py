@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.base.project import ROOT
 from pipeline.engine.comfyui.start import ComfyUI
 
 log = logging.getLogger(__name__)
 
 # The node packs of this project. nodes/ and pipeline/ are side by side in a checkout, and neither imports the other.
-OWN_PACKS = Path(__file__).parents[3] / "nodes"
+OWN_PACKS = ROOT / "nodes"
 
 BUILT_IN = ("comfy_extras", "comfy_api_nodes")
 """ComfyUI's folders of node modules, whose names it also uses as their `module_parent`."""
