@@ -1,4 +1,4 @@
-"""Seed batches: which jobs of a sweep differ only in the seed of a KSampler, and which of them run in one call."""
+"""Plan seed batches: jobs of a sweep that differ only in the seed of a KSampler can be sampled in one call."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ SEED = "seed"
 
 @dataclass(frozen=True)
 class BatchedSampler:
-    """A KSampler that may run for the seeds of several jobs at once: those whose `group` is the same.
+    """A KSampler that can run for the seeds of several jobs in one call.
 
-    seed: that of its own job; size: the most seeds in one call.
+    group: equal for the samplers that can run together.
+    seed: the seed of its own job.
+    size: the largest number of seeds in one call.
     """
 
     node: str
@@ -32,9 +34,12 @@ class BatchedSampler:
 def find_batched(
     graphs: Mapping[int, CheckedGraph], keys: Mapping[int, Mapping[str, str]], sizes: Mapping[int, int]
 ) -> dict[int, BatchedSampler]:
-    """The jobs, by place, whose first KSampler differs only in its seed from that of another job.
+    """Return, by the place of the job, the samplers that differ only in the seed from the sampler of another job.
 
-    `keys` are the content keys of the nodes of each job, `sizes` the most seeds in one call.
+    The sampler of a job is the first KSampler in its order of execution that can run in a batch.
+
+    graphs, keys: the checked graphs and the content keys of the nodes, by the place of the job.
+    sizes: the largest number of seeds in one call, by the place of the job.
     """
     found: dict[int, BatchedSampler] = {}
     seeds: dict[str, set[int]] = {}
@@ -50,7 +55,11 @@ def find_batched(
 
 
 def plan_batches(cells: Mapping[int, tuple[Mapping[str, str], BatchedSampler | None]]) -> dict[int, SeedBatch]:
-    """Cut the groups of cells into batches. `cells` have their content keys, and come in the order of execution."""
+    """Return the batch of each cell that is sampled in one.
+
+    `cells` holds the content keys and the sampler of each cell, in the order of execution. Each group of cells is cut
+    into batches of at most the size that its samplers allow.
+    """
     seeds: dict[str, dict[str, int]] = {}
     members = {index: (keys[one.node], one) for index, (keys, one) in cells.items() if one}
     for key, one in members.values():
@@ -68,7 +77,7 @@ def plan_batches(cells: Mapping[int, tuple[Mapping[str, str], BatchedSampler | N
 
 
 def explain_unbatched(graphs: Mapping[int, CheckedGraph]) -> list[str]:
-    """Why seeds of some KSamplers have to run one by one, a sentence for each reason."""
+    """Return why the seeds of some KSamplers have to run one by one, as one phrase for each reason."""
     reasons: dict[str, None] = {}
     for checked in graphs.values():
         for node in checked.graph.values():
@@ -80,8 +89,10 @@ def explain_unbatched(graphs: Mapping[int, CheckedGraph]) -> list[str]:
 
 
 def find_other_models(checked: CheckedGraph, sampler: Node) -> list[str]:
-    """The class_types of nodes that the model of a KSampler comes from and that are not known to treat each latent of
-    a batch by itself."""
+    """Return the class_types of nodes from which a KSampler has its model and which may treat a batch as a whole.
+
+    Only the classes in MODELS_APART are known to treat each latent of a batch by itself.
+    """
     model = sampler.inputs.get("model")
     needed = find_needed(checked.graph, [model.node] if isinstance(model, Link) else [])
     makers = {
@@ -101,7 +112,10 @@ def _can_be_batched(node: Node) -> bool:
 
 
 def _make_group_key(node: Node, keys: Mapping[str, str], size: int) -> str:
-    """What all inputs but the seed say. The name is part of it, because it is what the batch is run under."""
+    """Return a hash of all inputs but the seed, of the batch size and of the node's name.
+
+    The name is part of it because the batch runs under that name.
+    """
     inputs = [
         [name, [keys[value.node], value.output] if isinstance(value, Link) else settle(value)]
         for name, value in sorted(node.inputs.items())
