@@ -77,7 +77,7 @@ def name_job(overrides: Sequence[str], axes: Sequence[Axis]) -> str:
 
 
 def _choose_labels(paths: Sequence[str]) -> dict[str, str]:
-    """Return a label for each path: a short one (`steps`, `lora`), or the path if other paths have the same short one."""
+    """Return a label for each path: a short one (`steps`, `lora`), or the path if another has the same short one."""
     short = {path: _shorten(path) for path in paths}
     counts = Counter(short.values())
     return {path: label if counts[label] == 1 else path for path, label in short.items()}
