@@ -1,4 +1,4 @@
-"""Driving dead letters again: their original bytes go back to the topic of requests."""
+"""Redrive dead letters: send their original bytes to the topic of requests again."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from pipeline.service.transactions import PATIENCE, NotTaken, Outgoing, Transact
 from pipeline.service.worker import ORIGIN, REASONS, RESEND, read_headers
 
 QUIET = 10.0
-"""Seconds without an answer of the broker after which there is nothing left."""
+"""Seconds without an answer of the broker after which no letters are taken to be left."""
 
 
 def redrive(settings: WorkerSettings, limit: int | None = None) -> tuple[int, int]:
-    """Send the dead letters that were not driven yet, at most `limit`, to `settings.topic`, each once.
+    """Send the dead letters that were not redriven yet, at most `limit`, to `settings.topic`, each once.
 
-    How many were sent, and how many are left because they have no bytes.
+    Return how many were sent, and how many are left because they have no bytes.
 
-    What is refused again meanwhile, and so comes back, is left for the next time. While the broker takes none it tries
-    again. Raises ConfigError if the broker or a topic is not there, KafkaException for what else it says of them.
+    A letter that is refused again meanwhile, and so comes back, is left for the next call. While the broker accepts
+    none, it tries again. Raises ConfigError if the broker or a topic is missing, and KafkaException for other errors of
+    the broker.
     """
     common = {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}
     options = {"enable.auto.commit": False, "auto.offset.reset": "earliest", "enable.partition.eof": True}
     consumer = Consumer({"group.id": f"{settings.group_id}-redrive", **options, **common})
     transactions = Transactions(settings, consumer)
-    ends: dict[int, int] = {}  # of the partitions, when they were assigned first
-    left: set[int] = set()  # partitions with letters of before that
+    ends: dict[int, int] = {}  # of each partition, when it was first assigned
+    left: set[int] = set()  # partitions with letters before their end
     is_assigned = False
 
     def note(consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
