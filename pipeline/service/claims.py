@@ -1,4 +1,4 @@
-"""The files that requests speak of: inside the allowed folders, and what the message says that they are."""
+"""Copy the files that requests name, if they are in the allowed folders and are what the message says."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from pipeline.service.messages import RefusedRequest, TensorFile
 
 
 def take_file(name: str, file: TensorFile, roots: Sequence[Path], folder: Path, stem: str) -> Path:
-    """A copy of a file of a request, as `stem` and its own suffix in `folder`.
+    """Copy a file of a request into `folder` under the name `stem` and its own suffix, and return the copy.
 
-    It is the copy that is checked and sampled from: the request may wait for minutes, and its file may be another one
-    by then. A link that leads out of `roots` is refused like a path that is out of them. Raises RefusedRequest, whose
-    reasons begin with `name`, the field, and OutputError if the copy cannot be written.
+    The copy is what is checked and sampled from, because the request may wait for minutes and its file may be replaced
+    meanwhile. A link that leads out of `roots` is refused like a path outside of them. Raises RefusedRequest, whose
+    reasons begin with the field `name`, and OutputError if the copy cannot be written.
+
+    Example:
+        take_file("latent_image", TensorFile(path="/data/a.pt"), [Path("/data")], Path("results/r-1"), "latent")
+        # Path("results/r-1/latent.pt")
     """
     path = Path(_read_path(name, file.path))
     if ".." in path.parts:
