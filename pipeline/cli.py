@@ -1,7 +1,7 @@
 """The command line: `python run.py [overrides]` and `python -m pipeline <command>`.
 
-Errors are shown here and nowhere else: a user's mistake in plain words and without a traceback, exit status 1.
-`HYDRA_FULL_ERROR=1` shows the traceback. What a node raised stands with its traceback in run.log.
+Errors are shown here and nowhere else: a user's mistake in plain words, without a traceback and with exit status 1.
+`HYDRA_FULL_ERROR=1` shows the traceback. The traceback of an error that a node raised is in run.log.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ COMMANDS = {
     "worker": "worker",
     "redrive": "redrive",
 }
-"""The commands of `python -m pipeline`, each with its module in pipeline/commands/, imported when it is asked for."""
+"""The commands of `python -m pipeline`, each with its module in pipeline/commands/, which is imported when needed."""
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 MISTAKES = (PipelineError, HydraException, OmegaConfBaseException, YAMLError)
-"""What is shown in plain words."""
+"""The errors that are shown in plain words."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: like Ctrl-C, it must end the run and the sweep, and no `except Exception` may catch it."""
+    """The signal SIGTERM. Like Ctrl-C it must end the run and the sweep, so no `except Exception` may catch it."""
 
 
 def run_command() -> None:
-    """`python run.py`: run what conf/ and the overrides declare, once or as a Hydra multirun."""
+    """Run what conf/ and the overrides declare, once or as a Hydra multirun. This is `python run.py`."""
     _check_options(sys.argv[1:])
     load_dotenv(CONF.parent / ".env")
     register_names()
@@ -77,7 +77,7 @@ def run_command() -> None:
 
 
 def _check_options(arguments: Sequence[str]) -> None:
-    """End where Hydra would answer for itself, or in a traceback."""
+    """Exit for options that Hydra would answer itself or with a traceback."""
     if "--version" in arguments:
         print(f"latentgrid {version('latentgrid')} (Hydra {version('hydra-core')})")
         sys.exit()
@@ -112,9 +112,9 @@ def _read_overrides() -> list[str]:
 
 
 def _end_in_words(error: Exception, overrides: Sequence[str], wants_traceback: bool) -> NoReturn:
-    """End with exit status 1 and a user's mistake in plain words; raise an error that is none.
+    """Show a user's mistake in plain words and exit with status 1; raise any other error.
 
-    All wrong overrides are named in our words; Hydra's own message is shown if they are fine one by one.
+    All wrong overrides are explained in latentgrid's words. If each is right by itself, Hydra's own message is shown.
     """
     from pipeline.config.overrides import find_override_problems
 
@@ -127,7 +127,7 @@ def _end_in_words(error: Exception, overrides: Sequence[str], wants_traceback: b
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """`python -m pipeline <command>`."""
+    """Run the command of `python -m pipeline <command>`."""
     load_dotenv(CONF.parent / ".env")
     parser = argparse.ArgumentParser("python -m pipeline", description="Commands around `python run.py`.")
     commands = parser.add_subparsers(dest="command", required=True)

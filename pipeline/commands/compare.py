@@ -1,4 +1,4 @@
-"""`python -m pipeline compare A B ...`: how far the latents of runs or files are from those of the first."""
+"""`python -m pipeline compare A B ...`: compare the latents of runs or files with those of the first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline.record.provenance import RecordedRun
 
-DIFFERENT = 4  # the exit status of --assert-close, as of `rerun --verify`
+DIFFERENT = 4  # the exit status of --assert-close, the same as that of `rerun --verify`
 
 
 def add_parser(commands: Any) -> None:
@@ -52,13 +52,13 @@ class Compared:
     run: RecordedRun | None = None
 
     def find_preview(self, node: str) -> Path | None:
-        """The picture that was drawn of a latent when it was made."""
+        """Return the picture that was drawn of the latent of a node when it was made, if there is one."""
         path = self.folder / f"{node or Path(self.name).stem}.png"
         return path if path.is_file() else None
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Print a table of distances and what differs between the records, and draw all side by side."""
+    """Print a table of distances and the differences between the records, and draw all latents side by side."""
     given = [item for item in args.items if "=" in item and not Path(item).exists()]
     names = [item for item in args.items if item not in given]
     overrides = [*given, *args.overrides]
@@ -98,7 +98,7 @@ def _read_items(names: Sequence[str], overrides: Sequence[str], folder: Path) ->
 
 
 def _pair_nodes(first: Compared, other: Compared) -> list[tuple[str, str, str]]:
-    """What to call a pair, and the node of each: the latent of a file is held against every node of a run."""
+    """Return name and both nodes of each pair of latents; the latent of a file is paired with every node of a run."""
     if "" in first.latents or "" in other.latents:
         return [(one or two or "latent", one, two) for one in first.latents for two in other.latents]
     return [(node, node, node) for node in dict.fromkeys([*first.latents, *other.latents])]

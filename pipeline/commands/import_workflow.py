@@ -1,4 +1,4 @@
-"""`python -m pipeline import FILE`: a ComfyUI workflow as a graph of conf/graph/, and what it lacks here."""
+"""`python -m pipeline import FILE`: import a ComfyUI workflow into conf/graph/, and say what it lacks here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GRAPHS = CONF / "graph"
 OTHER_GROUPS = {"graph", "tracking", "experiment", "sweep", "worker"}
-"""The groups of conf/ whose files are not nodes."""
+"""The config groups of conf/ whose files are not nodes."""
 
 MODEL_FILES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
 
 
 def import_workflow(args: argparse.Namespace) -> None:
-    """Import the file, and print what became of it and what it lacks here."""
+    """Import the file, and print the names of the written files and what the graph lacks here."""
     read = read_sections(args.overrides, "comfyui")
     from pipeline.runs.process import open_session
     from pipeline.workflow.embedded import read_workflow_file
@@ -57,7 +57,7 @@ def import_workflow(args: argparse.Namespace) -> None:
 
 
 def _choose_name(file: Path, name: str | None) -> str:
-    """The name of the graph. Raises ConfigError for one that is taken or cannot be written as graph=NAME."""
+    """Return the name of the graph. Raises ConfigError if it is taken or cannot be written as graph=NAME."""
     chosen = name or re.sub(r"[^A-Za-z0-9_.-]+", "_", file.stem).strip("._-")
     if not NAME.fullmatch(chosen) or chosen.lower() in WORDS:
         message = f"must be letters, digits, dots, dashes and underscores, got {chosen!r}. Give --name NAME"
@@ -69,7 +69,7 @@ def _choose_name(file: Path, name: str | None) -> str:
 
 
 def write_graph(name: str, source: str, found: WorkflowFile, session: Session) -> list[str]:
-    """Write conf/graph/NAME.yaml and, beside it, the workflow's own JSON; returns what a user should know.
+    """Write conf/graph/NAME.yaml and, beside it, the workflow's own JSON; return the warnings for the user.
 
     Raises ConfigError, before anything is written, for a workflow that cannot be imported.
     """
@@ -97,7 +97,7 @@ def write_graph(name: str, source: str, found: WorkflowFile, session: Session) -
 
 
 def _choose_bypassed(export: WorkflowExport, session: Session) -> frozenset[str]:
-    """The bypassed nodes to keep: those that pass on here what they pass on in the GUI."""
+    """Return the bypassed nodes to retain in the graph: those that pass through here what they do in the GUI."""
     from pipeline.graph.api_format import find_literals, read_api_format
     from pipeline.graph.bypass import resolve_bypass
     from pipeline.graph.model import Graph, Link
@@ -126,14 +126,14 @@ def _choose_bypassed(export: WorkflowExport, session: Session) -> frozenset[str]
 
 
 def list_node_groups() -> list[str]:
-    """The groups of conf/ that give nodes unless told otherwise; a graph of its own takes them out."""
+    """Return the config groups whose nodes are in the default graph; an imported graph takes them out."""
     defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     groups = [next(iter(entry)) for entry in defaults if isinstance(entry, dict)]
     return [group for group in groups if not group.startswith("override ") and group not in OTHER_GROUPS]
 
 
 def find_lacks(name: str, found: WorkflowFile, session: Session, overrides: Sequence[str]) -> Iterator[str]:
-    """Check the graph as `run.py graph=NAME` would: its missing models, and what else stands in the way."""
+    """Check the graph as `run.py graph=NAME` would, and yield a line for each missing model and other problem."""
     read = read_config(compose_config([*overrides, f"graph={name}"]))
     try:
         session.check(read.graph, read.run.outputs, read.problems)
@@ -154,17 +154,17 @@ def find_lacks(name: str, found: WorkflowFile, session: Session, overrides: Sequ
 
 
 def _find_folder(problem: Problem, signature: Signature, node: Node) -> str | None:
-    """The model folder that lacks a file; None if the problem is another one."""
+    """Return the model folder that lacks a file, or None if the problem is a different one."""
     key = problem.where.partition(".")[2]
     spec, value = signature.inputs.get(key), node.inputs.get(key)
     if problem.code != "value_not_in_list" or spec is None or not isinstance(value, str):
         return None
-    is_file = value.endswith(MODEL_FILES)  # a class that offers more than files, as VAELoader does, is asked by name
+    is_file = value.endswith(MODEL_FILES)  # by its name, as some classes (VAELoader) offer more than files
     return spec.folder or (signature.folders[0] if is_file and signature.folders else None)
 
 
 def _list_addresses(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where the workflow says its models can be had, by their names."""
+    """Yield name and address of each model for which the workflow has an address."""
     from pipeline.workflow.ui_format import is_ui_format, list_graphs
 
     for graph in list_graphs(document) if is_ui_format(document) else ():

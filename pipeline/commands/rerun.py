@@ -1,4 +1,4 @@
-"""`python -m pipeline rerun RUN_ID`: run a recorded run again and hold the results against the recorded ones."""
+"""`python -m pipeline rerun RUN_ID`: run a recorded run again and compare the results with the recorded ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.runs.rerun import Rerun
 
 STATUSES = {"equal": 0, "close": 3, "different": 4}
-"""The exit status of `--verify`; a run that fails has 1."""
+"""The exit status of `--verify` for each verdict. If a run fails it is 1."""
 
 
 def add_parser(commands: Any) -> None:
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run_again(args: argparse.Namespace) -> None:
-    """Run a run, or all runs of a sweep, again, and say what came of it."""
+    """Run a recorded run, or all runs of a sweep, again, and print how the results compare."""
     from pipeline.runs.rerun import rebuild_runs, rerun, rerun_sweep
 
     tracking, comfyui = split_overrides(args.overrides)
@@ -63,7 +63,7 @@ def run_again(args: argparse.Namespace) -> None:
 
 
 def _read_children(store: RunStore, above: RecordedRun, folder: Path) -> list[RecordedRun]:
-    """The runs of a sweep that finished; of the others it is said that there is nothing to compare with."""
+    """Return the finished runs of a sweep, and print which runs are not. Raises RecordError if there is none."""
     found = [store.read(run_id, folder / run_id) for run_id in above.children]
     for run in found:
         if run.record is None:
