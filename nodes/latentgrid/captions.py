@@ -1,7 +1,7 @@
-"""Captions of the demo model, "a small red circle on blue", and the conditioning they stand for.
+"""Read captions of the demo model, such as "a small red circle on blue", and encode them as conditionings.
 
-The grammar is ``[a] [small|large] [COLOUR] [SHAPE] [on COLOUR]``. A word that is left out leaves the choice to the
-seed, and the empty caption leaves everything to it.
+The grammar is ``[a] [small|large] [COLOUR] [SHAPE] [on COLOUR]``. The seed decides what a caption leaves out, and
+everything if the caption is empty.
 """
 
 from __future__ import annotations
@@ -18,19 +18,25 @@ SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross")
 FILLERS = ("a", "an", "the", "background")
 
 TEXT_DIM = 32
-"""Channels of the conditioning. Each word has one of its own; three are spare."""
+"""The channels of the conditioning. Each word has its own channel; three are unused."""
 
-# The same colour word means another thing behind "on", so it counts as another word there.
+# A colour means another thing after "on", so it counts as another word there.
 _CHOICES = (SIZES, COLOURS, SHAPES, COLOURS)
 
 
 class CaptionError(ValueError):
-    """A text is no caption of the demo model. The message says which word is wrong and what would be right."""
+    """A text is not a caption of the demo model. The message says which word is wrong and what would be right."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What a caption says; None is what it leaves open."""
+    """The parts of a caption; a part that is left out is None.
+
+    Example:
+        caption = Caption(colour="red", shape="circle")
+        str(caption)  # "a red circle"
+        encode_caption(caption).shape  # [1, 4, 32]
+    """
 
     size: str | None = None
     colour: str | None = None
@@ -45,7 +51,7 @@ class Caption:
 
 
 def read_caption(text: str) -> Caption:
-    """Read ``text``, whose case and punctuation do not matter. Raises CaptionError, naming every unknown word."""
+    """Parse ``text``, ignoring case and punctuation. Raises CaptionError, which names every unknown word."""
     words = [word for word in re.findall(r"[^\s,.;:!?\"'()]+", text.lower()) if word not in FILLERS]
     known = {*SIZES, *COLOURS, *SHAPES, "on"}
     if unknown := [word for word in words if word not in known]:
@@ -63,10 +69,10 @@ def read_caption(text: str) -> Caption:
 
 
 def encode_caption(caption: Caption) -> torch.Tensor:
-    """The conditioning of a caption, float32 [1, 4, 32]: one token each for size, colour, shape and background.
+    """Return the conditioning of a caption, float32 [1, 4, 32]: tokens for size, colour, shape and background.
 
-    A token is one-hot over the words; what a caption leaves open has a word of its own. The table of word vectors that
-    others keep beside a model is here the model's first linear layer, ``text_embedding.0``.
+    Each token is one-hot over all words, one of which stands for a part that is left out. There is no table of word
+    vectors, which a text encoder would have: the model's first linear layer, ``text_embedding.0``, takes its place.
     """
     tokens = torch.zeros(1, len(_CHOICES), TEXT_DIM)
     first = 0
