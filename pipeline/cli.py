@@ -68,7 +68,7 @@ def run_command() -> None:
         status, word = (143, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
         print(f"{word}; a run that had begun and not yet finished is recorded as KILLED", file=sys.stderr)
         sys.exit(status)
-    except PipelineError:  # the job has shown it
+    except PipelineError:  # the job has logged it already
         if wants_traceback:
             raise
         sys.exit(1)

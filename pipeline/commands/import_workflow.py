@@ -159,7 +159,8 @@ def _find_folder(problem: Problem, signature: Signature, node: Node) -> str | No
     spec, value = signature.inputs.get(key), node.inputs.get(key)
     if problem.code != "value_not_in_list" or spec is None or not isinstance(value, str):
         return None
-    is_file = value.endswith(MODEL_FILES)  # by its name, as some classes (VAELoader) offer more than files
+    # Some classes, such as VAELoader, offer other choices beside files, so the name has to tell.
+    is_file = value.endswith(MODEL_FILES)
     return spec.folder or (signature.folders[0] if is_file and signature.folders else None)
 
 

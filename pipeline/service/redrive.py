@@ -30,8 +30,8 @@ def redrive(settings: WorkerSettings, limit: int | None = None) -> tuple[int, in
     options = {"enable.auto.commit": False, "auto.offset.reset": "earliest", "enable.partition.eof": True}
     consumer = Consumer({"group.id": f"{settings.group_id}-redrive", **options, **common})
     transactions = Transactions(settings, consumer)
-    ends: dict[int, int] = {}  # of each partition, when it was first assigned
-    left: set[int] = set()  # partitions with letters before their end
+    ends: dict[int, int] = {}  # offset of the end of each partition when it was first assigned
+    left: set[int] = set()  # partitions that have letters before that end
     is_assigned = False
 
     def note(consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:

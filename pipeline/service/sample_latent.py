@@ -180,7 +180,7 @@ def _find_path(folder: Path, name: str, value: Encoding | Latent) -> str:
             return str(write_tensors(folder, f"{INPUTS[name]}.pt", value))
         except OutputError:
             raise
-        except Exception as error:  # whatever torch.save raises for what it cannot save
+        except Exception as error:  # torch.save raises errors of many classes
             message = f"must hold tensors in plain values that can be saved: {type(error).__name__}: {error}"
             raise ConfigError([Problem("invalid_input_type", name, message)]) from error
     message = f"must be a path, a tensor, or what ComfyUI's nodes hold, got {type(value).__name__}"
@@ -200,7 +200,7 @@ def _make_config(
         if not isinstance(value, str | int | float):
             problems.append(Problem("invalid_input_type", path, f"must be a text or a number, got {value!r}"))
             continue
-        if isinstance(value, str) and "${" in value:  # OmegaConf would put in what it names, maybe a secret
+        if isinstance(value, str) and "${" in value:  # an interpolation, which could read a secret
             problems.append(Problem("invalid_input_type", path, f"must not have '${{', got {value!r}"))
             continue
         try:
@@ -232,7 +232,8 @@ def _compose(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
 def _describe(config: DictConfig, result: RunResult) -> dict[str, Any]:
     mlflow = result.wait()
     settings = {name: OmegaConf.select(config, path) for name, path in SETTINGS.items()}
-    record = result.folder / RECORD if result.folder and mlflow else None  # without mlflow it is an earlier call's
+    # Without a run in MLflow, a record in the folder is that of an earlier call.
+    record = result.folder / RECORD if result.folder and mlflow else None
     hashes = json.loads(record.read_text()).get("files", {}) if record and record.is_file() else {}
     return {
         "seed": settings["seed"],

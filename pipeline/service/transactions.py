@@ -110,9 +110,10 @@ class Transactions:
                 self._commit(place, outgoing, failed)
         except (KafkaException, BufferError, TimeoutError) as error:
             log.error("a reply is not sent yet: %s", error or "the broker does not answer")
-            self._producer, self._is_open = None, False  # the next of this transactional.id ends what is open
+            # A new producer with the same transactional.id ends the open transaction.
+            self._producer, self._is_open = None, False
             reason = error.args[0] if isinstance(error, KafkaException) else None
-            if reason and reason.code() in NOT_TAKEN:  # a forbidden topic gives no report
+            if reason and reason.code() in NOT_TAKEN:  # for a forbidden topic `on_delivery` is not called
                 failed += [NotTaken(one, reason) for one in outgoing]
             if failed:
                 raise failed[0] from error

@@ -64,6 +64,7 @@ def plan_batches(cells: Mapping[int, tuple[Mapping[str, str], BatchedSampler | N
     members = {index: (keys[one.node], one) for index, (keys, one) in cells.items() if one}
     for key, one in members.values():
         seeds.setdefault(one.group, {})[key] = one.seed
+    # A key has the same place for all cells that share its result, so that they are in one batch.
     places = {key: place for group in seeds.values() for place, key in enumerate(group)}
     batches: dict[tuple[str, int], SeedBatch] = {}
     planned = {}

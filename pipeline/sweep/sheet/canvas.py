@@ -38,7 +38,7 @@ def choose_cell(picture: Size, pages: Sequence[Page]) -> Size:
 
 
 def fit_picture(picture: Image.Image, cell: Size) -> Image.Image:
-    """Return a picture in RGB, as large as a cell allows; a small one is enlarged by a whole factor, without blur."""
+    """Return a picture in RGB, as large as a cell allows; a small one is enlarged by a whole factor, unsmoothed."""
     fitted = picture.convert("RGB")
     factor = min(cell[0] // picture.width, cell[1] // picture.height)
     if factor > 1:

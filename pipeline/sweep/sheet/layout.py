@@ -24,7 +24,7 @@ from pipeline.sweep.axes import Axis, name_job, read_overrides
 WRAP = 8
 WIDEST = 24
 TALLEST = 60
-UNSET = "-"  # the header of jobs that leave an axis alone
+UNSET = "-"  # the header of jobs that do not set the axis
 
 Place = tuple[int, int]
 """Row and column."""

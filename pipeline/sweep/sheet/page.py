@@ -20,7 +20,7 @@ from pipeline.sweep.sheet.style import SCRIPT, STYLE
 
 Status = Literal["finished", "reused", "failed"]
 REFRESH = 4  # seconds between reloads of the page while jobs are pending
-PIXELS = 256  # pictures of up to this size are enlarged to square pixels
+PIXELS = 256  # pictures of up to this size are enlarged unsmoothed
 WIDTH = 18  # characters of the widest row header
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
