@@ -73,7 +73,7 @@ def run_command() -> None:
             raise
         sys.exit(1)
     except Exception as error:
-        _end_in_words(error, _read_overrides(), wants_traceback)
+        _exit_with_message(error, _read_overrides(), wants_traceback)
 
 
 def _check_options(arguments: Sequence[str]) -> None:
@@ -111,7 +111,7 @@ def _read_overrides() -> list[str]:
     return list(get_args_parser().parse_args().overrides)
 
 
-def _end_in_words(error: Exception, overrides: Sequence[str], wants_traceback: bool) -> NoReturn:
+def _exit_with_message(error: Exception, overrides: Sequence[str], wants_traceback: bool) -> NoReturn:
     """Show a user's mistake in plain words and exit with status 1; raise any other error.
 
     All wrong overrides are explained in latentgrid's words. If each is right by itself, Hydra's own message is shown.
@@ -131,8 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_dotenv(CONF.parent / ".env")
     parser = argparse.ArgumentParser("python -m pipeline", description="Commands around `python run.py`.")
     commands = parser.add_subparsers(dest="command", required=True)
-    words = sys.argv[1:] if argv is None else argv
-    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
+    arguments = sys.argv[1:] if argv is None else argv
+    for name in arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS:
         importlib.import_module(f"pipeline.commands.{COMMANDS[name]}").add_parser(commands)
     args, rest = parser.parse_known_args(argv)
     if rest and hasattr(args, "overrides") and not any(one.startswith("-") for one in rest):
@@ -144,4 +144,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         args.run(args)
     except Exception as error:
-        _end_in_words(error, getattr(args, "overrides", ()), os.environ.get(FULL_ERROR, "0") == "1")
+        _exit_with_message(error, getattr(args, "overrides", ()), os.environ.get(FULL_ERROR, "0") == "1")

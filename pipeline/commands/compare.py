@@ -59,9 +59,9 @@ class Compared:
 
 def compare(args: argparse.Namespace) -> None:
     """Print a table of distances and the differences between the records, and draw all latents side by side."""
-    given = [item for item in args.items if "=" in item and not Path(item).exists()]
-    names = [item for item in args.items if item not in given]
-    overrides = [*given, *args.overrides]
+    tracking_overrides = [item for item in args.items if "=" in item and not Path(item).exists()]
+    names = [item for item in args.items if item not in tracking_overrides]
+    overrides = [*tracking_overrides, *args.overrides]
     if len(names) < 2:
         raise ConfigError([Problem("required_input_missing", "compare", "needs two runs or files at least")])
     with tempfile.TemporaryDirectory(prefix="latentgrid-") as folder:
@@ -116,8 +116,8 @@ def _format_table(first: str, rows: Sequence[tuple[str, Sequence[Comparison]]]) 
     lines = [head]
     for name, comparisons in rows:
         for one in comparisons:
-            told = [f"{getattr(one.distance, each):.6g}" for each in DISTANCES] if one.distance else [one.said]
-            lines.append([name, one.name, one.verdict, *told])
+            cells = [f"{getattr(one.distance, each):.6g}" for each in DISTANCES] if one.distance else [one.said]
+            lines.append([name, one.name, one.verdict, *cells])
     widths = [*(max(len(line[place]) for line in lines) for place in range(3)), *(12 for _ in DISTANCES)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=False)).rstrip() for line in lines
@@ -128,8 +128,8 @@ def _show_records(first: Compared, other: Compared) -> None:
     from pipeline.record.differences import find_differences, list_facts
 
     if first.run and other.run:
-        found = find_differences(list_facts(first.run), list_facts(other.run))
-        show_differences(other.name, f"differs from {first.name}", found, sys.stdout)
+        differences = find_differences(list_facts(first.run), list_facts(other.run))
+        show_differences(other.name, f"differs from {first.name}", differences, sys.stdout)
 
 
 def _draw(items: Sequence[Compared], target: Path) -> Path:

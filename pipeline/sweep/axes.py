@@ -57,11 +57,11 @@ def find_axes(jobs: Sequence[Sequence[str]], swept: Collection[str] = ()) -> tup
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, str]:
     """Return the values of overrides by path, without quotes and escapes. The value of `~lora` is empty."""
-    found = {}
+    values = {}
     for override in overrides:
         path, _, value = override.partition("=")
-        found[path.lstrip("+~")] = _unquote(value)
-    return found
+        values[path.lstrip("+~")] = _unquote(value)
+    return values
 
 
 def _unquote(value: str) -> str:
@@ -78,9 +78,9 @@ def name_job(overrides: Sequence[str], axes: Sequence[Axis]) -> str:
 
 def _choose_labels(paths: Sequence[str]) -> dict[str, str]:
     """Return a label for each path: a short one (`steps`, `lora`), or the path if another has the same short one."""
-    short = {path: _shorten(path) for path in paths}
-    counts = Counter(short.values())
-    return {path: label if counts[label] == 1 else path for path, label in short.items()}
+    short_labels = {path: _shorten(path) for path in paths}
+    counts = Counter(short_labels.values())
+    return {path: label if counts[label] == 1 else path for path, label in short_labels.items()}
 
 
 def _shorten(path: str) -> str:

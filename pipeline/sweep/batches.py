@@ -41,17 +41,17 @@ def find_batched(
     graphs, keys: the checked graphs and the content keys of the nodes, by the place of the job.
     sizes: the largest number of seeds in one call, by the place of the job.
     """
-    found: dict[int, BatchedSampler] = {}
+    batched: dict[int, BatchedSampler] = {}
     seeds: dict[str, set[int]] = {}
     for place, size in sizes.items():
         checked = graphs[place]
         samplers = (checked.graph[name] for name in checked.order if _can_be_batched(checked.graph[name]))
-        node = next((one for one in samplers if not find_other_models(checked, one)), None)
+        node = next((sampler for sampler in samplers if not find_other_models(checked, sampler)), None)
         if size > 1 and node is not None:
             seed = int(node.inputs[SEED])
-            found[place] = BatchedSampler(node.name, _make_group_key(node, keys[place], size), seed, size)
-            seeds.setdefault(found[place].group, set()).add(seed)
-    return {place: one for place, one in found.items() if len(seeds[one.group]) > 1}
+            batched[place] = BatchedSampler(node.name, _make_group_key(node, keys[place], size), seed, size)
+            seeds.setdefault(batched[place].group, set()).add(seed)
+    return {place: sampler for place, sampler in batched.items() if len(seeds[sampler.group]) > 1}
 
 
 def plan_batches(cells: Mapping[int, tuple[Mapping[str, str], BatchedSampler | None]]) -> dict[int, SeedBatch]:
@@ -61,19 +61,19 @@ def plan_batches(cells: Mapping[int, tuple[Mapping[str, str], BatchedSampler | N
     into batches of at most the size that its samplers allow.
     """
     seeds: dict[str, dict[str, int]] = {}
-    members = {index: (keys[one.node], one) for index, (keys, one) in cells.items() if one}
-    for key, one in members.values():
-        seeds.setdefault(one.group, {})[key] = one.seed
+    members = {index: (keys[sampler.node], sampler) for index, (keys, sampler) in cells.items() if sampler}
+    for key, sampler in members.values():
+        seeds.setdefault(sampler.group, {})[key] = sampler.seed
     # A key has the same place for all cells that share its result, so that they are in one batch.
     places = {key: place for group in seeds.values() for place, key in enumerate(group)}
     batches: dict[tuple[str, int], SeedBatch] = {}
     planned = {}
-    for index, (key, one) in members.items():
-        number = places[key] // one.size
-        if (one.group, number) not in batches:
-            part = list(seeds[one.group].items())[number * one.size : (number + 1) * one.size]
-            batches[one.group, number] = SeedBatch(one.node, dict(part))
-        planned[index] = batches[one.group, number]
+    for index, (key, sampler) in members.items():
+        number = places[key] // sampler.size
+        if (sampler.group, number) not in batches:
+            batch_seeds = list(seeds[sampler.group].items())[number * sampler.size : (number + 1) * sampler.size]
+            batches[sampler.group, number] = SeedBatch(sampler.node, dict(batch_seeds))
+        planned[index] = batches[sampler.group, number]
     return planned
 
 
@@ -96,12 +96,12 @@ def find_other_models(checked: CheckedGraph, sampler: Node) -> list[str]:
     """
     model = sampler.inputs.get("model")
     needed = find_needed(checked.graph, [model.node] if isinstance(model, Link) else [])
-    makers = {
+    class_types = {
         checked.graph[name].class_type
         for name in needed
         if any(output.type == "MODEL" for output in checked.signatures[name].outputs)
     }
-    return sorted(makers - MODELS_APART)
+    return sorted(class_types - MODELS_APART)
 
 
 def _can_be_batched(node: Node) -> bool:

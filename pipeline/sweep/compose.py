@@ -33,7 +33,7 @@ class SweepComposer:
     def __init__(self, loader: ConfigLoader):
         self._loader = loader
         self._parser = OverridesParser.create()
-        self._models: dict[tuple[str, ...], DictConfig] = {}
+        self._templates: dict[tuple[str, ...], DictConfig] = {}
         self._trusted: bool | None = None
         self._is_group = functools.cache(lambda path: bool(loader.get_group_options(path)))
 
@@ -46,18 +46,18 @@ class SweepComposer:
         overrides = self._parser.parse_overrides(sweep_overrides)
         # The overrides without plain values: jobs with the same frame differ only in plain values.
         frame = tuple(_read_path(one) if self._is_plain(one) else str(one.input_line) for one in overrides)
-        if frame not in self._models or self._trusted is False or _overlap(frame):
+        if frame not in self._templates or self._trusted is False or _overlap(frame):
             config = self._loader.load_sweep_config(master_config, sweep_overrides)
-            self._models[frame] = copy.deepcopy(config)
+            self._templates[frame] = copy.deepcopy(config)
             return config
-        config = _change_values(self._models[frame], [one for one in overrides if self._is_plain(one)], overrides)
+        config = _change_values(self._templates[frame], [one for one in overrides if self._is_plain(one)], overrides)
         OmegaConf.copy_cache(from_config=master_config, to_config=config)
         if self._trusted is None:
-            whole = self._loader.load_sweep_config(master_config, sweep_overrides)
-            self._trusted = OmegaConf.to_container(whole) == OmegaConf.to_container(config)
+            composed = self._loader.load_sweep_config(master_config, sweep_overrides)
+            self._trusted = OmegaConf.to_container(composed) == OmegaConf.to_container(config)
             if not self._trusted:
                 log.warning("Hydra composes every job of this sweep, slowly; please report this to latentgrid")
-                return whole
+                return composed
         return config
 
     def _is_plain(self, override: Override) -> bool:
@@ -81,14 +81,14 @@ def _overlap(frame: Sequence[str]) -> bool:
     return any(after.startswith(before) for before, after in itertools.pairwise(paths))
 
 
-def _change_values(model: DictConfig, plain: Sequence[Override], overrides: Sequence[Override]) -> DictConfig:
-    """Return a copy of `model` with the values of `plain`, and with what Hydra records about all `overrides`."""
-    config = copy.deepcopy(model)
+def _change_values(template: DictConfig, plain: Sequence[Override], overrides: Sequence[Override]) -> DictConfig:
+    """Return a copy of `template` with the values of `plain`, and with what Hydra records about all `overrides`."""
+    config = copy.deepcopy(template)
     for override in plain:
         OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-    ours = [override for override in overrides if not override.is_hydra_override()]
-    config.hydra.overrides.task = [override.input_line for override in ours]
-    names = config.hydra.job.config.override_dirname
-    lines = sorted(str(one.input_line) for one in ours if one.key_or_group not in names.exclude_keys)
-    config.hydra.job.override_dirname = names.item_sep.join(lines).replace("=", names.kv_sep)
+    task_overrides = [override for override in overrides if not override.is_hydra_override()]
+    config.hydra.overrides.task = [override.input_line for override in task_overrides]
+    dirname_config = config.hydra.job.config.override_dirname
+    lines = sorted(str(one.input_line) for one in task_overrides if one.key_or_group not in dirname_config.exclude_keys)
+    config.hydra.job.override_dirname = dirname_config.item_sep.join(lines).replace("=", dirname_config.kv_sep)
     return config

@@ -36,17 +36,17 @@ def expect_seconds(graph: Graph, nodes: Sequence[str], earlier: Sequence[Mapping
     `earlier` holds `params` and `metrics` of runs, the latest first. A node is expected to take as long as it took in
     the run that agrees with it in most inputs, in proportion to the sampling steps.
     """
-    found = [_expect_node(graph, name, earlier) for name in nodes]
-    known = [seconds for seconds in found if seconds is not None]
-    return sum(known) if len(known) == len(found) else None
+    times = [_expect_node(graph, name, earlier) for name in nodes]
+    known_times = [seconds for seconds in times if seconds is not None]
+    return sum(known_times) if len(known_times) == len(times) else None
 
 
 def _expect_node(graph: Graph, name: str, earlier: Sequence[Mapping[str, Any]]) -> float | None:
     inputs = list_constants(graph[name])
-    ran = [run for run in earlier if f"seconds/{name}" in run["metrics"]]
-    if not ran:
+    runs_with_node = [run for run in earlier if f"seconds/{name}" in run["metrics"]]
+    if not runs_with_node:
         return None
-    nearest = max(ran, key=lambda run: sum(run["params"].get(path) == text for path, text in inputs.items()))
+    nearest = max(runs_with_node, key=lambda run: sum(run["params"].get(path) == text for path, text in inputs.items()))
     seconds = float(nearest["metrics"][f"seconds/{name}"])
-    steps, of_old = inputs.get(f"{name}.{STEPS}"), nearest["params"].get(f"{name}.{STEPS}")
-    return seconds * float(steps) / float(of_old) if steps and of_old else seconds
+    steps, nearest_steps = inputs.get(f"{name}.{STEPS}"), nearest["params"].get(f"{name}.{STEPS}")
+    return seconds * float(steps) / float(nearest_steps) if steps and nearest_steps else seconds

@@ -129,9 +129,9 @@ class WarmLauncher(Launcher):
     def _find_swept(self) -> dict[str, str]:
         """Return the expressions of the settings that the command line or the sweeper's own settings sweep, by path."""
         params = self._config.hydra.sweeper.get("params") or {}
-        given = [*(f"{path}={values}" for path, values in params.items()), *self._config.hydra.overrides.task]
-        found = OverridesParser.create().parse_overrides(given)
-        return {one.key_or_group: str(one.input_line).partition("=")[2] for one in found if one.is_sweep_override()}
+        overrides = [*(f"{path}={values}" for path, values in params.items()), *self._config.hydra.overrides.task]
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        return {one.key_or_group: str(one.input_line).partition("=")[2] for one in parsed if one.is_sweep_override()}
 
     def _compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
         config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
@@ -144,7 +144,7 @@ class WarmLauncher(Launcher):
 
     def _run(self, config: DictConfig, task: TaskFunction) -> JobReturn:
         """Run a job as Hydra does, with its folder, its log and its callbacks."""
-        done = hydra_run_job(
+        job_return = hydra_run_job(
             hydra_context=self._context,
             task_function=task,
             config=config,
@@ -152,7 +152,7 @@ class WarmLauncher(Launcher):
             job_subdir_key="hydra.sweep.subdir",
         )
         self._configure_log()
-        return done
+        return job_return
 
     def _configure_log(self) -> None:
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
@@ -214,13 +214,13 @@ def _close_records(status: str) -> None:
 def _read_job(config: DictConfig, axes: Sequence[Axis]) -> SweepJob:
     """Parse a config as its own job would see it: `${hydra:...}` gives the values of this job."""
     overrides = config.hydra.overrides.task
-    outer = HydraConfig.instance().cfg
+    previous_config = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)
     try:
         name = name_job(overrides, axes) or " ".join(overrides)
         return SweepJob(config.hydra.job.num, name, config, read_config(config))
     finally:
-        HydraConfig.instance().cfg = outer
+        HydraConfig.instance().cfg = previous_config
 
 
 def register_launcher() -> None:

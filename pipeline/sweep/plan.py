@@ -68,22 +68,22 @@ def plan_cells(cells: Mapping[int, Cell]) -> Plan:
 
     `cells` are given by their places in Hydra's order.
     """
-    held: set[str] = set()
+    known_keys: set[str] = set()
     planned = []
     last_reads: dict[str, int] = {}
     order = _order_cells(cells)
     batches = plan_batches({index: (cells[index].keys, cells[index].batched) for index in order})
     for place, index in enumerate(order):
         cell, batch = cells[index], batches.get(index)
-        needed = cull(cell.checked.graph, cell.checked.targets, find_known(cell.checked, cell.keys, held))
+        needed = cull(cell.checked.graph, cell.checked.targets, find_known(cell.checked, cell.keys, known_keys))
         last_reads.update((cell.keys[name], place) for name in cell.checked.targets)
         last_reads.update((cell.keys[link.node], place) for node in needed.values() for _, link in node.links)
         runs = _find_runs(cell, needed)
         reuses = tuple(name for name in cell.checked.order if name not in runs)
         planned.append(PlannedCell(index, runs, reuses, batch))
-        held.update(cell.keys[name] for name in runs)
+        known_keys.update(cell.keys[name] for name in runs)
         if batch and batch.node in runs:
-            held.update(batch.seeds)
+            known_keys.update(batch.seeds)
     return Plan(tuple(planned), last_reads)
 
 
@@ -105,8 +105,8 @@ def _order_cells(cells: Mapping[int, Cell]) -> list[int]:
     for index, cell in cells.items():
         loaded = [name for name in cell.checked.order if _is_loaded(cell.checked.signatures[name])]
         rest = [name for name in cell.checked.order if name not in loaded]
-        together = [cell.batched.group] if cell.batched else []
-        path = [*(cell.keys[name] for name in loaded), *together, *(cell.keys[name] for name in rest)]
+        batch_group = [cell.batched.group] if cell.batched else []
+        path = [*(cell.keys[name] for name in loaded), *batch_group, *(cell.keys[name] for name in rest)]
         paths[index] = [ranks.setdefault(key, len(ranks)) for key in path]
     return sorted(cells, key=paths.__getitem__)
 

@@ -43,9 +43,9 @@ class SweepProgress:
         """Count a failed job and log at once, in one line, what is wrong. The traceback goes to the job's own log."""
         self._failed += 1
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        known = isinstance(error, PipelineError)
+        is_known_error = isinstance(error, PipelineError)
         log.error("failed: #%d %s: %s", job.number, job.name, reason, exc_info=error)
-        if not known:
+        if not is_known_error:
             log.error("this is a fault of latentgrid, please report it")
         self._count()
 
@@ -72,5 +72,5 @@ class SweepProgress:
         counts = f"{self._done} of {self._total} done, {self._reused} reused, {self._failed} failed"
         if not ran:
             return counts
-        left = (time.monotonic() - self._began) / ran * (self._total - self._done)
-        return f"{counts}, about {left:.0f} s left"
+        seconds_left = (time.monotonic() - self._began) / ran * (self._total - self._done)
+        return f"{counts}, about {seconds_left:.0f} s left"

@@ -87,9 +87,9 @@ class SweepRecord:
             params = {axis.path: self._write_values(axis) for axis in axes}
             note = begin_note({**params, "jobs": str(len(sweep.jobs))}, self._command)
             tags = {**collect_origin(), NOTE: note}
-            kept = sweep.jobs[0].read.run.outputs
-            new = NewRun(self._name(axes), params, tags, self._folder, axes=list(params), kept=kept)
-            self.run = sweep.tracker.start(new, time.time())
+            output_nodes = sweep.jobs[0].read.run.outputs
+            new_run = NewRun(self._name(axes), params, tags, self._folder, axes=list(params), kept=output_nodes)
+            self.run = sweep.tracker.start(new_run, time.time())
         if self.run:
             self.run.add_file(plan)
         jobs = [SheetJob(job.number, job.name, job.config.hydra.overrides.task) for job in sweep.jobs]
@@ -132,8 +132,8 @@ class SweepRecord:
     def _name(self, axes: Sequence[Axis]) -> str:
         """Return the name of the sweep, such as `steps=4,8 seed=range(0,100)`."""
         values = [axis.word(self._write_values(axis)) for axis in axes]
-        short = [text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..." for text in values]
-        return " ".join(f"{axis.label}={text}" for axis, text in zip(axes, short, strict=True))
+        shortened = [text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..." for text in values]
+        return " ".join(f"{axis.label}={text}" for axis, text in zip(axes, shortened, strict=True))
 
     def _write_values(self, axis: Axis) -> str:
         return self._swept.get(axis.path) or ",".join(axis.values)

@@ -108,16 +108,16 @@ class Sweep:
         """
         width = max((len(job.name) for job in self.jobs), default=0)
         lines = []
-        for index, said in [*self._describe_found(), *self._describe_planned()]:
+        for index, description in [*self._describe_found(), *self._describe_planned()]:
             job, seconds = self.jobs[index], expected.get(index)
-            about = "" if seconds is None else f"about {seconds:.1f} s"
-            lines.append(f"#{job.number:<4}{job.name:<{width}}  {about:<14}{said}")
+            duration = "" if seconds is None else f"about {seconds:.1f} s"
+            lines.append(f"#{job.number:<4}{job.name:<{width}}  {duration:<14}{description}")
         counts = self.count_nodes()
         total = f"{len(self.jobs)} jobs: {counts['nodes_run']} nodes run, {counts['nodes_reused']} are known by then"
         recorded = f"; {len(self.found)} jobs are recorded already" if self.found else ""
         times = [expected.get(index) for index in self.keys]
-        whole = f"; about {sum(filter(None, times)):.0f} s" if times and None not in times else ""
-        return "\n".join([*lines, total + recorded + whole])
+        total_duration = f"; about {sum(filter(None, times)):.0f} s" if times and None not in times else ""
+        return "\n".join([*lines, total + recorded + total_duration])
 
     def _describe_found(self) -> Iterator[tuple[int, str]]:
         for index, run in self.found.items():
@@ -217,12 +217,12 @@ def _prepare(
 
 def _find_finished(jobs: Sequence[SweepJob], runs: Sequence[CheckedRun], store: RunStore) -> dict[int, FinishedRun]:
     """Return the recorded runs of the jobs that need not run, by the places of the jobs."""
-    wanted = [index for index, job in enumerate(jobs) if job.read.run.resume]
-    if not wanted:
+    resumable = [index for index, job in enumerate(jobs) if job.read.run.resume]
+    if not resumable:
         return {}
-    answers = store.find_finished([(runs[index].identity.key, runs[index].identity.all_files) for index in wanted])
-    found = {index: run for index, run in zip(wanted, answers, strict=True) if run}
-    _explain_missing({index: runs[index] for index in wanted if index not in found}, store)
+    finished = store.find_finished([(runs[index].identity.key, runs[index].identity.all_files) for index in resumable])
+    found = {index: run for index, run in zip(resumable, finished, strict=True) if run}
+    _explain_missing({index: runs[index] for index in resumable if index not in found}, store)
     return found
 
 
@@ -239,8 +239,8 @@ def _explain_missing(runs: Mapping[int, CheckedRun], store: RunStore) -> None:
         reasons |= dict.fromkeys(reason.partition(": ")[2] for reason in found)
         older += count > 0
     if reasons:
-        said = shorten_list(list(reasons), NAMED, "; ")
-        log.info("earlier runs of these settings are not taken over: %s", said)
+        text = shorten_list(list(reasons), NAMED, "; ")
+        log.info("earlier runs of these settings are not taken over: %s", text)
     if older:
         log.info("run again: earlier runs of these settings have records of an older latentgrid, %s", OLDER)
 

@@ -31,8 +31,8 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 def choose_cell(picture: Size, pages: Sequence[Page]) -> Size:
     """Return width and height of all cells in pixels, chosen from those of the first picture."""
     longest = max((max(len(page.rows.lines), len(page.columns.lines)) for page in pages), default=1)
-    most = max(SMALLEST, min(LARGEST, LONGEST // longest))
-    scale = min(most / max(picture), max(1, SMALLEST // max(picture)))
+    largest_side = max(SMALLEST, min(LARGEST, LONGEST // longest))
+    scale = min(largest_side / max(picture), max(1, SMALLEST // max(picture)))
     width, height = (max(SMALLEST, round(side * scale)) for side in picture)
     return width, height
 
@@ -64,8 +64,8 @@ def fit_text(text: str, font: Font, width: float, most: int) -> list[str]:
 
 
 def _count_fitting(text: str, font: Font, width: float) -> int:
-    start = text[:200]
-    return bisect.bisect_right(range(1, len(start) + 1), width, key=lambda count: font.getlength(start[:count]))
+    prefix = text[:200]
+    return bisect.bisect_right(range(1, len(prefix) + 1), width, key=lambda count: font.getlength(prefix[:count]))
 
 
 def _can_break(text: str, place: int) -> bool:

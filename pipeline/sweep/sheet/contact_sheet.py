@@ -70,9 +70,9 @@ class ContactSheet:
         The first picture decides the size of all cells. Raises KeyError if the sheet has no such job.
         """
         job = self._jobs[number]
-        image, held, fault = _read_picture(picture) if picture else (None, "", "")
-        known = {**facts, "picture": fault} if fault else dict(facts)
-        outcome = Outcome(status, known, held, image.size if image else None, mark)
+        image, address, problem = _read_picture(picture) if picture else (None, "", "")
+        shown_facts = {**facts, "picture": problem} if problem else dict(facts)
+        outcome = Outcome(status, shown_facts, address, image.size if image else None, mark)
         self._outcomes[number], self._cells[number] = outcome, make_cell(job, outcome)
         page = self._page_of[number]
         self._written.pop(page, None)
@@ -116,10 +116,10 @@ def _read_picture(path: Path) -> tuple[Image.Image | None, str, str]:
         image.load()
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
         return None, "", f"cannot be read: {error}"
-    kind = image.get_format_mimetype() if isinstance(image, ImageFile) else "image/png"
+    mime_type = image.get_format_mimetype() if isinstance(image, ImageFile) else "image/png"
     if len(data) > HELD_BYTES:
-        data, kind = _shrink(image), "image/jpeg"
-    return image, f"data:{kind};base64,{base64.b64encode(data).decode()}", ""
+        data, mime_type = _shrink(image), "image/jpeg"
+    return image, f"data:{mime_type};base64,{base64.b64encode(data).decode()}", ""
 
 
 def _shrink(image: Image.Image) -> bytes:

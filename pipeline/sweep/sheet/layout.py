@@ -124,11 +124,11 @@ def _wrap(axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> tuple[Page, ...]:
     size = width * _even_length(math.ceil(len(jobs) / width), TALLEST)
     pages = []
     for start in range(0, len(jobs), size):
-        some = jobs[start : start + size]
-        title = f"#{some[0].number} to #{some[-1].number}" if len(jobs) > size else ""
-        places = {divmod(index, width): job.number for index, job in enumerate(some)}
-        captions = {job.number: _caption_job(axes, job) for job in some}
-        pages.append(Page(title, _bare_side(math.ceil(len(some) / width)), _bare_side(width), places, captions))
+        page_jobs = jobs[start : start + size]
+        title = f"#{page_jobs[0].number} to #{page_jobs[-1].number}" if len(jobs) > size else ""
+        places = {divmod(index, width): job.number for index, job in enumerate(page_jobs)}
+        captions = {job.number: _caption_job(axes, job) for job in page_jobs}
+        pages.append(Page(title, _bare_side(math.ceil(len(page_jobs) / width)), _bare_side(width), places, captions))
     return tuple(pages)
 
 
@@ -157,8 +157,8 @@ def _make_grid(axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> tuple[Page, ..
     for shared, group in sorted(groups.items()):
         title = _name_values(axes[:first_row], shared)
         pages += _make_pages(title, axes[first_row:first_column], axes[first_column:], group)
-    are_alone = sum(len(page.places) for page in pages) == len(jobs)
-    return tuple(pages) if are_alone and not any(map(_is_sparse, pages)) else ()
+    have_own_places = sum(len(page.places) for page in pages) == len(jobs)
+    return tuple(pages) if have_own_places and not any(map(_is_sparse, pages)) else ()
 
 
 def _is_sparse(page: Page) -> bool:
@@ -185,11 +185,11 @@ def _choose_sides(count: int, ranks: Sequence[Ranks]) -> tuple[int, int]:
 
 
 def _make_pages(
-    title: str, down: Sequence[Axis], across: Sequence[Axis], lines: Mapping[int, tuple[Ranks, Ranks]]
+    title: str, row_axes: Sequence[Axis], column_axes: Sequence[Axis], lines: Mapping[int, tuple[Ranks, Ranks]]
 ) -> list[Page]:
     """Return the page of some jobs, in pieces if it is too large; `lines` has the row and the column of each job."""
-    rows = _cut_side(down, {row for row, _ in lines.values()}, TALLEST)
-    columns = _cut_side(across, {column for _, column in lines.values()}, WIDEST)
+    rows = _cut_side(row_axes, {row for row, _ in lines.values()}, TALLEST)
+    columns = _cut_side(column_axes, {column for _, column in lines.values()}, WIDEST)
     pieces: dict[Place, dict[Place, int]] = {}
     for number, (row_line, column_line) in lines.items():
         (band, row), (strip, column) = rows.where[row_line], columns.where[column_line]

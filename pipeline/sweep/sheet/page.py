@@ -69,8 +69,8 @@ def _make_view(name: str, outcome: Outcome) -> str:
     if not outcome.picture or outcome.size is None:
         return f'<span class="note">no picture<span class="unseen">: {name}</span></span>'
     width, height = outcome.size
-    kind = ' class="small"' if max(outcome.size) <= PIXELS else ""
-    return f'<img{kind} src="{outcome.picture}" alt="{name}" width="{width}" height="{height}">'
+    class_attribute = ' class="small"' if max(outcome.size) <= PIXELS else ""
+    return f'<img{class_attribute} src="{outcome.picture}" alt="{name}" width="{width}" height="{height}">'
 
 
 def make_page(
@@ -120,9 +120,9 @@ def _make_section(page: Page, jobs: Mapping[int, SheetJob], cells: Mapping[int, 
     title = f"<h2>{escape(page.title)}</h2>\n" if page.title else ""
     headers, breaks = _make_row_headers(page.rows), page.rows.breaks
     lines = []
-    for row, (some, places) in enumerate(zip(headers, _make_places(page, jobs, cells), strict=True)):
+    for row, (row_headers, places) in enumerate(zip(headers, _make_places(page, jobs, cells), strict=True)):
         apart = ' class="apart"' if row in breaks else ""
-        lines.append(f"<tr{apart}>{''.join(some)}{''.join(places)}</tr>")
+        lines.append(f"<tr{apart}>{''.join(row_headers)}{''.join(places)}</tr>")
     rows = "\n".join(lines)
     shape = f'data-rows="{len(headers)}" data-columns="{len(page.columns.lines)}"'
     return f"<section>\n{title}<table {shape}>\n{_make_head(page)}<tbody>\n{rows}\n</tbody>\n</table>\n</section>"
@@ -182,7 +182,7 @@ def _make_places(page: Page, jobs: Mapping[int, SheetJob], cells: Mapping[int, s
     """Return the places of a page by row: the cell of a job, a pending cell, or an empty place."""
     breaks = page.columns.breaks
     apart = [' class="apart"' if column in breaks else "" for column in range(len(page.columns.lines))]
-    rows = [[f"<td{kind}></td>" for kind in apart] for _ in page.rows.lines]
+    rows = [[f"<td{class_attribute}></td>" for class_attribute in apart] for _ in page.rows.lines]
     for (row, column), number in page.places.items():
         name = escape(jobs[number].name or f"#{number}")
         cell = cells.get(number) or f'<span class="pending" title="{name}">pending</span>'
