@@ -29,9 +29,9 @@ def take_file(name: str, file: TensorFile, roots: Sequence[Path], folder: Path, 
     if not path.is_absolute():
         raise RefusedRequest(f"{name}.path: must be absolute, got {file.path!r}")
     try:
-        found = path.resolve(strict=True)
-        _check_place(name, file, found, roots)  # before opening it: some files do something when they are opened
-        descriptor = os.open(found, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        resolved = path.resolve(strict=True)
+        _check_place(name, file, resolved, roots)  # before opening it: some files do something when they are opened
+        descriptor = os.open(resolved, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, RuntimeError, ValueError) as error:
         raise RefusedRequest(f"{name}.path: cannot be opened, got {file.path!r}: {error}") from error
     try:
@@ -42,7 +42,7 @@ def take_file(name: str, file: TensorFile, roots: Sequence[Path], folder: Path, 
         if file.size is not None and info.st_size != file.size:
             raise RefusedRequest(f"{name}.size: the file has {info.st_size} bytes, got {file.size}")
         with os.fdopen(descriptor, "rb", closefd=False) as source:
-            copy, sha256 = write_copy(folder, f"{stem}{found.suffix}", source)
+            copy, sha256 = write_copy(folder, f"{stem}{resolved.suffix}", source)
     finally:
         os.close(descriptor)
     if file.sha256 is not None and sha256 != file.sha256:
@@ -50,8 +50,8 @@ def take_file(name: str, file: TensorFile, roots: Sequence[Path], folder: Path, 
     return copy
 
 
-def _check_place(name: str, file: TensorFile, found: Path, roots: Sequence[Path]) -> None:
-    if not any(found.is_relative_to(root.resolve()) for root in roots):
+def _check_place(name: str, file: TensorFile, resolved: Path, roots: Sequence[Path]) -> None:
+    if not any(resolved.is_relative_to(root.resolve()) for root in roots):
         raise RefusedRequest(f"{name}.path: is in none of the folders of worker.roots, got {file.path!r}")
 
 

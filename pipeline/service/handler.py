@@ -69,7 +69,7 @@ class RequestHandler:
         attempts: int,
         tells: Callable[[Hashable, bool], None] = lambda request, waits: None,
     ):
-        self._base, self._roots, self._ledger, self._attempts, self._tells = base, roots, ledger, attempts, tells
+        self._base, self._roots, self._ledger, self._attempts, self._report = base, roots, ledger, attempts, tells
         self._sampler = ThreadPoolExecutor(1, "latentgrid-sampler")
 
     def close(self) -> None:
@@ -87,18 +87,18 @@ class RequestHandler:
         try:
             while True:
                 try:
-                    with self._alone(request, let_go):
+                    with self._locked(request, let_go):
                         return self._ledger.find_answer(request) or self._sample(request, let_go)
                 except (OutputError, TrackingError) as error:
                     log.error("%s; tried again in %.1f s", error, pause, extra={"request_id": request.request_id})
-                    self._tells(name, True)
+                    self._report(name, True)
                     _wait(pause, request, let_go)
                     pause = min(2 * pause, LONGEST_PAUSE)
         finally:
-            self._tells(name, False)
+            self._report(name, False)
 
     @contextmanager
-    def _alone(self, request: KafkaSamplingRequest, let_go: threading.Event) -> Iterator[None]:
+    def _locked(self, request: KafkaSamplingRequest, let_go: threading.Event) -> Iterator[None]:
         """Wait until nobody else, here or in another worker, answers the same request, and keep it so."""
         lock, waiting = self._ledger.get_lock(request), Waiting()
         while not lock.is_locked:
@@ -123,7 +123,7 @@ class RequestHandler:
                 self._base, inputs, _read_settings(request), self._ledger.get_folder(request), True
             )
             while True:
-                number, result = self._sampler.submit(self._try, request, sampling, let_go).result()
+                number, result = self._sampler.submit(self._make_attempt, request, sampling, let_go).result()
                 if result:
                     break
         except ConfigError as error:
@@ -137,7 +137,7 @@ class RequestHandler:
             raise
         return answer
 
-    def _try(
+    def _make_attempt(
         self, request: KafkaSamplingRequest, sampling: Sampling, let_go: threading.Event
     ) -> tuple[int, RunResult | None]:
         """Make one attempt, in the sampling thread; return its number, and its result if no node failed."""
@@ -165,17 +165,17 @@ class RequestHandler:
 
     def _take_inputs(self, request: KafkaSamplingRequest) -> dict[str, Any]:
         """Copy the files of a request into its folder, so that they stay what was checked; return the copies."""
-        found: dict[str, Any] = {}
+        copies: dict[str, Any] = {}
         reasons: list[str] = []
         folder = self._ledger.get_folder(request)
         for name, stem in INPUTS.items():
             try:
-                found[name] = take_file(name, getattr(request, name), self._roots, folder, stem)
+                copies[name] = take_file(name, getattr(request, name), self._roots, folder, stem)
             except RefusedRequest as error:
                 reasons += error.reasons
         if reasons:
             raise RefusedRequest(*reasons)
-        return found
+        return copies
 
 
 def refuse(request_id: str, error: RefusedRequest) -> KafkaSamplingResponse:
@@ -227,9 +227,9 @@ def _read_settings(request: KafkaSamplingRequest) -> dict[str, Any]:
 
     A random seed would give another latent if the request is sampled again after a crash.
     """
-    drawn = int(digest_request(request), 16) % SEEDS
+    derived_seed = int(digest_request(request), 16) % SEEDS
     settings = {name: getattr(request, name) for name in SETTINGS}
-    return {**settings, "seed": drawn if request.seed is None else request.seed}
+    return {**settings, "seed": derived_seed if request.seed is None else request.seed}
 
 
 def _describe(sampling: Sampling, result: RunResult, request: KafkaSamplingRequest) -> dict[str, Any]:
@@ -244,9 +244,9 @@ def _describe(sampling: Sampling, result: RunResult, request: KafkaSamplingReque
         return sampling.describe(result)
     except TrackingError as error:
         log.error("sampled, but not recorded: %s", error)
-        given = sampling.describe(dataclasses.replace(result, pending=None))
-        given["metadata"]["record_error"] = str(error)
-        return given
+        description = sampling.describe(dataclasses.replace(result, pending=None))
+        description["metadata"]["record_error"] = str(error)
+        return description
 
 
 def _wait_for_record(result: RunResult, seconds: float) -> None:
@@ -263,11 +263,11 @@ def _wait_for_record(result: RunResult, seconds: float) -> None:
         raise TrackingError("tracking.uri: MLflow had not written the record by the deadline")
 
 
-def _make_answer(request: KafkaSamplingRequest, given: dict[str, Any]) -> KafkaSamplingResponse:
+def _make_answer(request: KafkaSamplingRequest, description: dict[str, Any]) -> KafkaSamplingResponse:
     return KafkaSamplingResponse(
         request_id=request.request_id,
         status="ok",
-        sampled_latent=describe_file(Path(given["sampled_latent_tensor"])),
-        sampled_latent_shape=given["sampled_latent_shape"],
-        metadata=given["metadata"],
+        sampled_latent=describe_file(Path(description["sampled_latent_tensor"])),
+        sampled_latent_shape=description["sampled_latent_shape"],
+        metadata=description["metadata"],
     )

@@ -70,8 +70,8 @@ class Ledger:
         if not path.is_file():
             return None
         try:
-            kept = json.loads(path.read_bytes())
-            answer, digest = KafkaSamplingResponse.model_validate(kept["response"]), kept["digest"]
+            stored = json.loads(path.read_bytes())
+            answer, digest = KafkaSamplingResponse.model_validate(stored["response"]), stored["digest"]
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             log.warning("%s: cannot be read, so the request is sampled again: %s", path, error)
             return None
@@ -107,8 +107,8 @@ class Ledger:
 
     def keep_answer(self, request: KafkaSamplingRequest, answer: KafkaSamplingResponse) -> None:
         """Store an answer before it is sent. Raises OutputError."""
-        kept = {"digest": digest_request(request), "response": answer.model_dump(mode="json")}
-        write_text(open_folder(self.get_folder(request)), ANSWER, json.dumps(kept, indent=2) + "\n")
+        stored = {"digest": digest_request(request), "response": answer.model_dump(mode="json")}
+        write_text(open_folder(self.get_folder(request)), ANSWER, json.dumps(stored, indent=2) + "\n")
 
 
 def _is_intact(latent: TensorFile) -> bool:

@@ -43,14 +43,14 @@ class ReplyTopics:
     def __init__(self, settings: WorkerSettings):
         self._default = settings.reply_topic
         self._not_for_replies = (settings.topic, settings.dead_letter_topic)
-        self._found = {settings.reply_topic}
+        self._known_topics = {settings.reply_topic}
         options = {"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.group_id, **settings.kafka}
         self._client = Consumer({**options, "log_level": 0})  # the worker's consumer logs errors of the broker
 
     def choose(self, headers: MessageHeaders) -> str:
         """Return the topic for the reply to a message: the one it names, if `check` found that, else the worker's."""
         name = _read_name(headers)
-        return name if name in self._found else self._default
+        return name if name in self._known_topics else self._default
 
     def check(self, headers: MessageHeaders, let_go: threading.Event) -> None:
         """Find the topic that a message names, because a reply to a topic that does not exist is never accepted.
@@ -65,24 +65,24 @@ class ReplyTopics:
             raise RefusedRequest(
                 f"header {REPLY_TOPIC}: is no name of a topic for replies, got {headers[REPLY_TOPIC]!r}"
             )
-        while name not in self._found:
+        while name not in self._known_topics:
             try:
-                found = self._client.list_topics(name, PATIENCE).topics[name]
+                topic = self._client.list_topics(name, PATIENCE).topics[name]
             except KafkaException as error:
                 log.warning("Kafka: %s", error)
                 if let_go.wait(ASK_AGAIN):
                     raise HandedBack from error
                 continue
-            if found.error:
-                raise RefusedRequest(f"header {REPLY_TOPIC}: {found.error.str()}, got {name!r}")
-            self._found.add(name)
+            if topic.error:
+                raise RefusedRequest(f"header {REPLY_TOPIC}: {topic.error.str()}, got {name!r}")
+            self._known_topics.add(name)
 
     def redirect(self, reply: Outgoing) -> Outgoing:
         """Return a reply to the worker's own topic, because the named one is gone or must not be written to."""
         if reply.topic == self._default:
             return reply
         log.warning("%s takes no reply, so it goes to %s", reply.topic, self._default)
-        self._found.discard(reply.topic)
+        self._known_topics.discard(reply.topic)
         return replace(reply, topic=self._default)
 
     def close(self) -> None:

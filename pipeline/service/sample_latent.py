@@ -100,23 +100,23 @@ def sample_latent(
         result = sample_latent("positive.pt", "negative.pt", "latent.pt", seed=1)
         torch.load(result["sampled_latent_tensor"])["samples"]
     """
-    given = dict(locals())
+    parameters = dict(locals())
     name = _check_request_id(uuid.uuid4().hex if request_id is None else request_id)
     if not isinstance(output_dir, str | Path | None):
         raise ConfigError([Problem("invalid_input_type", "output_dir", f"must be a path, got {output_dir!r}")])
     folder = Path(output_dir or "outputs/samples").expanduser() / name
-    inputs, settings = ({one: given[one] for one in names} for names in (INPUTS, SETTINGS))
+    inputs, settings = ({one: parameters[one] for one in names} for names in (INPUTS, SETTINGS))
     sampling = prepare_sampling(read_base_overrides(), inputs, settings, folder, save_tensor)
     return sampling.describe(sampling.run())
 
 
 def read_base_overrides() -> list[str]:
     """Return the overrides of the config from which requests start. Raises ConfigError if they cannot be parsed."""
-    given = os.environ.get(OVERRIDES, DEFAULT)
+    text = os.environ.get(OVERRIDES, DEFAULT)
     try:
-        return shlex.split(given)
+        return shlex.split(text)
     except ValueError as error:
-        message = f"must be overrides as on a command line of a shell ({error}), got {given!r}"
+        message = f"must be overrides as on a command line of a shell ({error}), got {text!r}"
         raise ConfigError([Problem("not_an_override", f"environment variable {OVERRIDES}", message)]) from error
 
 
@@ -152,9 +152,9 @@ def prepare_sampling(
     The name of `folder` is the request_id. `inputs` and `settings` hold the parameters of `sample_latent`. A setting of
     None takes the value of the config, except that a seed is drawn. Raises the errors of `sample_latent`.
     """
-    given = {one: value for one, value in settings.items() if value is not None}
-    given.setdefault("seed", secrets.randbelow(SEEDS))
-    values = {SETTINGS[one]: value for one, value in given.items()}
+    chosen = {one: value for one, value in settings.items() if value is not None}
+    chosen.setdefault("seed", secrets.randbelow(SEEDS))
+    values = {SETTINGS[one]: value for one, value in chosen.items()}
     with errors_named():
         folder = open_folder(folder).absolute()
         values.update({f"{INPUTS[one]}.path": _find_path(folder, one, value) for one, value in inputs.items()})

@@ -85,7 +85,7 @@ class Transactions:
         }
         self._producer: Producer | None = None
         self._is_open = False
-        self._unsure: str | None = None  # a place whose transaction may or may not have been committed
+        self._uncertain_place: str | None = None  # a place whose transaction may or may not have been committed
 
     def open(self) -> None:
         """Connect, and end a transaction that was left open. May be called again. Raises KafkaException."""
@@ -105,8 +105,8 @@ class Transactions:
         failed: list[NotTaken] = []
         try:
             self.open()
-            if self._unsure != str(place) or not self._is_committed(place):
-                self._unsure = str(place)
+            if self._uncertain_place != str(place) or not self._is_committed(place):
+                self._uncertain_place = str(place)
                 self._commit(place, outgoing, failed)
         except (KafkaException, BufferError, TimeoutError) as error:
             log.error("a reply is not sent yet: %s", error or "the broker does not answer")
@@ -118,7 +118,7 @@ class Transactions:
             if failed:
                 raise failed[0] from error
             return False
-        self._unsure = None
+        self._uncertain_place = None
         return True
 
     def _commit(self, place: TopicPartition, outgoing: Sequence[Outgoing], failed: list[NotTaken]) -> None:
@@ -128,11 +128,11 @@ class Transactions:
         """
         assert self._producer
         done: Future[None] = Future()
-        work = (self._producer, self._consumer.consumer_group_metadata(), place, outgoing, failed)
+        arguments = (self._producer, self._consumer.consumer_group_metadata(), place, outgoing, failed)
 
         def run() -> None:
             try:
-                _run_transaction(*work)
+                _run_transaction(*arguments)
                 done.set_result(None)
             except BaseException as error:
                 done.set_exception(error)
@@ -142,10 +142,10 @@ class Transactions:
 
     def _is_committed(self, place: TopicPartition) -> bool:
         """Return whether an uncertain transaction was committed after all: then the group has its offset."""
-        (found,) = self._consumer.committed([place], PATIENCE)
-        if found.error:
-            raise KafkaException(found.error)
-        return found.offset >= place.offset
+        (committed,) = self._consumer.committed([place], PATIENCE)
+        if committed.error:
+            raise KafkaException(committed.error)
+        return committed.offset >= place.offset
 
 
 def _run_transaction(
@@ -158,14 +158,14 @@ def _run_transaction(
     producer.begin_transaction()
     for one in outgoing:
 
-        def note(error: KafkaError | None, _: Message | None, one: Outgoing = one) -> None:
+        def note_failure(error: KafkaError | None, _: Message | None, one: Outgoing = one) -> None:
             if error and error.code() in NOT_TAKEN:
                 failed.append(NotTaken(one, error))
 
         try:
-            producer.produce(one.topic, one.value, one.key, headers=one.headers, on_delivery=note)
+            producer.produce(one.topic, one.value, one.key, headers=one.headers, on_delivery=note_failure)
         except KafkaException as error:
-            note(error.args[0], None)
+            note_failure(error.args[0], None)
             raise
     producer.send_offsets_to_transaction([place], group, PATIENCE)
     producer.commit_transaction(PATIENCE)

@@ -95,25 +95,25 @@ class Worker:
         self._answering = ThreadPoolExecutor(WINDOW, "latentgrid-request")
         self._in_hand: deque[InHand] = deque()
         self._reply_topics = ReplyTopics(settings)
-        self._is_ready, self._look_at = False, 0.0
-        self._stopped: float | None = None
+        self._is_ready, self._next_look_at = False, 0.0
+        self._stopped_at: float | None = None
 
     def stop(self) -> None:
         """Take no more requests, and leave the group as soon as those in hand are answered or handed back.
 
         May be called from a signal handler.
         """
-        self._stopped = self._stopped or time.monotonic()
+        self._stopped_at = self._stopped_at or time.monotonic()
 
     def run(self) -> None:
         """Take and answer requests until `stop`. Raises KafkaException for errors that do not go away by waiting."""
         with contextlib.suppress(KafkaException):  # the first reply tries again
             self._transactions.open()
         self._consumer.subscribe(
-            [self._settings.topic], on_assign=self._hold_new_partitions, on_revoke=self._lose, on_lost=self._lose
+            [self._settings.topic], on_assign=self._assign_partitions, on_revoke=self._lose, on_lost=self._lose
         )
         try:
-            while self._stopped is None or self._in_hand:
+            while self._stopped_at is None or self._in_hand:
                 self._look_for_topics()
                 self._step()
         finally:
@@ -127,17 +127,17 @@ class Worker:
 
     @property
     def _is_full(self) -> bool:
-        return len(self._in_hand) >= WINDOW or self._stopped is not None
+        return len(self._in_hand) >= WINDOW or self._stopped_at is not None
 
     @property
     def _is_grace_over(self) -> bool:
-        return self._stopped is not None and time.monotonic() - self._stopped > self._settings.grace_seconds
+        return self._stopped_at is not None and time.monotonic() - self._stopped_at > self._settings.grace_seconds
 
     def _look_for_topics(self) -> None:
         """Become ready once all topics exist; until then look again and again, and log which are missing."""
-        if self._is_ready or time.monotonic() < self._look_at:
+        if self._is_ready or time.monotonic() < self._next_look_at:
             return
-        self._look_at = time.monotonic() + LOOK_AGAIN
+        self._next_look_at = time.monotonic() + LOOK_AGAIN
         try:
             check_topics(self._consumer, self._settings, TOPICS, LOOK)
         except ConfigError as error:
@@ -159,7 +159,7 @@ class Worker:
             for job in self._in_hand:
                 job.let_go.set()
         if self._in_hand:
-            self._go_on(self._in_hand[0])
+            self._send_answer(self._in_hand[0])
 
     def _poll(self) -> Message | None:
         """Return the next message. If none can be taken, first wait for the oldest answer: polls slow sampling down."""
@@ -175,7 +175,7 @@ class Worker:
         if self._is_full:
             self._consumer.pause(self._consumer.assignment())
 
-    def _go_on(self, job: InHand) -> None:
+    def _send_answer(self, job: InHand) -> None:
         """Send the answer to the oldest message in hand, if it is ready: a partition is answered in order."""
         if job.work.done() and job.outgoing is None:
             try:
@@ -191,11 +191,11 @@ class Worker:
         try:
             is_sent = self._transactions.send(job.message, job.outgoing)
         except NotTaken as error:
-            job.outgoing = [self._change(one, error) if one is error.outgoing else one for one in job.outgoing]
+            job.outgoing = [self._replace_refused(one, error) if one is error.outgoing else one for one in job.outgoing]
             is_sent = False
         self._health.set_trouble(job, not is_sent)
         if is_sent:
-            self._drop(job)
+            self._remove(job)
         elif self._is_grace_over:
             self._hand_back(job)
         else:
@@ -204,16 +204,16 @@ class Worker:
     def _hand_back(self, job: InHand) -> None:
         """Leave a message to the worker that has its partition; if it is this one, read from the message on again."""
         log.info("handed back: the request at %s", _locate(job.message))
-        self._drop(job)
+        self._remove(job)
         if job.is_lost:  # messages of that partition that are in hand now are those of a later assignment
             return
         for later in self._in_hand:
             if later.is_of([find_place(job.message)]):
                 later.lose()
-        if self._stopped is None:
+        if self._stopped_at is None:
             self._seek(job.message)
 
-    def _drop(self, job: InHand) -> None:
+    def _remove(self, job: InHand) -> None:
         self._in_hand.remove(job)
         self._health.set_trouble(job, False)
         if not self._is_full:
@@ -225,7 +225,7 @@ class Worker:
         except KafkaException as error:  # the partition has gone to another worker
             log.warning("%s cannot be read again: %s", _locate(message), error)
 
-    def _hold_new_partitions(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+    def _assign_partitions(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         """Pause or resume new partitions: one that was paused when this worker lost it comes back paused."""
         consumer.incremental_assign(list(partitions))
         if self._is_full:
@@ -263,17 +263,17 @@ class Worker:
         if refused and request_id:
             response = refuse(request_id, refused)
         outgoing = [self._reply(dict(headers), response)] if response else []
-        return [*outgoing, self._bury(message, headers, refused)] if refused else outgoing
+        return [*outgoing, self._make_dead_letter(message, headers, refused)] if refused else outgoing
 
     def _reply(self, headers: MessageHeaders, response: KafkaSamplingResponse) -> Outgoing:
         correlation = headers.get(CORRELATION)
-        kept: Headers = []
+        reply_headers: Headers = []
         if correlation is not None and len(correlation) <= LONGEST_CORRELATION:
-            kept = [(CORRELATION, correlation)]
+            reply_headers = [(CORRELATION, correlation)]
         topic = self._reply_topics.choose(headers)
-        return Outgoing(topic, response.request_id.encode(), response.model_dump_json().encode(), kept)
+        return Outgoing(topic, response.request_id.encode(), response.model_dump_json().encode(), reply_headers)
 
-    def _change(self, outgoing: Outgoing, error: NotTaken) -> Outgoing:
+    def _replace_refused(self, outgoing: Outgoing, error: NotTaken) -> Outgoing:
         """Return what to send instead of a message that was not taken; the same if only somebody else can help."""
         if outgoing.topic != self._settings.dead_letter_topic:
             return outgoing if error.is_too_large else self._reply_topics.redirect(outgoing)
@@ -283,10 +283,10 @@ class Worker:
             return replace(outgoing, value=None)
         return replace(outgoing, key=None, headers=[one for one in outgoing.headers if one[0] in (ORIGIN, REASONS)])
 
-    def _bury(self, message: Message, headers: Headers, refused: RefusedRequest) -> Outgoing:
+    def _make_dead_letter(self, message: Message, headers: Headers, refused: RefusedRequest) -> Outgoing:
         """Return the dead letter of a message: its own bytes, and why it could not be answered."""
-        about: Headers = [(ORIGIN, _locate(message).encode()), (REASONS, json.dumps(refused.reasons).encode())]
-        return Outgoing(self._settings.dead_letter_topic, message.key(), message.value(), [*headers, *about])
+        added_headers: Headers = [(ORIGIN, _locate(message).encode()), (REASONS, json.dumps(refused.reasons).encode())]
+        return Outgoing(self._settings.dead_letter_topic, message.key(), message.value(), [*headers, *added_headers])
 
 
 def read_headers(message: Message) -> Headers:
