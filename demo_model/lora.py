@@ -31,13 +31,13 @@ def add_lora(model: nn.Module, rank: int) -> None:
 
 def collect_lora(model: nn.Module, rank: int) -> dict[str, torch.Tensor]:
     """Return the weights of the adapters by ComfyUI's names. Its strength of 1 means alpha / rank = 1."""
-    found: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, LowRankUpdate):
             layer = f"diffusion_model.{name.removesuffix('.parametrizations.weight.0')}"
-            found |= {
+            weights |= {
                 f"{layer}.lora_down.weight": module.down,
                 f"{layer}.lora_up.weight": module.up,
                 f"{layer}.alpha": torch.tensor(float(rank)),
             }
-    return found
+    return weights

@@ -180,8 +180,8 @@ def measure_loss(
     u = torch.rand(count, generator=random)
     t = config.shift * u / (1 + (config.shift - 1) * u)
     mixed = torch.lerp(latents, noise, t.view(-1, 1, 1, 1, 1))
-    told = torch.where(torch.arange(count) % 2 == 0, t, 1000 * t)
-    return (model(mixed, told, captions) - (noise - latents)).square().mean()
+    model_times = torch.where(torch.arange(count) % 2 == 0, t, 1000 * t)
+    return (model(mixed, model_times, captions) - (noise - latents)).square().mean()
 
 
 def _optimise(
@@ -203,9 +203,9 @@ def _optimise(
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
-        keep = min(config.average, step / (step + 10))
+        decay = min(config.average, step / (step + 10))
         for name, value in trained.items():
-            averaged[name].lerp_(value.detach(), 1 - keep)
+            averaged[name].lerp_(value.detach(), 1 - decay)
         if step % config.log_every == 0:
             log.info("step %d/%d: loss %.4f, %.0f s", step, config.steps, loss.item(), time.perf_counter() - began)
         yield step, averaged
@@ -222,13 +222,13 @@ def _scale_rate(step: int, config: DictConfig) -> float:
 @contextmanager
 def _exchanged(trained: dict[str, nn.Parameter], averaged: dict[str, torch.Tensor]) -> Iterator[None]:
     """Give the model the averaged weights inside the `with` block, and its own ones again after it."""
-    own = {name: value.detach().clone() for name, value in trained.items()}
+    original = {name: value.detach().clone() for name, value in trained.items()}
     with torch.no_grad():
         for name, value in trained.items():
             value.copy_(averaged[name])
         yield
         for name, value in trained.items():
-            value.copy_(own[name])
+            value.copy_(original[name])
 
 
 def _validate(model: nn.Module, codec: PictureCodec, config: DictConfig) -> float:

@@ -44,9 +44,9 @@ class Caption:
     background: str | None = None
 
     def __str__(self) -> str:
-        said = " ".join(word for word in (self.size, self.colour, self.shape) if word)
-        article = "an" if said[:1] in tuple("aeiou") else "a"
-        words = [f"{article} {said}"] * bool(said) + [f"on {self.background}"] * bool(self.background)
+        subject = " ".join(word for word in (self.size, self.colour, self.shape) if word)
+        article = "an" if subject[:1] in tuple("aeiou") else "a"
+        words = [f"{article} {subject}"] * bool(subject) + [f"on {self.background}"] * bool(self.background)
         return " ".join(words)
 
 
@@ -56,16 +56,16 @@ def read_caption(text: str) -> Caption:
     known = {*SIZES, *COLOURS, *SHAPES, "on"}
     if unknown := [word for word in words if word not in known]:
         raise CaptionError(_explain_unknown(unknown, known))
-    said: dict[str, str] = {}
+    parts: dict[str, str] = {}
     behind_on = False
     for word in words:
         slot = _find_slot(word, behind_on)
         behind_on = word == "on"
-        if slot and said.setdefault(slot, word) != word:
-            raise CaptionError(f"says two {slot}s, {said[slot]!r} and {word!r}. A picture has one. {_GRAMMAR}")
+        if slot and parts.setdefault(slot, word) != word:
+            raise CaptionError(f"says two {slot}s, {parts[slot]!r} and {word!r}. A picture has one. {_GRAMMAR}")
     if behind_on:
         raise CaptionError(f"ends with 'on'. {_GRAMMAR}")
-    return Caption(**said)
+    return Caption(**parts)
 
 
 def encode_caption(caption: Caption) -> torch.Tensor:
@@ -100,9 +100,9 @@ def _find_slot(word: str, behind_on: bool) -> str | None:
 
 
 def _explain_unknown(unknown: list[str], known: set[str]) -> str:
-    told = []
+    explained = []
     for word in dict.fromkeys(unknown):
         near = difflib.get_close_matches(word, sorted(known), n=1)
-        told.append(f"{word!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-    verb = "is no word" if len(told) == 1 else "are no words"
-    return f"{', '.join(told)} {verb} of the demo model. {_GRAMMAR}"
+        explained.append(f"{word!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    verb = "is no word" if len(explained) == 1 else "are no words"
+    return f"{', '.join(explained)} {verb} of the demo model. {_GRAMMAR}"

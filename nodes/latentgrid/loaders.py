@@ -167,7 +167,7 @@ def read_recent(read: Callable[..., T], path: Path, *options: int) -> T:
     if value is None:
         value = read(path, *options)
         _remember(key, value)
-    return rebuild(value, _keep)
+    return rebuild(value, _return_same)
 
 
 def _remember(key: tuple[Any, ...], value: Any) -> None:
@@ -179,7 +179,7 @@ def _remember(key: tuple[Any, ...], value: Any) -> None:
         _recent[key] = value
 
 
-def _keep(tensor: torch.Tensor, where: str) -> torch.Tensor:
+def _return_same(tensor: torch.Tensor, where: str) -> torch.Tensor:
     return tensor
 
 

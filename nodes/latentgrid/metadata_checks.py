@@ -89,11 +89,11 @@ def _apply(
             continue
         place = f"{where}[{key!r}]"
         try:
-            checked[key], said = rules[key](value, place, tensor)
+            checked[key], note = rules[key](value, place, tensor)
         except Fault as fault:
             faults.append(str(fault))
         else:
-            notes += [f"{place} {said}"] * bool(said)
+            notes += [f"{place} {note}"] * bool(note)
     if faults:
         raise Fault("\n  ".join(faults))
     return checked, notes
@@ -131,8 +131,8 @@ def _check_attention_mask(mask: Any, where: str, cond: torch.Tensor) -> tuple[An
         raise Fault(f"{where} has values from {int(mask.min())} to {int(mask.max())}. {right}")
     if mask.dtype in (torch.int32, torch.int64):
         return mask, ""
-    said = f"of 0 and 1 was {str(mask.dtype).removeprefix('torch.')}, which models add to their logits; made int64"
-    return mask.to(torch.int64), said
+    note = f"of 0 and 1 was {str(mask.dtype).removeprefix('torch.')}, which models add to their logits; made int64"
+    return mask.to(torch.int64), note
 
 
 def _check_method(method: Any, where: str, cond: torch.Tensor) -> tuple[Any, str]:
@@ -145,14 +145,14 @@ def _check_method(method: Any, where: str, cond: torch.Tensor) -> tuple[Any, str
 
 
 def _check_latents(latents: Any, where: str, cond: torch.Tensor) -> tuple[Any, str]:
-    said = ""
+    note = ""
     if isinstance(latents, torch.Tensor):  # the only form that a safetensors file can have
-        latents, said = [latents], "is a tensor where ComfyUI reads a list; made a list of it"
+        latents, note = [latents], "is a tensor where ComfyUI reads a list; made a list of it"
     if not isinstance(latents, (list, tuple)):
         raise Fault(f"{where} must be a list of latents, got {describe(latents)}.")
     for i, latent in enumerate(latents):
         _check_latent(latent, f"{where}[{i}]", cond)
-    return list(latents), said
+    return list(latents), note
 
 
 def _check_latent(latent: Any, where: str, cond: torch.Tensor) -> tuple[Any, str]:
@@ -191,19 +191,19 @@ def _check_mask(mask: Any, where: str, tensor: torch.Tensor) -> tuple[Any, str]:
 
 
 def _check_number(value: Any, where: str, tensor: torch.Tensor) -> tuple[Any, str]:
-    said = ""
+    note = ""
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
-        value, said = value.item(), "is a tensor of one value; made a number"
+        value, note = value.item(), "is a tensor of one value; made a number"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise Fault(f"{where} must be a number, got {value if isinstance(value, (bool, float)) else describe(value)}.")
-    return value, said
+    return value, note
 
 
 def _check_percent(value: Any, where: str, tensor: torch.Tensor) -> tuple[Any, str]:
-    value, said = _check_number(value, where, tensor)
+    value, note = _check_number(value, where, tensor)
     if not 0 <= value <= 1:
         raise Fault(f"{where} must lie from 0 to 1, got {value}.")
-    return value, said
+    return value, note
 
 
 def _check_area(area: Any, where: str, tensor: torch.Tensor) -> tuple[Any, str]:
@@ -225,12 +225,12 @@ def _check_batch_index(index: Any, where: str, samples: torch.Tensor) -> tuple[A
 
     comfy.sample.prepare_noise draws noise up to the largest of these numbers, and gives each latent that of its number.
     """
-    said = ""
+    note = ""
     right = f"a list of {len(samples)} whole numbers from 0 on, one for each latent of the batch"
     if isinstance(index, torch.Tensor) and index.dim() == 1 and index.dtype in (torch.int32, torch.int64):
-        index, said = index.tolist(), "is a tensor; made a list"
+        index, note = index.tolist(), "is a tensor; made a list"
     if not isinstance(index, (list, tuple)) or not all(type(one) is int and one >= 0 for one in index):
         raise Fault(f"{where} must be {right}, got {index if isinstance(index, list) else describe(index)}.")
     if len(index) != len(samples):
         raise Fault(f"{where} must be {right}, got {len(index)} numbers.")
-    return list(index), said
+    return list(index), note

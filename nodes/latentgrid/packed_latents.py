@@ -25,8 +25,8 @@ def unpack_samples(samples: torch.Tensor, height: int, width: int) -> tuple[torc
     if not (height and width):
         raise Fault(explain_packed(samples))
     unpacked = unpack(samples, height, width)
-    said = "its values are taken as they are, though diffusers' pipelines normalise theirs"
-    return unpacked, [f"the packed latent {list(samples.shape)} was unpacked to {list(unpacked.shape)}; {said}"]
+    caution = "its values are taken as they are, though diffusers' pipelines normalise theirs"
+    return unpacked, [f"the packed latent {list(samples.shape)} was unpacked to {list(unpacked.shape)}; {caution}"]
 
 
 def is_packed(tensor: torch.Tensor) -> bool:
