@@ -1,4 +1,4 @@
-"""A headless browser, driven over the DevTools protocol: what tests and benchmarks see pages with."""
+"""A headless browser, driven over the DevTools protocol, in which tests and benchmarks look at pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-PATIENCE = 300.0  # seconds after which a page that does not answer is given up
+PATIENCE = 300.0  # seconds to wait for an answer of a page
 
 
 class Page:
@@ -36,14 +36,14 @@ class Page:
                 return dict(message["result"])
 
     async def evaluate(self, script: str) -> Any:
-        """The value of a JavaScript expression, awaited."""
+        """Return the value of a JavaScript expression, awaited. Raises RuntimeError if it throws."""
         result = await self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in result:
             raise RuntimeError(json.dumps(result["exceptionDetails"])[:2000])
         return result["result"].get("value")
 
     async def wait_for(self, script: str, patience: float = 30) -> Any:
-        """Wait until a JavaScript expression has a value that counts as true; that value. Raises RuntimeError."""
+        """Wait until a JavaScript expression is true, and return its value. Raises RuntimeError after `patience` s."""
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -75,7 +75,7 @@ class Page:
 
 @contextmanager
 def run_browser(command: str, folder: Path, size: str = "1800,900") -> Iterator[int]:
-    """A headless browser whose profile and log lie in `folder`; gives the port of its DevTools."""
+    """Run a headless browser whose profile and log are in `folder`, and yield the port of its DevTools."""
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", f"--window-size={size}"]
     with (folder / "browser.txt").open("w") as log:
         browser = subprocess.Popen([command, *options, f"--user-data-dir={folder / 'profile'}"], stderr=log, stdout=log)
@@ -94,7 +94,7 @@ def run_browser(command: str, folder: Path, size: str = "1800,900") -> Iterator[
 
 @asynccontextmanager
 async def open_page(port: int, address: str) -> AsyncIterator[Page]:
-    """A new page at an address, in the browser whose DevTools listen at `port`."""
+    """Open a new page at an address, in the browser whose DevTools listen at `port`."""
     async with aiohttp.ClientSession() as client:
         async with client.put(f"http://127.0.0.1:{port}/json/new?{quote(address)}") as response:
             target = await response.json(content_type=None)

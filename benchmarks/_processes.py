@@ -1,4 +1,4 @@
-"""Processes to be measured, all under the same clock (`_timed.py`), and what they are measured on."""
+"""Processes to be measured, all with the same clock (`_timed.py`), and a description of the machine."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ sys.path.insert(0, str(ROOT))
 from pipeline.engine.comfyui.locate import Installation  # noqa: E402
 from pipeline.models.tiny import LORA, UNET  # noqa: E402
 
-PATIENCE = 300.0  # seconds after which something that does not answer is given up
-CLIENT = "benchmark"  # what the server calls us
+PATIENCE = 300.0  # seconds to wait for something that does not answer
+CLIENT = "benchmark"  # our client_id on the server
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all measurements share; `gpu` is its name, empty without one."""
+    """The settings of all measurements. `gpu` is the name of the accelerator, empty without one."""
 
     comfyui: Installation
     fixture: Path
@@ -47,7 +47,7 @@ class Process:
         folder.mkdir(parents=True, exist_ok=True)
         self._clock, self._log = folder / "clock.jsonl", folder / "log.txt"
         timed = [sys.executable, ROOT / "benchmarks/_timed.py", self._clock, *command]
-        # Without bytecode every import would be compiled again, which nobody has to wait for.
+        # Without bytecode every import would be compiled again, which is not part of normal use.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         with self._log.open("w") as log:
             self.started = time.time()
@@ -65,7 +65,7 @@ class Process:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End it: by the end of its input if it reads that, else by SIGTERM, else by force."""
+        """End the process: by the end of its input if it reads that, else by SIGTERM, else by SIGKILL."""
         stops: tuple[Callable[[], None], ...] = (self._close_input, self.popen.terminate, self.popen.kill)
         for stop in stops:
             stop()
@@ -82,25 +82,25 @@ class Process:
             self.popen.stdin.close()
 
     def run(self, seed: int) -> list[float]:
-        """Run a seed and return its seconds, and how many of them went into the config."""
+        """Run a seed and return its seconds, and how many of them were spent on composing the config."""
         raise NotImplementedError
 
     def finish(self, text: str) -> None:
-        """Give it its whole input, and wait until it has ended by itself."""
+        """Write its whole input, and wait until it has ended by itself."""
         self.popen.communicate(text, timeout=PATIENCE)
         if self.popen.returncode:
             raise self.failure()
 
     def read_clock(self) -> list[dict[str, Any]]:
-        """The calls of KSampler so far."""
+        """Return the calls of KSampler so far."""
         return [json.loads(line) for line in self._clock.read_text().splitlines()]
 
     def read_end(self) -> dict[str, Any]:
-        """What the clock says at the end of the process."""
+        """Return what the clock wrote at the end of the process."""
         return cast(dict[str, Any], json.loads(self._clock.with_suffix(".end").read_text()))
 
     def failure(self) -> RuntimeError:
-        """The error to raise when it does not do what it should."""
+        """Return the error to raise when the process fails."""
         return RuntimeError(f"{self._log.parent.name} failed:\n{self._log.read_text()[-3000:]}")
 
 
@@ -108,6 +108,7 @@ class Loop(Process):
     """A script that runs a seed for each line of its standard input and prints `@ SECONDS...`."""
 
     def run(self, seed: int) -> list[float]:
+        """Run a seed and return the numbers that the script prints."""
         assert self.popen.stdin and self.popen.stdout
         self.popen.stdin.write(f"{seed}\n")
         self.popen.stdin.flush()
@@ -118,7 +119,7 @@ class Loop(Process):
 
 
 class Server(Process):
-    """ComfyUI's own server. What it writes goes to `folder`; nothing goes into its tree."""
+    """ComfyUI's own server. It writes only to `folder`, and nothing into the folder of ComfyUI."""
 
     def __init__(self, folder: Path, setting: Setting, options: Sequence[str]):
         self._setting, self._port = setting, find_free_port()
@@ -143,19 +144,21 @@ class Server(Process):
         super().__exit__(*error)
 
     def run(self, seed: int) -> list[float]:
+        """Run a seed and return its seconds."""
         self.wait_until_listening()
         return [self.ask(write_prompt(self._setting, seed))]
 
     def ask(self, *prompts: dict[str, Any]) -> float:
-        """Queue prompts at once; seconds from sending the first to having the result of the last."""
+        """Queue prompts at once, and return the seconds from sending the first to having the result of the last."""
         return self._loop.run_until_complete(self._ask(prompts))
 
     @property
     def address(self) -> str:
-        """Where its GUI is."""
+        """The address of its GUI."""
         return f"http://127.0.0.1:{self._port}/"
 
     def wait_until_listening(self) -> None:
+        """Wait until the server accepts connections, tried every 10 ms. Raises RuntimeError after PATIENCE seconds."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -191,19 +194,19 @@ class Server(Process):
 
 
 def connect(client: aiohttp.ClientSession) -> Any:
-    """The websocket on which the server tells how far it is."""
+    """Open the websocket on which the server reports its progress."""
     return client.ws_connect("/ws", params={"clientId": CLIENT}, timeout=aiohttp.ClientWSTimeout(ws_receive=PATIENCE))
 
 
 def find_free_port() -> int:
-    """A port on the loopback that nobody uses now."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return cast(int, probe.getsockname()[1])
 
 
 def is_end(message: dict[str, Any], prompt_id: str) -> bool:
-    """Whether a message says that the prompt is done and its result in /history."""
+    """Return whether a message says that the prompt is done and its result is in /history."""
     data = message.get("data", {})
     return message["type"] == "executing" and data.get("node") is None and data.get("prompt_id") == prompt_id
 
@@ -211,7 +214,7 @@ def is_end(message: dict[str, Any], prompt_id: str) -> bool:
 def write_prompt(
     setting: Setting, seed: int, steps: int | None = None, cfg: float = 1.0, strength: float = 1.0
 ) -> dict[str, Any]:
-    """The graph of experiment=tiny, as ComfyUI's API wants it."""
+    """Return the graph of experiment=tiny in ComfyUI's API format."""
     nodes: dict[str, tuple[str, dict[str, Any]]] = {
         "unet": ("UNETLoader", {"unet_name": UNET, "weight_dtype": "default"}),
         "lora": ("LoraLoaderModelOnly", {"model": ["unet", 0], "lora_name": LORA, "strength_model": strength}),
@@ -230,7 +233,7 @@ def write_prompt(
 
 
 def read_peak(process: psutil.Process) -> int:
-    """Peak resident size in bytes; where the system does not keep it, the present one."""
+    """Return the peak resident size in bytes, or the present one if the system does not record the peak."""
     status = Path(f"/proc/{process.pid}/status")
     if not status.is_file():
         return int(getattr(process.memory_info(), "peak_wset", process.memory_info().rss))
@@ -239,13 +242,13 @@ def read_peak(process: psutil.Process) -> int:
 
 
 def say(text: str) -> None:
-    """Show how far it is, where somebody looks."""
+    """Print the progress if standard error is a terminal."""
     if sys.stderr.isatty():
         print(f"\r{text} ...", end="\033[K\r", file=sys.stderr, flush=True)
 
 
 def describe_conditions(setting: Setting, rounds: str) -> str:
-    """Where, when and on what the figures were taken."""
+    """Describe when, with what and on which machine the figures were taken."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "mlflow"))
     memory = psutil.virtual_memory().total / 1e9
     lines = [
@@ -259,7 +262,7 @@ def describe_conditions(setting: Setting, rounds: str) -> str:
 
 
 def read_processor() -> str:
-    """The model of the CPU."""
+    """Return the name of the CPU."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -267,7 +270,7 @@ def read_processor() -> str:
 
 
 def find_gpu() -> str:
-    """The name of the accelerator, empty without one; asked elsewhere, so that torch does not live here too."""
+    """Return the name of the accelerator, empty without one. A child process asks torch for it."""
     code = (
         "import torch; found = torch.accelerator.current_accelerator(check_available=True);"
         "print(torch.cuda.get_device_name() if found and found.type == 'cuda' else found or '')"

@@ -1,12 +1,12 @@
-"""Runs a script as `python SCRIPT ARGS...` would, with a clock on every call of KSampler's function.
+"""Run a script as `python SCRIPT ARGS...` would, with a clock on every call of KSampler's function.
 
     python benchmarks/_timed.py CLOCK SCRIPT [ARGS...]
     python benchmarks/_timed.py CLOCK -m MODULE [ARGS...]
     python benchmarks/_timed.py CLOCK pipeline.run [OVERRIDES...]    latentgrid in a loop, a seed on each line of stdin
 
-The clock is the same for whatever is measured, so it favours none. For each call a JSON line is added to the file
-CLOCK: the time it ended, how long it took, a digest of the latent, and the memory of the process and of the GPU. At the
-end CLOCK.end has how often a checkpoint was loaded and how often its weights were patched by a LoRA, on the average.
+The clock is the same for everything that is measured. For each call a JSON line is added to the file CLOCK: when it
+ended, how long it took, a digest of the latent, and the memory of the process and of the GPU. At the end CLOCK.end has
+how often a checkpoint was loaded, and how often its weights were patched by a LoRA on average.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import psutil
 
 
 class ClockOnKSampler:
-    """An import hook: puts the clock on KSampler as soon as ComfyUI's module `nodes` is imported."""
+    """An import hook that puts the clock on KSampler as soon as ComfyUI's module `nodes` is imported."""
 
     def __init__(self, clock: Path):
         self._clock = clock
@@ -40,7 +40,7 @@ class ClockOnKSampler:
         atexit.register(self._note_end)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        """The usual spec of `nodes`, with a loader that adds the clock; None for all other modules."""
+        """Return the usual spec of `nodes` with a loader that adds the clock; None for all other modules."""
         if name != "nodes":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
@@ -100,7 +100,7 @@ class ClockOnKSampler:
 
 
 def run_in_loop(overrides: list[str]) -> None:
-    """`pipeline.run` for each seed on standard input; prints `@ SECONDS SECONDS-OF-THEM-COMPOSING`."""
+    """Call `pipeline.run` for each seed on standard input, and print `@ SECONDS SECONDS-OF-THEM-COMPOSING`."""
     from pipeline import run
     from pipeline.config.read import compose_config
 
@@ -115,7 +115,7 @@ def run_in_loop(overrides: list[str]) -> None:
 def main(clock: str, script: str, *args: str) -> None:
     """Run the script with the clock on."""
     sys.meta_path.insert(0, ClockOnKSampler(Path(clock)))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that a server notes its end, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that a server also writes CLOCK.end
     root = str(Path(__file__).resolve().parents[1])
     sys.path[0] = root if script in ("pipeline.run", "-m") else os.path.dirname(script)  # noqa: PTH120
     if script == "pipeline.run":

@@ -62,7 +62,7 @@ SETTINGS = (
 
 
 class Model:
-    """The demo model in this process; `load_seconds` is what the first UNETLoader took, after `sample` was called."""
+    """The demo model in this process. `load_seconds` is the time of the first UNETLoader, once `sample` was called."""
 
     def __init__(self) -> None:
         self._session = open_session(read_config(compose_config()))
@@ -70,7 +70,7 @@ class Model:
         self.run_seconds = float("nan")
 
     def sample(self, **settings: Any) -> np.ndarray:
-        """Run the default graph with `settings` (with `__` for a dot); the preview, uint8 [128, 128, 3]."""
+        """Run the default graph with `settings` (`__` for a dot), and return the preview, uint8 [128, 128, 3]."""
         overrides = [f"{name.replace('__', '.')}={_quote(value)}" for name, value in settings.items()]
         read = read_config(compose_config(overrides))
         checked = self._session.check(read.graph, read.run.outputs, read.problems)
@@ -92,7 +92,7 @@ def _quote(value: Any) -> str:
 
 
 def measure_captions(model: Model, samples: int) -> None:
-    """How often the classifier reads the shape and the colour that were asked for."""
+    """Print how often the classifier finds the shape and the colour that were asked for."""
     asked = list(itertools.islice(itertools.cycle(itertools.product(SHAPES, COLOURS)), samples))
     right = {"asked for": 0, "open": 0, "dropped": 0}
     for seed, (shape, colour) in enumerate(asked):
@@ -107,7 +107,7 @@ def measure_captions(model: Model, samples: int) -> None:
 
 
 def measure_steps(model: Model, seeds: int) -> None:
-    """How far a picture of few steps is from that of many."""
+    """Print how far a picture of few steps is from that of many."""
     distances: dict[int, list[float]] = {steps: [] for steps in STEPS}
     for seed in range(seeds):
         best = model.sample(seed=seed, sampler__steps=REFERENCE_STEPS)
@@ -119,7 +119,7 @@ def measure_steps(model: Model, seeds: int) -> None:
 
 
 def measure_settings(model: Model, seeds: int) -> None:
-    """How far one changed setting takes the picture."""
+    """Print how far the picture moves if one setting is changed."""
     defaults = [model.sample(seed=seed) for seed in range(seeds)]
     print(f"\ndistance to the default of the same seed, median over {seeds} seeds")
     for name, values in SETTINGS[2:]:
@@ -135,7 +135,7 @@ def _median_distance(model: Model, name: str, value: Any, defaults: Sequence[np.
 
 
 def measure_time(model: Model) -> None:
-    """Seconds of warm default runs."""
+    """Print the seconds of warm default runs."""
     found = []
     for seed in range(1000, 1000 + WARM_RUNS):
         model.sample(seed=seed)
@@ -157,7 +157,7 @@ def draw_sheet(model: Model, path: Path) -> None:
 
 
 def _write_sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: Path) -> None:
-    """Pictures in rows, each with its label above it."""
+    """Write pictures in rows, each with its label above it."""
     margin, line = 6, 15
     width = max(map(len, rows)) * (CELL + margin) + margin
     sheet = Image.new("RGB", (width, len(rows) * (CELL + line + margin) + margin), "white")
@@ -173,7 +173,7 @@ def _write_sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: Path) -
 
 
 def _shrink(picture: np.ndarray) -> torch.Tensor:
-    """The latent's pixels of a preview, float32 [3, height, width] in [0, 1]."""
+    """Return a preview in the size of its latent, float32 [3, height, width] in [0, 1]."""
     return torch.from_numpy(picture[::PIXEL, ::PIXEL].copy()).movedim(-1, 0).float() / 255
 
 

@@ -1,4 +1,4 @@
-"""The peak memory of a graph, beside ComfyUI's own executor on the same prompt, for each way to keep outputs.
+"""The peak memory of a graph, beside ComfyUI's own executor on the same prompt, for each way to retain outputs.
 
     python benchmarks/graph_memory.py
 
@@ -24,7 +24,7 @@ EXECUTORS = ("latentgrid", "ComfyUI")
 
 
 def make_prompt(length: int, side: int) -> dict[str, Any]:
-    """`length` diamonds on an image of `side` x `side` pixels, and the size of the last as an output."""
+    """Return `length` diamonds on an image of `side` x `side` pixels, with the size of the last image as the output."""
     nodes: dict[str, Any] = {
         "0": {"class_type": "EmptyImage", "inputs": {"width": side, "height": side, "batch_size": 1, "color": 255}}
     }
@@ -39,7 +39,7 @@ def make_prompt(length: int, side: int) -> dict[str, Any]:
 
 
 def run_one(executor: str, policy: str, prompt: dict[str, Any]) -> int:
-    """Bytes by which the process grew while it ran the prompt."""
+    """Run the prompt, and return the bytes by which the process grew."""
     from pipeline.engine.comfyui.settings import ComfyUISettings
     from pipeline.engine.comfyui.start import start_comfyui
     from pipeline.engine.session import Session

@@ -56,7 +56,7 @@ CONFIGS: Mapping[str, Sequence[str]] = {
 
 READY = "!!(window.app?.canvas && window.app?.graph && window.LiteGraph?.registered_node_types?.KSampler)"
 
-# Offers `load` and `drop`, which say what the GUI would send to the server.
+# Defines `load` and `drop`, which return what the GUI would send to the server.
 SCRIPT = """
 (() => {
   const tell = async () => {
@@ -89,7 +89,7 @@ async def shoot(page: Page, path: Path) -> None:
 
 @contextmanager
 def run_server(folder: Path, gui: Path) -> Iterator[str]:
-    """ComfyUI's server with the GUI; gives its address."""
+    """Run ComfyUI's server with the GUI, and yield its address."""
     setting = Setting(find_comfyui(), make_tiny_model(), "", 1)
     with Server(folder / "server", setting, ["--front-end-root", str(gui)]) as server:
         server.wait_until_listening()
@@ -97,12 +97,15 @@ def run_server(folder: Path, gui: Path) -> Iterator[str]:
 
 
 def strip(prompt: Mapping[str, Any]) -> dict[str, Any]:
-    """A prompt without what only people read."""
+    """Return a prompt without the entries that only people read."""
     return {name: {key: one for key, one in info.items() if key != "_meta"} for name, info in prompt.items()}
 
 
 def inline(prompt: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with the values of additional Primitive nodes in the nodes that read them."""
+    """Return a prompt with the values of additional Primitive nodes in the nodes that read them.
+
+    `ours` is the prompt that was exported, which tells the additional nodes.
+    """
     held = {name: info["inputs"]["value"] for name, info in prompt.items() if name not in ours and "." in name}
     return {
         name: {
@@ -117,7 +120,7 @@ def inline(prompt: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]
 
 
 def explain(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """How two prompts differ."""
+    """Return the differences between two prompts, a line for each."""
     lines = [f"only ours: {name}" for name in ours.keys() - theirs.keys()]
     lines += [f"only the GUI's: {name}" for name in theirs.keys() - ours.keys()]
     for name in ours.keys() & theirs.keys():
@@ -129,7 +132,7 @@ def explain(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 
 def find_overlaps(boxes: Sequence[Sequence[Any]]) -> list[str]:
-    """Which nodes lie on others; a title is 30 high, above the node."""
+    """Return which nodes overlap. A title is 30 pixels high, above the node."""
     found = []
     for index, (_, one, x, y, w, h) in enumerate(boxes):
         for _, two, x2, y2, w2, h2 in boxes[index + 1 :]:
@@ -139,6 +142,7 @@ def find_overlaps(boxes: Sequence[Sequence[Any]]) -> list[str]:
 
 
 async def check(port: int, address: str, args: argparse.Namespace) -> bool:
+    """Open all graphs in the GUI, print the differences, and return whether there are none."""
     good = True
     async with open_page(port, address) as page:
         await page.wait_for(READY, PATIENCE)
@@ -161,10 +165,12 @@ async def check(port: int, address: str, args: argparse.Namespace) -> bool:
 
 
 def encode(file: Path) -> str:
+    """Return the content of a file as a JavaScript string, in base64."""
     return json.dumps(base64.b64encode(file.read_bytes()).decode())
 
 
 def report(name: str, lines: Sequence[str], told: Mapping[str, Any]) -> bool:
+    """Print the differences of a graph, and return whether there are none."""
     print(f"{'differs' if lines else 'equal':<8}{name} ({len(told['prompt'])} nodes)")
     for line in lines:
         print(f"        {line}")
@@ -172,7 +178,7 @@ def report(name: str, lines: Sequence[str], told: Mapping[str, Any]) -> bool:
 
 
 def list_cases(prompts: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Name, workflow and prompt: of the prompts in files, if there are any, else of configs."""
+    """Yield name, workflow and prompt of the given prompts in files, or else of CONFIGS."""
     for path in prompts:
         yield path.stem, *export_prompt(json.loads(path.read_text()))
     for name, overrides in {} if prompts else CONFIGS.items():
@@ -180,7 +186,7 @@ def list_cases(prompts: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any], d
 
 
 def export_prompt(prompt: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Export a prompt, models that are not there and all."""
+    """Return workflow and prompt of a prompt, whose models need not be there."""
     graph = Graph({name: unwrap(node) for name, node in read_api_format(prompt).items()})
     session = open_session(read_config(compose_config([])))
     definitions = session.read_definitions({node.class_type for node in graph.values()})
@@ -188,11 +194,13 @@ def export_prompt(prompt: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def unwrap(node: Node) -> Node:
+    """Return a node with its literal lists and mappings taken out of `__value__`."""
     inputs = {key: one[VALUE] if isinstance(one, dict) and VALUE in one else one for key, one in node.inputs.items()}
     return Node(node.name, node.class_type, inputs)
 
 
 def export(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return workflow and prompt of the graph that the overrides declare."""
     read = read_config(compose_config(overrides))
     session = open_session(read)
     checked = session.check(read.graph, read.run.outputs, read.problems, needs_files=False)
@@ -201,6 +209,7 @@ def export(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def main() -> None:
+    """Open the graphs and exit with status 1 if one differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("gui", type=Path, help="the folder `static` of comfyui-frontend-package")
     parser.add_argument("files", type=Path, nargs="*")

@@ -22,8 +22,8 @@ How: every process runs under benchmarks/_timed.py, which puts one and the same 
   is taken by its loop: for latentgrid all of it, from composing the config to the finished record; for the server from
   sending POST /prompt until /history has given the result, asked for when the websocket says that it is there.
 - Memory: the peak resident size of the warm process, and with those of its child processes added to it.
-All must give the same latents, and it is said whether they did. On a GPU (not tried yet) the bare loop does without the
-dynamic VRAM that the others set up.
+All must give the same latents, and the output says whether they did. On a GPU (not tried yet) the bare loop does
+without the dynamic VRAM that the others set up.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ BARE, NONE, MLFLOW = "bare loop", "tracking=none", "tracking=mlflow"
 class Subject:
     """Something that samples, and its figures in seconds and bytes, an entry for each round.
 
-    once: a process in this folder that samples one seed and ends (a server: that stands ready).
-    loop: a process in this folder that runs seeds one after the other.
+    once: starts, in the given folder, a process that samples one seed and ends (or a server that waits for requests).
+    loop: starts, in the given folder, a process that runs seeds one after the other.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Subject:
     memory: tuple[int, int, int] = (0, 0, 0)
 
     def measure_cold(self, folder: Path) -> None:
-        """One run in a fresh process."""
+        """Measure one run in a fresh process."""
         with self.once(folder) as process:
             if isinstance(process, Server):
                 process.run(42)
@@ -91,7 +91,7 @@ class Subject:
             self.cold_latent.append(process.read_clock()[0]["ended"] - process.started)
 
     def measure_warm(self, process: Process, seed: int) -> None:
-        """One more run in a process that has run before."""
+        """Measure one more run in a process that has run before."""
         seconds, *composing = process.run(seed)
         call = process.read_clock()[-1]
         self.sampling.append(call["seconds"])
@@ -100,7 +100,7 @@ class Subject:
         self.digests.append(call["digest"])
 
     def measure_memory(self, process: Process) -> None:
-        """Peaks so far: of the process, with its children, of the GPU."""
+        """Measure the peaks in bytes so far: of the process, with its children, and of the GPU."""
         measured = psutil.Process(process.popen.pid)
         own = read_peak(measured)
         children = sum(read_peak(child) for child in measured.children(recursive=True))
@@ -108,7 +108,7 @@ class Subject:
 
 
 def list_subjects(setting: Setting) -> list[Subject]:
-    """All that is measured, in the order of the table."""
+    """Return all subjects, in the order of the table."""
     bare: list[str | Path] = [ROOT / "benchmarks/_bare.py", setting.comfyui.path, setting.fixture, str(setting.steps)]
     return [
         Subject(BARE, lambda folder: Process(folder, bare), lambda folder: Loop(folder, bare)),
@@ -120,7 +120,7 @@ def list_subjects(setting: Setting) -> list[Subject]:
 
 
 def make_own_subject(tracking: str, setting: Setting, more: Callable[[Path], list[str]]) -> Subject:
-    """latentgrid with these overrides, from the command line and in a loop."""
+    """Return latentgrid with these overrides, from the command line and in a loop."""
 
     def overrides(folder: Path) -> list[str]:
         return ["experiment=tiny", tracking, f"sampler.steps={setting.steps}", *more(folder)]
@@ -133,7 +133,7 @@ def make_own_subject(tracking: str, setting: Setting, more: Callable[[Path], lis
 
 
 def make_server_subject(name: str, setting: Setting, *options: str) -> Subject:
-    """ComfyUI's server with these further options."""
+    """Return ComfyUI's server with these further options."""
     return Subject(
         name, lambda folder: Server(folder, setting, options), lambda folder: Server(folder, setting, options)
     )
@@ -154,7 +154,7 @@ def measure(subjects: list[Subject], cold: int, warm: int, folder: Path) -> None
 
 def measure_loops(subjects: list[Subject], loops: list[Process], rounds: int) -> None:
     """Run the warm processes in turns."""
-    for loop in loops:  # one by one, as they also start here
+    for loop in loops:  # one by one, because they also start here
         loop.run(1)
     for seed in range(2, WARM_UPS + 1):
         for loop in loops:
@@ -173,7 +173,7 @@ def measure_loops(subjects: list[Subject], loops: list[Process], rounds: int) ->
 
 
 def format_table(subjects: list[Subject]) -> str:
-    """One line for each subject: medians, and the range or quartiles beside them."""
+    """Return a line for each subject: medians, and the range or quartiles beside them."""
     head = [
         "",
         "cold: latent s",
@@ -193,7 +193,7 @@ def format_table(subjects: list[Subject]) -> str:
 
 
 def list_cells(subject: Subject) -> list[str]:
-    """A line of the table."""
+    """Return the cells of a line of the table."""
     beyond = sorted(subject.beyond)
     quartiles = statistics.quantiles(beyond, n=4) if len(beyond) > 1 else beyond * 3
     return [
@@ -209,17 +209,17 @@ def list_cells(subject: Subject) -> list[str]:
 
 
 def format_range(values: list[float]) -> str:
-    """The median, smallest and largest of a few values."""
+    """Return the median, smallest and largest of a few values."""
     return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "-"
 
 
 def median(values: list[float]) -> float:
-    """The median, NaN of nothing."""
+    """Return the median, or NaN if there are no values."""
     return statistics.median(values) if values else float("nan")
 
 
 def judge(subjects: list[Subject]) -> list[str]:
-    """The goals, each with the figure and whether it is met."""
+    """Return a line for each goal, with its figure and whether it is met."""
     by_name = {subject.name: subject for subject in subjects}
     bare, none, mlflow = by_name[BARE], by_name[NONE], by_name[MLFLOW]
     lines = []
@@ -240,13 +240,13 @@ def judge(subjects: list[Subject]) -> list[str]:
 
 
 def write_verdict(goal: str, seconds: float, allowed: float) -> str:
-    """A line on a goal."""
+    """Return the line of a goal."""
     verdict = "met" if seconds <= allowed else "MISSED"
     return f"  {verdict:<7}{goal}: {1000 * seconds:.1f} ms, the goal is at most {1000 * allowed:.1f} ms"
 
 
 def compare_latents(subjects: list[Subject]) -> str:
-    """Whether all gave the same latent for the same seed."""
+    """Return a sentence on whether all gave the same latent for the same seed."""
     same = all(subject.digests == subjects[0].digests for subject in subjects)
     return "All gave the same latents, bit for bit." if same else "The latents DIFFER: not all did the same work."
 

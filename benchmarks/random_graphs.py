@@ -83,7 +83,7 @@ SHOWN = ("IMAGE", "MASK", "LATENT", "SIGMAS")
 
 
 def make_prompt(seed: int, size: int = 14) -> Prompt:
-    """A random graph: every node reads nodes made before it, and what nobody reads is an output."""
+    """Return a random graph: every node reads nodes made before it, and nodes that are not read are outputs."""
     chance = random.Random(seed)
     prompt: Prompt = {}
     made: dict[str, list[str]] = {kind: [] for kind in SHOWN}
@@ -103,7 +103,7 @@ def make_prompt(seed: int, size: int = 14) -> Prompt:
 
 
 class Reference:
-    """ComfyUI's own PromptExecutor; it keeps all outputs of a prompt, to be compared."""
+    """ComfyUI's own PromptExecutor, which retains all outputs of a prompt for the comparison."""
 
     def __init__(self, session: Any):
         execution = session.comfyui.execution
@@ -115,7 +115,7 @@ class Reference:
         )
 
     def run(self, prompt: Prompt) -> tuple[bool, Mapping[str, Any]]:
-        """Whether the prompt ran to its end, and the outputs by node, as far as they came."""
+        """Return whether the prompt ran to its end, and the outputs of the nodes that ran, by node."""
         prompt = json.loads(json.dumps(prompt))
         valid, error, outputs, _ = asyncio.run(self._execution.validate_prompt("reference", prompt, None))
         assert valid, error
@@ -126,7 +126,7 @@ class Reference:
 
 
 def run_ours(session: Any, prompt: Prompt) -> tuple[bool, Mapping[str, Any]]:
-    """The same of our executor."""
+    """Return the same as `Reference.run`, from latentgrid's executor."""
     from pipeline.errors import NodeError
 
     checked = session.check_prompt(prompt)
@@ -141,7 +141,7 @@ def run_ours(session: Any, prompt: Prompt) -> tuple[bool, Mapping[str, Any]]:
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two values are the same, tensors bit for bit; models, samplers and such by class."""
+    """Return whether two values are the same: tensors bit for bit, models and samplers by their class."""
     import torch
 
     if isinstance(left, torch.Tensor):
@@ -155,12 +155,12 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def find_difference(session: Any, reference: Reference, prompt: Prompt) -> tuple[str | None, bool]:
-    """What differs between our run of a prompt and ComfyUI's, None if nothing does; and whether it ran to its end."""
+    """Return how our run of a prompt differs from ComfyUI's, or None, and whether it ran to its end."""
     session.clear()
     (done, ours), (theirs_done, theirs) = run_ours(session, prompt), reference.run(prompt)
     if done != theirs_done:
         return f"ours {'ran' if done else 'failed'}, ComfyUI's {'ran' if theirs_done else 'failed'}", done
-    if not done:  # what else had run by then is up to the order
+    if not done:  # which other nodes had run depends on the order
         return None, done
     wanted = {name for name in theirs if prompt[name]["class_type"] != "PreviewAny"}
     if wanted != set(ours):

@@ -75,7 +75,7 @@ class World:
             path.write_text(f"TERM = {self.terms[name]}\n" if path.suffix == ".py" else str(self.terms[name]))
 
     def run(self, *overrides: str) -> tuple[list[str], list[float]]:
-        """Run a sweep; for each of its cells whether it was run or taken over, and the mean of its latent."""
+        """Run a sweep; return for each cell whether it was run or taken over, and the mean of its latent."""
         self.runs += 1
         sweep = self.folder / "sweeps" / str(self.runs)
         command = [sys.executable, str(ROOT / "run.py"), "-m", f"hydra.sweep.dir={sweep}", *overrides]
@@ -106,7 +106,7 @@ def _read_mean(folder: Path) -> float:
 
 @dataclass(frozen=True)
 class Case:
-    """A kind of change, what is to become of the recorded cell, and why."""
+    """A kind of change, what must happen to the recorded cell, and why."""
 
     name: str
     change: Callable[[World], None]
@@ -128,7 +128,7 @@ def _touch(world: World) -> None:
 
 
 def _move_copy(world: World) -> None:
-    """The same files at other inodes."""
+    """Replace the files by copies with other inodes."""
     for name in world.terms:
         path = world.folder / name
         shutil.copyfile(path, path.with_suffix(".copy"))
@@ -226,7 +226,7 @@ CASES = (
 
 
 def try_cases(world: World) -> Iterator[tuple[Case, str, bool]]:
-    """Make all changes, one upon the other; for each what became of the cell, and whether its latent is right."""
+    """Make all changes, one after the other; yield each with the outcome and whether the latent is right."""
     world.overrides = [
         *(f"comfyui.path={world.folder}/ComfyUI", f"comfyui.custom_nodes=[{world.folder}/pack]"),
         *("run.outputs=[probe]", "+probe._node_=ReuseProbe", "+probe.constant=0.0", "+probe.short=taeprobe"),
@@ -241,7 +241,7 @@ def try_cases(world: World) -> Iterator[tuple[Case, str, bool]]:
 
 
 def try_lora(world: World) -> tuple[Case, str, bool]:
-    """Change a LoRA in place, with its size and time of modification kept."""
+    """Change a LoRA in place, with the same size and time of modification."""
     case = Case("a LoRA, with its size and time of modification kept (`rsync -t`)", _change_nothing, AGAIN)
     world.overrides, world.variables = [], {}
     _, (before,) = world.run("seed=7", "sampler.steps=2")
@@ -255,7 +255,7 @@ def try_lora(world: World) -> tuple[Case, str, bool]:
 
 
 def try_mutation(world: World) -> tuple[Case, str, bool]:
-    """Let a node change its input in place, in a sweep over the factor, and take the sweep over afterwards."""
+    """Run a sweep over the factor of a node that changes its input in place, and then run it again."""
     case = Case("an image that a node multiplies in place by 0.5, 0.25, 0.125", _change_nothing, TAKEN)
     world.overrides = [f"comfyui.custom_nodes=[{world.folder}/pack]", "run.outputs=[mut]"]
     graph = ["+image._node_=EmptyImage", "+image.width=64", "+image.height=64"]
@@ -268,8 +268,11 @@ def try_mutation(world: World) -> tuple[Case, str, bool]:
 
 @dataclass(frozen=True)
 class InputCase:
-    """An input of the tiny model in a form that its author may give. `said` is a part of why it is refused; an input
-    that is not refused must give the latent of `as_comfyui_has_it`."""
+    """An input of the tiny model in a form that a user may give.
+
+    `said` is a part of the message if the input is refused. An input that is not refused must give the latent of
+    `as_comfyui_has_it`.
+    """
 
     name: str
     why: str
@@ -363,7 +366,7 @@ INPUT_CASES = (
 
 
 def try_inputs(world: World) -> Iterator[tuple[Case, str, bool]]:
-    """Give inputs of other forms, each after the form that ComfyUI has for the same."""
+    """Give inputs in other forms, each after the form that ComfyUI has for the same input."""
     import torch
 
     from pipeline.models.tiny import make_tiny_model
@@ -390,7 +393,7 @@ def try_inputs(world: World) -> Iterator[tuple[Case, str, bool]]:
 
 
 def main() -> int:
-    """Print the table; the exit status says whether all is as it should be."""
+    """Print the table, and return the exit status: 0 if every case is right."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     wrong = needless = 0
     print("| what changed | expected | came of it | latent | why |\n|---|---|---|---|---|")

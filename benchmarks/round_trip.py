@@ -57,7 +57,7 @@ class Checkout:
         shutil.copytree(ROOT, folder, ignore=LEFT_OUT)
 
     def call(self, *command: str, may_differ: bool = False) -> str:
-        """Run a command there; what it says. Raises RuntimeError if it fails."""
+        """Run a command there, and return its output. Raises RuntimeError if it fails."""
         say(" ".join(command))
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
         done = subprocess.run(
@@ -68,18 +68,18 @@ class Checkout:
         return done.stdout + done.stderr
 
     def rerun(self, run: Run, *overrides: str) -> str:
-        """Run a run, or all of a sweep, again; what is said of it."""
+        """Run a run, or all runs of a sweep, again, and return the output."""
         return self.call("-m", "pipeline", "rerun", run.info.run_id, "--verify", *overrides, may_differ=True)
 
     def read_runs(self) -> list[Run]:
-        """The recorded runs, sweeps included, the oldest first."""
+        """Return the recorded runs, sweeps included, the oldest first."""
         client = MlflowClient(f"sqlite:///{self.folder}/outputs/mlflow.db")
         ids = [one.experiment_id for one in client.search_experiments()]
         return list(client.search_runs(ids, order_by=["attributes.start_time ASC"]))
 
 
 def main() -> None:
-    """Run all, and say how many came out equal."""
+    """Run everything, and print how many reruns are equal."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
         checkout = Checkout(Path(name, "checkout"))
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def record_runs(checkout: Checkout) -> None:
-    """Run all, the imported workflow being the default graph as ComfyUI's GUI would save it."""
+    """Run all grids and single runs. The imported workflow is the default graph as ComfyUI's GUI would save it."""
     checkout.call("-m", "pipeline", "export", "--output", "shapes.json")
     checkout.call("-m", "pipeline", "import", "shapes.json")
     for grid in GRIDS:
@@ -105,7 +105,7 @@ def record_runs(checkout: Checkout) -> None:
 
 
 def name_changes(checkout: Checkout) -> dict[str, bool]:
-    """For each change of one thing whether what differs is named when a run is run again, or compared."""
+    """Change one thing at a time, and return for each whether the rerun or the comparison names it."""
     checkout.call("-c", write_latent(0.0))
     for seed in (1, 2):
         checkout.call("run.py", "experiment=tiny", "latent.path=latent.pt", "sampler.denoise=0.5", f"seed={seed}")
@@ -124,12 +124,12 @@ def name_changes(checkout: Checkout) -> dict[str, bool]:
 
 
 def write_latent(value: float) -> str:
-    """Python that writes an input file."""
+    """Return Python code that writes an input file."""
     return f"import torch; torch.save(torch.full((1, 16, 1, 16, 16), {value}), 'latent.pt')"
 
 
 def flip_bit(path: Path) -> None:
-    """Change a weight of a model."""
+    """Change one bit of a model's weights."""
     content = bytearray(path.read_bytes())
     content[-5_000_001] ^= 1
     path.write_bytes(content)

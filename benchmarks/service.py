@@ -10,15 +10,15 @@ KAFKA_BOOTSTRAP_SERVERS names, else Apache Kafka as the tests start it. Measured
     tracking=none       `python -m pipeline worker tracking=none`
     tracking=mlflow     the same with a fresh SQLite store; mlflow works in a child process
 
-How: every process runs under benchmarks/_timed.py, which puts one and the same clock on KSampler's function. They take
-turns, all others waiting: a round is as many seeds for each, for a worker as requests that are sent at once.
+How: every process runs under benchmarks/_timed.py, which puts the same clock on KSampler's function. They take turns
+while the others wait. A round is the same number of seeds for each; a worker gets them as requests sent at once.
 - Between: from the end of a call of KSampler to the beginning of the next one, within a round. For a worker that is all
-  that a request costs its sampler: all else goes on beside the sampling.
+  that a request costs its sampler, as everything else goes on beside the sampling.
 - Throughput: calls from the end of the first to the end of the last of a round. What goes on beside the sampling takes
-  cores from it, so this has all costs. Whatever else the machine does only slows a round down, so the best round of
-  each is compared with the bare loop's best; the median of the rounds is shown beside it.
+  cores from it, so this has all costs. Other work of the machine can only slow a round down, so the best round of each
+  is compared with the bare loop's best; the median of the rounds is shown beside it.
 - Alone: a request that is sent when the worker is idle, from sending it to having its reply, less the call of KSampler.
-All must give the same latents, and it is said whether they did.
+All must give the same latents, and the output says whether they did.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class BareLoop(Loop):
 
 
 class Served(Process):
-    """A worker, and who asks it."""
+    """A worker, and the client that sends it requests."""
 
     def __init__(self, folder: Path, setting: Setting, broker: tuple[str, Any], overrides: Sequence[str]):
         self._setting, self.name = setting, f"benchmark-{uuid.uuid4().hex}"
@@ -106,8 +106,10 @@ class Served(Process):
 
 @dataclass
 class Subject:
-    """Something that samples, and its figures: in seconds an entry for each request, in calls a second one for each
-    round."""
+    """Something that samples, and its figures.
+
+    They are in seconds, an entry for each request; `throughput` is in calls per second, an entry for each round.
+    """
 
     name: str
     process: BareLoop | Served
@@ -141,7 +143,7 @@ class Subject:
 
 def measure(subjects: Sequence[Subject], rounds: int, requests: int) -> None:
     """Fill in the figures of all subjects; they take turns."""
-    for subject in subjects:  # one by one, as they also start here
+    for subject in subjects:  # one by one, because they also start here
         say(f"starting {subject.name}")
         for seed in range(WARM_UPS):
             subject.process.sample([seed])
@@ -155,7 +157,7 @@ def measure(subjects: Sequence[Subject], rounds: int, requests: int) -> None:
 
 
 def format_table(subjects: Sequence[Subject]) -> str:
-    """One line for each subject: medians, and quartiles beside those that the goals are about."""
+    """Return a line for each subject: medians, and the quartiles of those that have goals."""
     bare = subjects[0]
     rows = [["", "KSampler ms", "(least)", "between ms", "(quartiles)", "throughput", "(median)", "alone ms"]]
     for subject in subjects:
@@ -178,12 +180,12 @@ def format_table(subjects: Sequence[Subject]) -> str:
 
 
 def find_share(subject: Subject, bare: Subject) -> float:
-    """The throughput of the best round, as a share of the bare loop's."""
+    """Return the throughput of the best round, as a share of the bare loop's."""
     return max(subject.throughput) / max(bare.throughput)
 
 
 def judge(subjects: Sequence[Subject]) -> list[str]:
-    """The goals, each with the figure and whether it is met."""
+    """Return two lines for each worker: its goals, with the figures and whether they are met."""
     lines = []
     for subject in subjects[1:]:
         between = 1000 * (statistics.median(subject.between) - statistics.median(subjects[0].between))
@@ -198,7 +200,7 @@ def judge(subjects: Sequence[Subject]) -> list[str]:
 
 
 def write_verdict(is_met: bool) -> str:
-    """A goal's verdict, as wide as the other."""
+    """Return the verdict on a goal, padded to a fixed width."""
     return "met    " if is_met else "MISSED "
 
 

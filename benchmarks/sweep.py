@@ -57,7 +57,7 @@ Cell = tuple[int, int, float, float]
 
 @dataclass
 class Figures:
-    """What was measured of one way to compute the grid, an entry for each round; seconds and bytes."""
+    """The figures of one way to compute the grid in seconds and bytes, an entry for each round."""
 
     total: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Figures:
 
 @contextmanager
 def watch_memory(process: Process) -> Iterator[list[int]]:
-    """While this lasts, look at the memory of a process and its children; the list gets the largest sum."""
+    """Watch the memory of a process and its children in the `with` block; the yielded list gets the largest sum."""
     peak, stop = [0], threading.Event()
 
     def look() -> None:
@@ -116,16 +116,19 @@ def run_to_end(figures: Figures, process: Process, text: str = "") -> None:
 
 
 def measure_bare(figures: Figures, setting: Setting, folder: Path) -> None:
+    """Measure a round of the bare loop."""
     command: list[str | Path] = [ROOT / "benchmarks/_bare_sweep.py", setting.comfyui.path, setting.fixture]
     run_to_end(figures, Process(folder, command), json.dumps(CELLS))
 
 
 def measure_own(figures: Figures, setting: Setting, folder: Path, *overrides: str) -> None:
+    """Measure a round of latentgrid with these overrides."""
     command = [ROOT / "run.py", "-m", "experiment=tiny", *overrides, *GRID, "hydra.sweep.dir=sweep"]
     run_to_end(figures, Process(folder, command))
 
 
 def measure_server(figures: Figures, setting: Setting, folder: Path) -> None:
+    """Measure a round of ComfyUI's server, until the last result is there."""
     prompts = [write_prompt(setting, *cell) for cell in CELLS]
     with Server(folder, setting, ["--disable-api-nodes"]) as server, watch_memory(server) as peak:
         server.wait_until_listening()
@@ -135,6 +138,7 @@ def measure_server(figures: Figures, setting: Setting, folder: Path) -> None:
 
 
 def measure_processes(figures: Figures, setting: Setting, folder: Path) -> None:
+    """Measure a process for each cell, one after the other."""
     began = time.time()
     for number, (seed, steps, cfg, strength) in enumerate(CELLS):
         say(f"{PROCESSES}: {number + 1}")
@@ -178,6 +182,7 @@ def measure_grid(setting: Setting, rounds: int, processes: bool, folder: Path) -
 
 
 def format_grid(figures: dict[str, Figures]) -> str:
+    """Return a line for each way to compute the grid."""
     head = [
         "",
         "total s",
@@ -211,17 +216,18 @@ def format_grid(figures: dict[str, Figures]) -> str:
 
 
 def format_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as lines, with the cells aligned on the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 def median(values: Sequence[float]) -> float:
-    """The median, NaN of nothing."""
+    """Return the median, or NaN if there are no values."""
     return statistics.median(values) if values else float("nan")
 
 
 def judge_grid(figures: dict[str, Figures]) -> list[str]:
-    """The goals, each with the figure and whether it is met."""
+    """Return a line for each goal, with its figure and whether it is met."""
     bare, none, mlflow, server = (figures[name] for name in (BARE, NONE, MLFLOW, SERVER))
     goals = [
         ("total without tracking, by the bare loop", median(none.total) / median(bare.total), 1.05),
@@ -238,7 +244,7 @@ def judge_grid(figures: dict[str, Figures]) -> list[str]:
 
 
 def measure_cells(folder: Path) -> str:
-    """What a job costs that has next to nothing to do."""
+    """Measure what a job costs that has next to nothing to do, and return a table."""
     rows = [["jobs", "none: total s", "ms/job", "mlflow: total s", "ms/job"]]
     node = ["+empty._node_=EmptyLatentImage", "+empty.width=64", "+empty.height=64", "+empty.batch_size=1"]
     empty = ["experiment=tiny", *node, "run.outputs=[empty]", "run.resume=false"]
@@ -256,7 +262,7 @@ def measure_cells(folder: Path) -> str:
 
 
 def measure_memory(folder: Path, count: int = 200) -> str:
-    """Whether the process grows with the number of cells."""
+    """Measure whether the process grows with the number of cells, and return a line on it."""
     say(f"{count} cells")
     command = [ROOT / "run.py", "-m", "experiment=tiny", "tracking.uri=sqlite:///mlflow.db", "sampler.steps=1"]
     with Process(folder, [*command, f"seed=range(0,{count})", "hydra.sweep.dir=sweep"]) as process:

@@ -1,1 +1,1 @@
-"""How the demo model in models/ is made: its pictures, its latents, its training, and a classifier that reads it."""
+"""The making of the demo model in models/: its pictures, latents and training, and a classifier for its pictures."""

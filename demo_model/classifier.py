@@ -1,4 +1,4 @@
-"""Reading what a picture of the demo model shows, by its nearest template."""
+"""Recognise what a picture of the demo model shows by its nearest template."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from latentgrid_nodes.captions import SHAPES, Caption
 from demo_model.pictures import OUTLINE, PALETTE, RADII, SQUARE, Scene, draw_pictures
 
 SEEN = 0.15
-"""Distance in RGB (each 0 to 1) below which a pixel belongs to the background in any case."""
+"""The distance in RGB (each from 0 to 1) up to which a pixel always belongs to the background."""
 
 
 def read_picture(picture: torch.Tensor) -> Caption | None:
-    """What an RGB picture, float32 [3, side, side] in [0, 1], shows; None if it shows nothing but a background.
+    """Return what an RGB picture, float32 [3, side, side] in [0, 1], shows; None if it shows only a background.
 
-    The background is the palette's colour nearest to the median of the border. Around what stands out of it templates
-    of every shape and colour are drawn, plain and outlined, and the one of least squared error tells.
+    The background is the colour of the palette nearest to the median of the border. Where the picture differs from it,
+    templates of every shape and colour are drawn, plain and outlined. The caption is that of the template with the
+    least squared error.
+
+    Example:
+        scene = choose_scene(torch.Generator(), Caption(colour="red", shape="circle"))
+        read_picture(draw_pictures([scene], 16)[0])  # a Caption with colour "red" and shape "circle"
     """
     border = torch.cat([picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1]], dim=1)
     background = _name_colour(border.median(dim=1).values)
@@ -34,7 +39,7 @@ def _name_colour(colour: torch.Tensor) -> str:
 
 
 def _propose(picture: torch.Tensor, background: str) -> list[Scene]:
-    """Templates that lie where the picture differs from its background, give or take a pixel."""
+    """Return templates that are where the picture differs from its background, give or take a pixel."""
     side = picture.shape[-1]
     difference = (picture - torch.tensor(PALETTE[background]).div(255).view(3, 1, 1)).norm(dim=0)
     rows, columns = torch.nonzero(difference > max(SEEN, float(difference.max()) / 2), as_tuple=True)

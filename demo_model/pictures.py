@@ -1,4 +1,4 @@
-"""The training pictures: one flat shape of a colour on a background, drawn by signed distance."""
+"""Draw the training pictures, each one flat shape in a colour on a background, by signed distances."""
 
 from __future__ import annotations
 
@@ -25,22 +25,31 @@ RADII = {"small": (0.3, 0.34), "large": (0.4, 0.44)}
 """Half the extent of a shape, as a share of the picture's side."""
 
 PLAY = 0.06
-"""How far a shape may lie from the middle, as a share of the picture's side: a pixel of 16, which is as much as a model
-of this size learns to draw well."""
+"""How far a shape may be from the centre, as a share of the picture's side.
+
+It is one pixel of 16, which is as much as a model of this size learns to draw well.
+"""
 
 SQUARE = 0.86
-"""Half the side of a square as a share of that; the other shapes reach 1, or nearly."""
+"""Half the side of a square, as a share of the radius; the other shapes reach 1, or nearly."""
 
 OUTLINE = 1.4
-"""Width of the contour of the `outline` style in pixels."""
+"""The width in pixels of the contour in the `outline` style."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture: what it shows and where. Lengths are shares of the picture's side, x to the right and y down."""
+    """The content of a picture: what it shows and where.
+
+    Lengths are shares of the picture's side, x to the right and y down.
+
+    Example:
+        scene = Scene(Caption("large", "red", "circle", "blue"), x=0.5, y=0.5, radius=0.4)
+        draw_pictures([scene], 16)  # [1, 3, 16, 16]
+    """
 
     caption: Caption
-    """Says all four things."""
+    """A caption in which no part is left out."""
     x: float
     y: float
     radius: float
@@ -48,7 +57,7 @@ class Scene:
 
 
 def choose_scene(random: torch.Generator, caption: Caption | None = None, outlined: bool = False) -> Scene:
-    """A scene drawn at random, with what `caption` says; a background never has the colour of its shape."""
+    """Return a random scene with what `caption` says. A background never has the colour of its shape."""
     caption = caption or Caption()
     size = caption.size or _choose(SIZES, random)
     shape = caption.shape or _choose(SHAPES, random)
@@ -62,15 +71,17 @@ def choose_scene(random: torch.Generator, caption: Caption | None = None, outlin
 
 
 def blur_caption(caption: Caption, random: torch.Generator, shares: Mapping[str, float]) -> Caption:
-    """Leave out of a caption what chance says: `shares` has the probability for each of its four things by name, and
-    for `everything`."""
+    """Return a caption of which random parts are left out.
+
+    `shares` has the probability that each of the four parts is left out, by name, and that `everything` is.
+    """
     if _draw(random) < shares["everything"]:
         return Caption()
     return replace(caption, **{thing: None for thing in vars(caption) if _draw(random) < shares[thing]})
 
 
 def draw_pictures(scenes: Sequence[Scene], side: int) -> torch.Tensor:
-    """Draw scenes as RGB pictures, float32 [count, 3, side, side] in [0, 1], edges smoothed over one pixel."""
+    """Draw scenes as RGB pictures, float32 [count, 3, side, side] in [0, 1], with edges smoothed over one pixel."""
     centres = (torch.arange(side) + 0.5) / side
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     x = x - torch.tensor([scene.x for scene in scenes]).view(-1, 1, 1)
@@ -89,7 +100,7 @@ def draw_pictures(scenes: Sequence[Scene], side: int) -> torch.Tensor:
 
 
 def _contour_colour(caption: Caption) -> str:
-    """White, or black where white would not be seen."""
+    """Return white, or black if white would not be seen."""
     return "black" if "white" in (caption.colour, caption.background) else "white"
 
 
@@ -127,7 +138,10 @@ def _cross(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _polygon(corners: Sequence[tuple[float, float]]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The distance to any polygon: that to its nearest side, and a side's crossings tell inside from outside."""
+    """Return a function for the signed distance to a polygon.
+
+    The distance is that to the nearest side. A point is inside if a ray from it crosses an odd number of sides.
+    """
 
     def measure(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         nearest = torch.full_like(x, float("inf"))
@@ -153,7 +167,7 @@ def _list_star_corners(points: int, inner: float) -> list[tuple[float, float]]:
 
 
 def _heart(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Two circles over a tip."""
+    """Return the distance to a heart, which is two circles over a tip."""
     lobes = torch.hypot(x.abs() - 0.45, y + 0.35) - 0.55
     return torch.minimum(lobes, _HEART_TIP(x, y))
 

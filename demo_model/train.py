@@ -1,9 +1,9 @@
-"""Train the demo model, or a LoRA on it, on pictures that are drawn as it goes.
+"""Train the demo model, or a LoRA on it, on pictures that are drawn during the training.
 
     python -m demo_model.train                      the model
     python -m demo_model.train --config-name=lora   the outline LoRA, on the trained model
 
-The architecture is ComfyUI's own WanModel, so what is trained is what UNETLoader loads. The objective is rectified flow
+The architecture is ComfyUI's own WanModel, so UNETLoader loads what is trained. The objective is rectified flow
 (Liu et al. 2022, arXiv:2209.03003) as ComfyUI samples it: x_t = (1 - t) x_0 + t noise, and the model predicts
 noise - x_0.
 """
@@ -39,20 +39,20 @@ VALIDATION_SEED = 1_000_000
 VALIDATION_BATCHES = 8
 
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-8, 0), (8, 0), (0, -8), (0, 8))
-"""Where the heads look at first, in tokens down and to the right: at the next one, and at all that lies on a side."""
+"""Where the heads look at first, in tokens down and to the right: at a neighbour, or at everything on one side."""
 
 LOCALITY = 4.0
-"""How sharply: the biases of q and k, whose other part has a variance of 1."""
+"""How sharply the heads look there: the size of the biases of q and k, whose other part has a variance of 1."""
 
 
 @hydra.main(config_path="conf", config_name="model", version_base="1.3")
 def main(config: DictConfig) -> None:
-    """Train as conf/model.yaml or conf/lora.yaml says, and write one safetensors file."""
+    """Train as demo_model/conf/model.yaml or lora.yaml says, and write one safetensors file."""
     train(config)
 
 
 def train(config: DictConfig) -> float:
-    """Train and write `config.output`; returns the validation loss of the averaged weights.
+    """Train, write `config.output`, and return the validation loss of the averaged weights.
 
     The same seed, threads and machine give the same file.
     """
@@ -80,23 +80,23 @@ def train(config: DictConfig) -> float:
 
 
 def make_model(settings: DictConfig) -> tuple[Any, Any]:
-    """ComfyUI's WanModel (text to video) of these dimensions, uninitialised, float32, and its latent format.
+    """Return ComfyUI's WanModel (text to video) of these dimensions, uninitialised, float32, and its latent format.
 
-    What `settings` cannot say (16 channels in and out, patches of 1x2x2) is what UNETLoader takes for granted.
+    UNETLoader takes for granted what `settings` cannot change: 16 channels in and out, and patches of 1x2x2.
     """
     start_comfyui(ComfyUISettings(device="cpu", args={"use_pytorch_cross_attention": True}))
     import comfy.latent_formats
     import comfy.ldm.wan.model
     import comfy.model_management
 
-    comfy.model_management.in_training = True  # its fused kernels know no gradient
+    comfy.model_management.in_training = True  # its fused kernels have no gradient
     dimensions: Any = OmegaConf.to_object(settings)
     model = comfy.ldm.wan.model.WanModel(**dimensions, text_dim=TEXT_DIM, operations=nn, dtype=torch.float32)
     return model, comfy.latent_formats.Wan21()
 
 
 def initialise(model: Any) -> None:
-    """Fill the weights: Xavier, and so that at first each block adds little and the head predicts nothing."""
+    """Initialise the weights by Xavier, but so that at first each block adds little and the head predicts nothing."""
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv3d)):
             nn.init.xavier_uniform_(module.weight.flatten(1))
@@ -111,15 +111,15 @@ def initialise(model: Any) -> None:
 
 
 def look_around(attention: Any) -> None:
-    """Let each head of a self-attention begin with a look at one side of its own token, near or far.
+    """Initialise each head of a self-attention to look at one side of its own token, near or far.
 
-    From rotary positions alone locality is learnt late; d'Ascoli et al. 2021, arXiv:2103.10697, show that starting with
-    it helps. The rotary embedding turns the pair of channels of frequency w by w p at position p. With the bias of k
-    along (1, 0) and that of q along (cos w d, sin w d), their product is largest where k is d tokens away from q, and
-    again each 2 pi / w: pairs whose period is too short to tell d from -d are left out.
+    With rotary positions alone a model learns locality late; d'Ascoli et al. 2021, arXiv:2103.10697, show that starting
+    with it helps. The rotary embedding turns the pair of channels of frequency w by the angle w p at position p. If the
+    bias of k is along (1, 0) and that of q along (cos w d, sin w d), their product is largest where k is d tokens away
+    from q, and again after every 2 pi / w tokens. Pairs whose period is too short to tell d from -d are left out.
     """
     channels = attention.head_dim
-    axis = 2 * (channels // 6)  # channels of y, then of x, behind those of the frame
+    axis = 2 * (channels // 6)  # channels of y, and as many of x, after those of the frame
     frequencies = 10000.0 ** (-2 * torch.arange(2) / axis)
     q = attention.q.bias.data.view(attention.num_heads, channels)
     k = attention.k.bias.data.view(attention.num_heads, channels)
@@ -136,9 +136,9 @@ def look_around(attention: Any) -> None:
 def draw_batches(
     codec: PictureCodec, config: DictConfig, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Endless batches: latents and noise, both [batch, 16, 1, side, side], and captions [batch, 4, 32].
+    """Yield batches without end: latents and noise, both [batch, 16, 1, side, side], and captions [batch, 4, 32].
 
-    What a caption leaves open, the place at least, is chosen to suit the noise (`pair`).
+    What a caption leaves out, which always includes the place of the shape, is chosen to suit the noise (see `pair`).
     """
     data, random = config.data, torch.Generator().manual_seed(seed)
     while True:
@@ -151,11 +151,11 @@ def draw_batches(
 
 
 def pair(candidates: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Of the candidates [batch, count, ...] for each noise [batch, ...], those most like it [batch, ...].
+    """Return [batch, ...]: for each noise [batch, ...] the most similar of its candidates [batch, count, ...].
 
-    Pairs of noise and picture may depend on each other as long as each alone keeps its distribution; paths between
-    such pairs cross less, so that few steps follow them (Pooladian et al. 2023, arXiv:2304.14772). Likeness is the
-    cosine around the mean colour, which prefers no size and no background.
+    Noise and picture of a pair may depend on each other as long as each alone keeps its distribution. The paths between
+    such pairs cross less, so that few steps can follow them (Pooladian et al. 2023, arXiv:2304.14772). The similarity
+    is the cosine around the mean colour, which prefers no size and no background.
     """
     centred = candidates - candidates.mean((0, 1, 3, 4, 5), keepdim=True)
     likeness = (centred * noise.unsqueeze(1)).flatten(2).sum(2) / centred.flatten(2).norm(dim=2)
@@ -170,24 +170,24 @@ def measure_loss(
     config: DictConfig,
     random: torch.Generator,
 ) -> torch.Tensor:
-    """The mean squared error of the predicted velocity, a scalar; times come from `random`.
+    """Return the mean squared error of the predicted velocity, a scalar. Times are drawn from `random`.
 
-    Times in (0, 1) are spread as a sampler's are after `config.shift`, t = s u / (1 + (s - 1) u) with uniform u (Esser
-    et al. 2024, arXiv:2403.03206, equation 23). The model is told t in both of ComfyUI's conventions, each for half of
-    a batch: as t (ModelSamplingAuraFlow) and as 1000 t (Wan's own, ModelSamplingSD3).
+    Times in (0, 1) are distributed like those of a sampler after `config.shift`, t = s u / (1 + (s - 1) u) with uniform
+    u (Esser et al. 2024, arXiv:2403.03206, equation 23). The model gets t in both of ComfyUI's conventions, each in
+    half of a batch: as t (ModelSamplingAuraFlow) and as 1000 t (Wan's own, ModelSamplingSD3).
     """
     count = len(latents)
     u = torch.rand(count, generator=random)
     t = config.shift * u / (1 + (config.shift - 1) * u)
     mixed = torch.lerp(latents, noise, t.view(-1, 1, 1, 1, 1))
-    told = torch.where(torch.arange(count) % 2 == 0, t, 1000 * t)
-    return (model(mixed, told, captions) - (noise - latents)).square().mean()
+    model_times = torch.where(torch.arange(count) % 2 == 0, t, 1000 * t)
+    return (model(mixed, model_times, captions) - (noise - latents)).square().mean()
 
 
 def _optimise(
     model: nn.Module, trained: dict[str, nn.Parameter], codec: PictureCodec, config: DictConfig
 ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """Run the steps by AdamW; after each yield its number and the moving average of the trained weights."""
+    """Run the steps of AdamW; after each one yield its number and the moving average of the trained weights."""
     weights = list(trained.values())
     optimiser = torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _scale_rate(step, config))
@@ -203,16 +203,16 @@ def _optimise(
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
-        keep = min(config.average, step / (step + 10))
+        decay = min(config.average, step / (step + 10))
         for name, value in trained.items():
-            averaged[name].lerp_(value.detach(), 1 - keep)
+            averaged[name].lerp_(value.detach(), 1 - decay)
         if step % config.log_every == 0:
             log.info("step %d/%d: loss %.4f, %.0f s", step, config.steps, loss.item(), time.perf_counter() - began)
         yield step, averaged
 
 
 def _scale_rate(step: int, config: DictConfig) -> float:
-    """A linear rise over `warmup` steps, then half a cosine down to 0."""
+    """Return the factor of the learning rate: a linear rise over `warmup` steps, then half a cosine down to 0."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
@@ -221,18 +221,18 @@ def _scale_rate(step: int, config: DictConfig) -> float:
 
 @contextmanager
 def _exchanged(trained: dict[str, nn.Parameter], averaged: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Inside, the model has the averaged weights."""
-    own = {name: value.detach().clone() for name, value in trained.items()}
+    """Give the model the averaged weights inside the `with` block, and its own ones again after it."""
+    original = {name: value.detach().clone() for name, value in trained.items()}
     with torch.no_grad():
         for name, value in trained.items():
             value.copy_(averaged[name])
         yield
         for name, value in trained.items():
-            value.copy_(own[name])
+            value.copy_(original[name])
 
 
 def _validate(model: nn.Module, codec: PictureCodec, config: DictConfig) -> float:
-    """The loss on pictures, times and noise that training does not see."""
+    """Return the loss on pictures, times and noise that are not used in training."""
     random = torch.Generator().manual_seed(VALIDATION_SEED)
     batches = draw_batches(codec, config, VALIDATION_SEED)
     with torch.no_grad():
@@ -242,7 +242,7 @@ def _validate(model: nn.Module, codec: PictureCodec, config: DictConfig) -> floa
 
 
 def _write(model: nn.Module, config: DictConfig, step: int, loss: float) -> None:
-    """Write the weights in float16, whole or not at all, with what ComfyUI cannot tell from their shapes."""
+    """Write the weights in float16, completely or not at all, with metadata that their shapes do not tell ComfyUI."""
     state = collect_lora(model, config.lora_rank) if config.lora_rank else model.state_dict()
     output = Path(config.output)
     settings: Any = OmegaConf.to_object(config)

@@ -1,7 +1,7 @@
 """The command line: `python run.py [overrides]` and `python -m pipeline <command>`.
 
-Errors are shown here and nowhere else: a user's mistake in plain words and without a traceback, exit status 1.
-`HYDRA_FULL_ERROR=1` shows the traceback. What a node raised stands with its traceback in run.log.
+Errors are shown here and nowhere else: a user's mistake in plain words, without a traceback and with exit status 1.
+`HYDRA_FULL_ERROR=1` shows the traceback. The traceback of an error that a node raised is in run.log.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ COMMANDS = {
     "worker": "worker",
     "redrive": "redrive",
 }
-"""The commands of `python -m pipeline`, each with its module in pipeline/commands/, imported when it is asked for."""
+"""The commands of `python -m pipeline`, each with its module in pipeline/commands/, which is imported when needed."""
 
 EXTRAS = {
     "torch": "comfyui",
@@ -58,15 +58,15 @@ EXTRAS = {
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 MISTAKES = (PipelineError, HydraException, OmegaConfBaseException, YAMLError)
-"""What is shown in plain words."""
+"""The errors that are shown in plain words."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: like Ctrl-C, it must end the run and the sweep, and no `except Exception` may catch it."""
+    """The signal SIGTERM. Like Ctrl-C it must end the run and the sweep, so no `except Exception` may catch it."""
 
 
 def run_command() -> None:
-    """`python run.py`: run what conf/ and the overrides declare, once or as a Hydra multirun."""
+    """Run what conf/ and the overrides declare, once or as a Hydra multirun. This is `python run.py`."""
     _check_options(sys.argv[1:])
     load_dotenv(_find_env_file())
     register_names()
@@ -79,21 +79,21 @@ def run_command() -> None:
         status, word = (143, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
         print(f"{word}; a run that had begun and not yet finished is recorded as KILLED", file=sys.stderr)
         sys.exit(status)
-    except PipelineError:  # the job has shown it
+    except PipelineError:  # the job has logged it already
         if wants_traceback:
             raise
         sys.exit(1)
     except Exception as error:
-        _end_in_words(error, _read_overrides(), wants_traceback)
+        _exit_with_message(error, _read_overrides(), wants_traceback)
 
 
 def _find_env_file() -> Path:
-    """The `.env` beside run.py; of an installed latentgrid, that of the folder it is called in."""
+    """Return the `.env` beside run.py, or for an installed latentgrid that of the working directory."""
     return (Path.cwd() if IS_INSTALLED else ROOT) / ".env"
 
 
 def _check_options(arguments: Sequence[str]) -> None:
-    """End where Hydra would answer for itself, or in a traceback."""
+    """Exit for options that Hydra would answer itself or with a traceback."""
     if "--version" in arguments:
         print(f"latentgrid {version('latentgrid')} (Hydra {version('hydra-core')})")
         sys.exit()
@@ -127,10 +127,10 @@ def _read_overrides() -> list[str]:
     return list(get_args_parser().parse_args().overrides)
 
 
-def _end_in_words(error: Exception, overrides: Sequence[str], wants_traceback: bool) -> NoReturn:
-    """End with exit status 1 and a user's mistake in plain words; raise an error that is none.
+def _exit_with_message(error: Exception, overrides: Sequence[str], wants_traceback: bool) -> NoReturn:
+    """Show a user's mistake in plain words and exit with status 1; raise any other error.
 
-    All wrong overrides are named in our words; Hydra's own message is shown if they are fine one by one.
+    All wrong overrides are explained in latentgrid's words. If each is right by itself, Hydra's own message is shown.
     """
     from pipeline.config.overrides import find_override_problems
 
@@ -146,7 +146,7 @@ def _end_in_words(error: Exception, overrides: Sequence[str], wants_traceback: b
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """`latentgrid <command>` and `python -m pipeline <command>`."""
+    """Run the command of `latentgrid <command>` or `python -m pipeline <command>`."""
     words = sys.argv[1:] if argv is None else argv
     program = "latentgrid" if Path(sys.argv[0]).stem == "latentgrid" else "python -m pipeline"
     if words[:1] == ["run"]:
@@ -171,4 +171,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         args.run(args)
     except Exception as error:
-        _end_in_words(error, getattr(args, "overrides", ()), os.environ.get(FULL_ERROR, "0") == "1")
+        _exit_with_message(error, getattr(args, "overrides", ()), os.environ.get(FULL_ERROR, "0") == "1")

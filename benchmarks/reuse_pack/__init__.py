@@ -1,6 +1,6 @@
-"""A pack whose node gives the sum of all that it follows from: `benchmarks/reuse.py` changes one term at a time.
+"""A pack whose node returns the sum of all numbers that it depends on; `benchmarks/reuse.py` changes one at a time.
 
-Its helper lies in a folder without `__init__.py` and is loaded by its path, as many packs load theirs.
+Its helper is in a folder without `__init__.py` and is loaded by its path, as in many packs.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ def _read(path):
 
 
 class ReuseProbe:
-    """Adds up numbers from code, files, folders, the environment and ComfyUI's core."""
+    """A node that adds up numbers from code, files, folders, the environment and ComfyUI's core."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "add"
@@ -38,6 +38,7 @@ class ReuseProbe:
 
     @classmethod
     def INPUT_TYPES(cls):
+        """Return the inputs in the form that ComfyUI asks for."""
         folder_paths.get_filename_list("vae_approx")
         named = [path.name for root in folder_paths.get_folder_paths("diffusers") for path in Path(root).glob("*")]
         return {
@@ -76,7 +77,7 @@ UnregisteredTerm = _load("unregistered").UnregisteredTerm
 
 
 class ReuseMultiply:
-    """Multiplies its image in place, which ComfyUI's documentation asks nodes not to do."""
+    """A node that multiplies its image in place, which ComfyUI's documentation asks nodes not to do."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "multiply"
@@ -84,6 +85,7 @@ class ReuseMultiply:
 
     @classmethod
     def INPUT_TYPES(cls):
+        """Return the inputs in the form that ComfyUI asks for."""
         return {"required": {"image": ("IMAGE",), "factor": ("FLOAT", {"default": 1.0})}}
 
     def multiply(self, image, factor):

@@ -1,7 +1,7 @@
-"""Captions of the demo model, "a small red circle on blue", and the conditioning they stand for.
+"""Read captions of the demo model, such as "a small red circle on blue", and encode them as conditionings.
 
-The grammar is ``[a] [small|large] [COLOUR] [SHAPE] [on COLOUR]``. A word that is left out leaves the choice to the
-seed, and the empty caption leaves everything to it.
+The grammar is ``[a] [small|large] [COLOUR] [SHAPE] [on COLOUR]``. The seed decides what a caption leaves out, and
+everything if the caption is empty.
 """
 
 from __future__ import annotations
@@ -18,19 +18,25 @@ SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross")
 FILLERS = ("a", "an", "the", "background")
 
 TEXT_DIM = 32
-"""Channels of the conditioning. Each word has one of its own; three are spare."""
+"""The channels of the conditioning. Each word has its own channel; three are unused."""
 
-# The same colour word means another thing behind "on", so it counts as another word there.
+# A colour means another thing after "on", so it counts as another word there.
 _CHOICES = (SIZES, COLOURS, SHAPES, COLOURS)
 
 
 class CaptionError(ValueError):
-    """A text is no caption of the demo model. The message says which word is wrong and what would be right."""
+    """A text is not a caption of the demo model. The message says which word is wrong and what would be right."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What a caption says; None is what it leaves open."""
+    """The parts of a caption; a part that is left out is None.
+
+    Example:
+        caption = Caption(colour="red", shape="circle")
+        str(caption)  # "a red circle"
+        encode_caption(caption).shape  # [1, 4, 32]
+    """
 
     size: str | None = None
     colour: str | None = None
@@ -38,35 +44,35 @@ class Caption:
     background: str | None = None
 
     def __str__(self) -> str:
-        said = " ".join(word for word in (self.size, self.colour, self.shape) if word)
-        article = "an" if said[:1] in tuple("aeiou") else "a"
-        words = [f"{article} {said}"] * bool(said) + [f"on {self.background}"] * bool(self.background)
+        subject = " ".join(word for word in (self.size, self.colour, self.shape) if word)
+        article = "an" if subject[:1] in tuple("aeiou") else "a"
+        words = [f"{article} {subject}"] * bool(subject) + [f"on {self.background}"] * bool(self.background)
         return " ".join(words)
 
 
 def read_caption(text: str) -> Caption:
-    """Read ``text``, whose case and punctuation do not matter. Raises CaptionError, naming every unknown word."""
+    """Parse ``text``, ignoring case and punctuation. Raises CaptionError, which names every unknown word."""
     words = [word for word in re.findall(r"[^\s,.;:!?\"'()]+", text.lower()) if word not in FILLERS]
     known = {*SIZES, *COLOURS, *SHAPES, "on"}
     if unknown := [word for word in words if word not in known]:
         raise CaptionError(_explain_unknown(unknown, known))
-    said: dict[str, str] = {}
+    parts: dict[str, str] = {}
     behind_on = False
     for word in words:
         slot = _find_slot(word, behind_on)
         behind_on = word == "on"
-        if slot and said.setdefault(slot, word) != word:
-            raise CaptionError(f"says two {slot}s, {said[slot]!r} and {word!r}. A picture has one. {_GRAMMAR}")
+        if slot and parts.setdefault(slot, word) != word:
+            raise CaptionError(f"says two {slot}s, {parts[slot]!r} and {word!r}. A picture has one. {_GRAMMAR}")
     if behind_on:
         raise CaptionError(f"ends with 'on'. {_GRAMMAR}")
-    return Caption(**said)
+    return Caption(**parts)
 
 
 def encode_caption(caption: Caption) -> torch.Tensor:
-    """The conditioning of a caption, float32 [1, 4, 32]: one token each for size, colour, shape and background.
+    """Return the conditioning of a caption, float32 [1, 4, 32]: tokens for size, colour, shape and background.
 
-    A token is one-hot over the words; what a caption leaves open has a word of its own. The table of word vectors that
-    others keep beside a model is here the model's first linear layer, ``text_embedding.0``.
+    Each token is one-hot over all words, one of which stands for a part that is left out. There is no table of word
+    vectors, which a text encoder would have: the model's first linear layer, ``text_embedding.0``, takes its place.
     """
     tokens = torch.zeros(1, len(_CHOICES), TEXT_DIM)
     first = 0
@@ -94,9 +100,9 @@ def _find_slot(word: str, behind_on: bool) -> str | None:
 
 
 def _explain_unknown(unknown: list[str], known: set[str]) -> str:
-    told = []
+    explained = []
     for word in dict.fromkeys(unknown):
         near = difflib.get_close_matches(word, sorted(known), n=1)
-        told.append(f"{word!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-    verb = "is no word" if len(told) == 1 else "are no words"
-    return f"{', '.join(told)} {verb} of the demo model. {_GRAMMAR}"
+        explained.append(f"{word!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    verb = "is no word" if len(explained) == 1 else "are no words"
+    return f"{', '.join(explained)} {verb} of the demo model. {_GRAMMAR}"

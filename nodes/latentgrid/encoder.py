@@ -1,4 +1,4 @@
-"""The node that turns a caption of the demo model into its conditioning."""
+"""The node that encodes a caption of the demo model as a conditioning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .captions import CaptionError, encode_caption, read_caption
 
 
 class LatentgridEncodeCaption:
-    """CONDITIONING from a caption of the demo model's vocabulary."""
+    """The node that makes a CONDITIONING from a caption of the demo model."""
 
     DESCRIPTION = (
         "Encodes a caption for the demo model, such as 'a small red circle on blue'. What the caption leaves out is "
@@ -24,13 +24,13 @@ class LatentgridEncodeCaption:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """ComfyUI's description of the inputs."""
+        """Return the inputs in the form that ComfyUI asks for."""
         tooltip = "[a] [small|large] [COLOUR] [SHAPE] [on COLOUR]; empty leaves everything to the seed."
         return {"required": {"text": ("STRING", {"default": "a red circle", "multiline": True, "tooltip": tooltip})}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, text: str | None) -> bool | str:
-        """True, or which word is wrong; None stands for a text that another node will give."""
+        """Return True, or a message on which word is wrong. A text of None is not known before the run."""
         try:
             read_caption(text or "")
         except CaptionError as error:
@@ -39,9 +39,9 @@ class LatentgridEncodeCaption:
 
     @classmethod
     def describe_tensors(cls, text: str) -> list[dict[str, Any]]:
-        """The shape of the conditioning; raises CaptionError."""
+        """Return the shape of the conditioning, which has no reference latents. Raises CaptionError."""
         return [{"shape": list(encode_caption(read_caption(text)).shape), "references": []}]
 
     def encode(self, text: str) -> tuple[list[tuple[torch.Tensor, dict[str, Any]]]]:
-        """The conditioning ``[[tensor, {}]]``, float32 [1, 4, 32]; raises CaptionError."""
+        """Return the conditioning ``[[tensor, {}]]``, float32 [1, 4, 32]. Raises CaptionError."""
         return ([[encode_caption(read_caption(text)), {}]],)

@@ -1,4 +1,4 @@
-"""The nodes: a path in, a checked CONDITIONING or LATENT out."""
+"""The nodes that take a path and give a checked CONDITIONING or LATENT."""
 
 import functools
 import hashlib
@@ -23,14 +23,15 @@ from .tensor_files import (
 
 T = TypeVar("T")
 
-# Validating a graph reads the files of all its loaders before the first of them runs; a graph has about three.
+# ComfyUI validates the whole graph, which reads the files of all loaders, before the first loader runs. A graph has
+# about three loaders.
 RECENT_LIMIT = 4
 _recent: dict[tuple[Any, ...], Any] = {}
 _recent_lock = Lock()
 
 
 class LatentgridLoadConditioning:
-    """CONDITIONING from a file."""
+    """The node that loads a CONDITIONING from a file."""
 
     DESCRIPTION = (
         "Loads a precomputed conditioning from a file and checks it before any model is loaded: its shape "
@@ -44,22 +45,22 @@ class LatentgridLoadConditioning:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """ComfyUI's description of the inputs."""
+        """Return the inputs in the form that ComfyUI asks for."""
         return {"required": {"path": _path_input(CONDITIONING_SUFFIXES)}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, path: str | None) -> bool | str:
-        """True, or what is wrong with the file at ``path``; None stands for a path that another node will give."""
+        """Return True, or what is wrong with the file at ``path``. A path of None is not known before the run."""
         return _validate(read_conditioning, path)
 
     @classmethod
     def IS_CHANGED(cls, path: str | None) -> str | float:
-        """See :func:`fingerprint`."""
+        """Return what changes with the file: its :func:`fingerprint`."""
         return fingerprint(path)
 
     @classmethod
     def describe_tensors(cls, path: str) -> list[dict[str, Any]]:
-        """The shapes of the file's conditionings and of their `reference_latents`; raises TensorFileError."""
+        """Return the shapes of the file's conditionings and of their `reference_latents`. Raises TensorFileError."""
         pairs = read_recent(read_conditioning, locate(path))
         references = [[list(one.shape) for one in metadata.get("reference_latents") or []] for _, metadata in pairs]
         return [
@@ -67,12 +68,12 @@ class LatentgridLoadConditioning:
         ]
 
     def load(self, path: str) -> tuple[Conditioning]:
-        """The conditioning ``[[tensor, metadata], ...]`` of the file; raises TensorFileError."""
+        """Return the conditioning ``[[tensor, metadata], ...]`` of the file. Raises TensorFileError."""
         return (read_recent(read_conditioning, locate(path)),)
 
 
 class LatentgridLoadLatent:
-    """LATENT from a file."""
+    """The node that loads a LATENT from a file."""
 
     DESCRIPTION = (
         "Loads a latent from a file and checks it before any model is loaded: its shape [batch, channels, height, "
@@ -86,15 +87,15 @@ class LatentgridLoadLatent:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """ComfyUI's description of the inputs."""
+        """Return the inputs in the form that ComfyUI asks for."""
         tooltip = "Of the picture, in pixels: only for a latent that diffusers packed, [batch, tokens, channels]."
-        # An input without a widget: a widget would give 0 to every prompt of the GUI.
+        # The input has no widget, because a widget would write 0 into every prompt of the GUI.
         side = ("INT", {"min": 0, "max": 16384, "tooltip": tooltip, "forceInput": True})
         return {"required": {"path": _path_input(LATENT_SUFFIXES)}, "optional": {"height": side, "width": side}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, path: str | None, height: int | None = 0, width: int | None = 0) -> bool | str:
-        """True, or what is wrong with the file at ``path``; None stands for a value that another node will give."""
+        """Return True, or what is wrong with the file at ``path``. A value of None is not known before the run."""
         for name, side in (("height", height), ("width", width)):
             if side is not None and (type(side) is not int or side < 0):
                 return f"{name} must be a whole number of pixels, got {side!r}."
@@ -102,25 +103,25 @@ class LatentgridLoadLatent:
 
     @classmethod
     def IS_CHANGED(cls, path: str | None, height: int | None = 0, width: int | None = 0) -> str | float:
-        """See :func:`fingerprint`."""
+        """Return what changes with the file: its :func:`fingerprint`."""
         return fingerprint(path)
 
     @classmethod
     def describe_tensors(cls, path: str, height: int = 0, width: int = 0) -> dict[str, Any]:
-        """The shape of the file's latent, and whether all of it is 0; raises TensorFileError."""
+        """Return the shape of the file's latent, and whether all of it is 0. Raises TensorFileError."""
         samples = read_recent(read_latent, locate(path), height, width)["samples"]
         return {"shape": list(samples.shape), "empty": not samples.any()}
 
     def load(self, path: str, height: int = 0, width: int = 0) -> tuple[Latent]:
-        """The latent ``{"samples": tensor, ...}`` of the file; raises TensorFileError."""
+        """Return the latent ``{"samples": tensor, ...}`` of the file. Raises TensorFileError."""
         return (read_recent(read_latent, locate(path), height, width),)
 
 
 def locate(path: str) -> Path:
-    """The resolved file that ``path`` names, which may be missing.
+    """Return the resolved path of the file that ``path`` names. The file may be missing.
 
-    ``~`` is the home folder. A relative path counts from the working directory, and if nothing is there, from
-    ComfyUI's input directory. Raises TensorFileError for a text that is no path at all.
+    ``~`` is the home folder. A relative path starts at the working directory or, if there is no such file, at ComfyUI's
+    input directory. Raises TensorFileError for a text that cannot be a path.
     """
     if not path.strip():
         raise TensorFileError(f"path is empty. Give the path of a file ({', '.join(LATENT_SUFFIXES)}).")
@@ -133,10 +134,10 @@ def locate(path: str) -> Path:
 
 
 def fingerprint(path: str | None) -> str | float:
-    """The sha256 of the file at ``path``; the file is read again only if its size or time of change is another.
+    """Return the sha256 of the file at ``path``, which is read again only if its size or modification time changes.
 
-    A missing file gives a text that says so. Without a path (it is a link, so the file is not known yet) it is NaN,
-    by which ComfyUI runs the node every time.
+    For a missing file return a text that says so. If ``path`` is None, because it is a link and the file is not known
+    yet, return NaN, which makes ComfyUI run the node every time.
     """
     if path is None:
         return float("NaN")
@@ -153,10 +154,10 @@ def _hash(path: str, size: int, changed: int) -> str:
 
 
 def read_recent(read: Callable[..., T], path: Path, *options: int) -> T:
-    """``read(path, *options)``, or what it gave lately if the file is still the same.
+    """Return ``read(path, *options)``, or its recent result if the file is still the same.
 
-    Each call returns dicts and lists of its own around the same tensors, which ComfyUI's nodes do not change.
-    Raises what ``read`` raises; a failure is not remembered.
+    Each call returns new dicts and lists around the same tensors, which ComfyUI's nodes do not change. Raises what
+    ``read`` raises; a failure is not remembered.
     """
     try:
         key = (read, *_stat(path), *options)
@@ -166,7 +167,7 @@ def read_recent(read: Callable[..., T], path: Path, *options: int) -> T:
     if value is None:
         value = read(path, *options)
         _remember(key, value)
-    return rebuild(value, _keep)
+    return rebuild(value, _return_same)
 
 
 def _remember(key: tuple[Any, ...], value: Any) -> None:
@@ -178,7 +179,7 @@ def _remember(key: tuple[Any, ...], value: Any) -> None:
         _recent[key] = value
 
 
-def _keep(tensor: torch.Tensor, where: str) -> torch.Tensor:
+def _return_same(tensor: torch.Tensor, where: str) -> torch.Tensor:
     return tensor
 
 

@@ -1,8 +1,8 @@
-"""The metadata of a conditioning, and the entries of a latent beside its samples, as ComfyUI's models read them.
+"""Check the metadata of a conditioning, and the entries of a latent beside its samples.
 
-What ComfyUI would take for something else than was meant is converted where only one meaning is possible, and refused
-where it is not. The keys are those of ComfyUI 0.30: `extra_conds` of comfy/model_base.py, comfy/samplers.py, and what
-its nodes set by `conditioning_set_values`.
+A value that ComfyUI would misunderstand is converted if it can have only one meaning, and refused otherwise. The keys
+are those of ComfyUI 0.30: of `extra_conds` in comfy/model_base.py, of comfy/samplers.py, and those that its nodes set
+by `conditioning_set_values`.
 """
 
 import math
@@ -14,7 +14,7 @@ import torch
 from .tensor_checks import Fault, describe, describe_names
 
 REFERENCE_METHODS = ("offset", "index", "index_timestep_zero", "negative_index", "uxo")
-"""What comfy/ldm/qwen_image/model.py, flux/model.py and krea2/model.py know; any other text counts as "offset"."""
+"""The methods that comfy/ldm/qwen_image/model.py, flux/model.py and krea2/model.py know; others count as "offset"."""
 
 OBJECTS = ("control", "gligen", "hooks", "model_conds")
 LATENT_LISTS = ("context_latents", "reference_latents")
@@ -44,9 +44,9 @@ OTHERS = (
 
 
 def check_metadata(cond: torch.Tensor, metadata: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the metadata of the conditioning `cond` as ComfyUI's models should get it, and what is to be said of it.
+    """Return the metadata of the conditioning `cond` as ComfyUI's models should get it, and notes on what was changed.
 
-    `where` names the metadata. Raises Fault with everything that is wrong.
+    The notes also say which keys no model reads. `where` names the metadata. Raises Fault with all mistakes.
     """
     rules = {
         **dict.fromkeys(LATENT_LISTS, _check_latents),
@@ -69,13 +69,15 @@ def check_metadata(cond: torch.Tensor, metadata: dict[str, Any], where: str) -> 
 
 
 def check_entries(latent: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return a latent with its `batch_index` and `noise_mask` as ComfyUI's samplers should get them, and what is to be
-    said of it. Raises Fault with everything that is wrong."""
+    """Return a latent whose entries ComfyUI's samplers understand, and notes on what was changed.
+
+    The entries are `batch_index` and `noise_mask`. Raises Fault with all mistakes.
+    """
     return _apply({"batch_index": _check_batch_index, "noise_mask": _check_mask}, latent["samples"], latent, "latent")
 
 
 Rule = Callable[[Any, str, torch.Tensor], tuple[Any, str]]
-"""`rule(value, where, tensor)` gives the value to go on with and what was done to it, if anything; raises Fault."""
+"""`rule(value, where, tensor)` returns the value to use and a note, empty if the value is unchanged. Raises Fault."""
 
 
 def _apply(
@@ -87,25 +89,28 @@ def _apply(
             continue
         place = f"{where}[{key!r}]"
         try:
-            checked[key], said = rules[key](value, place, tensor)
+            checked[key], note = rules[key](value, place, tensor)
         except Fault as fault:
             faults.append(str(fault))
         else:
-            notes += [f"{place} {said}"] * bool(said)
+            notes += [f"{place} {note}"] * bool(note)
     if faults:
         raise Fault("\n  ".join(faults))
     return checked, notes
 
 
 def _skip_bias(rule: Rule, metadata: dict[str, Any]) -> Rule:
-    """The masks of style models, which come with `attention_mask_img_shape`, are meant to be added (nodes.py)."""
+    """Return `rule`, or one that accepts every mask if there is an `attention_mask_img_shape`.
+
+    That comes with the masks of style models, which are meant to be added to the logits (nodes.py).
+    """
     return (lambda value, where, tensor: (value, "")) if "attention_mask_img_shape" in metadata else rule
 
 
 def _check_attention_mask(mask: Any, where: str, cond: torch.Tensor) -> tuple[Any, str]:
-    """Like the masks of ComfyUI's own text encoders: int64, 1 for a token and 0 for padding.
+    """Return a mask like those of ComfyUI's text encoders: int64, 1 for a token and 0 for padding.
 
-    comfy/model_base.py casts every other dtype to the model's, and models add a floating mask to their logits.
+    comfy/model_base.py casts every other dtype to the model's, and models add a floating point mask to their logits.
     """
     batch, tokens = cond.shape[:2]
     right = f"Right is an int64 tensor [batch, tokens] of 0 and 1, here {[batch, tokens]}."
@@ -126,8 +131,8 @@ def _check_attention_mask(mask: Any, where: str, cond: torch.Tensor) -> tuple[An
         raise Fault(f"{where} has values from {int(mask.min())} to {int(mask.max())}. {right}")
     if mask.dtype in (torch.int32, torch.int64):
         return mask, ""
-    said = f"of 0 and 1 was {str(mask.dtype).removeprefix('torch.')}, which models add to their logits; made int64"
-    return mask.to(torch.int64), said
+    note = f"of 0 and 1 was {str(mask.dtype).removeprefix('torch.')}, which models add to their logits; made int64"
+    return mask.to(torch.int64), note
 
 
 def _check_method(method: Any, where: str, cond: torch.Tensor) -> tuple[Any, str]:
@@ -140,14 +145,14 @@ def _check_method(method: Any, where: str, cond: torch.Tensor) -> tuple[Any, str
 
 
 def _check_latents(latents: Any, where: str, cond: torch.Tensor) -> tuple[Any, str]:
-    said = ""
+    note = ""
     if isinstance(latents, torch.Tensor):  # the only form that a safetensors file can have
-        latents, said = [latents], "is a tensor where ComfyUI reads a list; made a list of it"
+        latents, note = [latents], "is a tensor where ComfyUI reads a list; made a list of it"
     if not isinstance(latents, (list, tuple)):
         raise Fault(f"{where} must be a list of latents, got {describe(latents)}.")
     for i, latent in enumerate(latents):
         _check_latent(latent, f"{where}[{i}]", cond)
-    return list(latents), said
+    return list(latents), note
 
 
 def _check_latent(latent: Any, where: str, cond: torch.Tensor) -> tuple[Any, str]:
@@ -159,7 +164,10 @@ def _check_latent(latent: Any, where: str, cond: torch.Tensor) -> tuple[Any, str
 
 
 def _check_batch(tensor: torch.Tensor, where: str, cond: torch.Tensor) -> None:
-    """ComfyUI cuts and repeats both to the batch of the latent (repeat_to_batch_size), so one of them would be lost."""
+    """Raise Fault unless the batches are equal or one of them is 1.
+
+    ComfyUI cuts and repeats both to the batch of the latent (repeat_to_batch_size), so parts of one would be lost.
+    """
     if not len(tensor) or (1 not in (len(tensor), len(cond)) and len(tensor) != len(cond)):
         raise Fault(f"{where} is a batch of {len(tensor)}, but the conditioning is one of {len(cond)}.")
 
@@ -172,7 +180,7 @@ def _check_pooled(pooled: Any, where: str, cond: torch.Tensor) -> tuple[Any, str
 
 
 def _check_mask(mask: Any, where: str, tensor: torch.Tensor) -> tuple[Any, str]:
-    """Masks are resized by interpolation, which torch has for floats only."""
+    """Return a mask as floating point: ComfyUI resizes masks by interpolation, which torch has only for floats."""
     if not isinstance(mask, torch.Tensor) or mask.dim() < 2 or mask.is_complex():
         raise Fault(f"{where} must be a float tensor [batch, height, width], got {describe(mask)}.")
     if mask.is_floating_point():
@@ -183,19 +191,19 @@ def _check_mask(mask: Any, where: str, tensor: torch.Tensor) -> tuple[Any, str]:
 
 
 def _check_number(value: Any, where: str, tensor: torch.Tensor) -> tuple[Any, str]:
-    said = ""
+    note = ""
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
-        value, said = value.item(), "is a tensor of one value; made a number"
+        value, note = value.item(), "is a tensor of one value; made a number"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise Fault(f"{where} must be a number, got {value if isinstance(value, (bool, float)) else describe(value)}.")
-    return value, said
+    return value, note
 
 
 def _check_percent(value: Any, where: str, tensor: torch.Tensor) -> tuple[Any, str]:
-    value, said = _check_number(value, where, tensor)
+    value, note = _check_number(value, where, tensor)
     if not 0 <= value <= 1:
         raise Fault(f"{where} must lie from 0 to 1, got {value}.")
-    return value, said
+    return value, note
 
 
 def _check_area(area: Any, where: str, tensor: torch.Tensor) -> tuple[Any, str]:
@@ -213,13 +221,16 @@ def _check_object(value: Any, where: str, tensor: torch.Tensor) -> tuple[Any, st
 
 
 def _check_batch_index(index: Any, where: str, samples: torch.Tensor) -> tuple[Any, str]:
-    """comfy.sample.prepare_noise draws noise up to the largest of these numbers and gives each latent its own."""
-    said = ""
+    """Return the numbers of the latents in their batch as a list.
+
+    comfy.sample.prepare_noise draws noise up to the largest of these numbers, and gives each latent that of its number.
+    """
+    note = ""
     right = f"a list of {len(samples)} whole numbers from 0 on, one for each latent of the batch"
     if isinstance(index, torch.Tensor) and index.dim() == 1 and index.dtype in (torch.int32, torch.int64):
-        index, said = index.tolist(), "is a tensor; made a list"
+        index, note = index.tolist(), "is a tensor; made a list"
     if not isinstance(index, (list, tuple)) or not all(type(one) is int and one >= 0 for one in index):
         raise Fault(f"{where} must be {right}, got {index if isinstance(index, list) else describe(index)}.")
     if len(index) != len(samples):
         raise Fault(f"{where} must be {right}, got {len(index)} numbers.")
-    return list(index), said
+    return list(index), note

@@ -1,4 +1,4 @@
-"""What a tensor must be to be sampled with: dense, of the right shape and dtype, finite, in memory of its own."""
+"""Check tensors before sampling: they must be dense, of the right shape and dtype, finite, in memory of their own."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,14 +10,13 @@ LATENT_SHAPES = {4: "[batch, channels, height, width]", 5: "[batch, channels, fr
 
 
 class Fault(Exception):
-    """What is wrong inside a file, said before the file is named."""
+    """A mistake inside a file. Its message does not name the file."""
 
 
 def rebuild(value: Any, visit: Callable[[torch.Tensor, str], torch.Tensor], where: str = "") -> Any:
-    """Copy nested dicts, lists and tuples, putting ``visit(tensor, where)`` in the place of each tensor.
+    """Copy nested dicts, lists and tuples, and replace each tensor by ``visit(tensor, where)``.
 
-    ``where`` leads to the tensor as Python would write it: ``metadata['reference_latents'][0]``. Other values are
-    passed on as they are.
+    ``where`` leads to the tensor as in Python: ``metadata['reference_latents'][0]``. Other values are not copied.
     """
     if isinstance(value, torch.Tensor):
         return visit(value, where)
@@ -29,6 +28,7 @@ def rebuild(value: Any, visit: Callable[[torch.Tensor, str], torch.Tensor], wher
 
 
 def check_and_own(tensor: torch.Tensor, where: str) -> torch.Tensor:
+    """Return a copy of a tensor in memory of its own. Raises Fault if it is not dense, not on the CPU or not finite."""
     _check_plain(tensor, where)
     owned = _own(tensor)
     _check_finite(owned, where)
@@ -36,6 +36,10 @@ def check_and_own(tensor: torch.Tensor, where: str) -> torch.Tensor:
 
 
 def check_shape(tensor: torch.Tensor, where: str, shapes: dict[int, str]) -> None:
+    """Raise Fault unless a tensor is dense, floating point, and of a number of dimensions in `shapes`, none of them 0.
+
+    `shapes` has the axes for each number of dimensions, as LATENT_SHAPES has.
+    """
     _check_plain(tensor, where)
     right = " or ".join(f"{count}-D {axes}" for count, axes in shapes.items())
     if not tensor.is_floating_point():
@@ -48,7 +52,7 @@ def check_shape(tensor: torch.Tensor, where: str, shapes: dict[int, str]) -> Non
 
 
 def _check_plain(tensor: torch.Tensor, where: str) -> None:
-    """Refuse what is no array of numbers in memory: sparse, nested, quantized, packed and meta tensors."""
+    """Raise Fault for what is no array of numbers in memory: sparse, nested, quantized, packed and meta tensors."""
     kind = _find_unusual(tensor)
     if kind:
         raise Fault(f"{where} is a {kind} tensor. Save an ordinary dense one, in float32 or bfloat16.")
@@ -65,8 +69,8 @@ def _find_unusual(tensor: torch.Tensor) -> str | None:
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy in memory of its own: not the mapped file's, not a view that keeps a larger tensor alive."""
-    # ComfyUI runs nodes in inference mode; a tensor made there could not be changed in place outside of it.
+    """Return a contiguous copy in memory of its own, neither mapped from a file nor a view of a larger tensor."""
+    # ComfyUI runs nodes in inference mode. A tensor made in it cannot be changed in place outside of it.
     with torch.inference_mode(False):
         return tensor.detach().clone(memory_format=torch.contiguous_format)
 
@@ -74,7 +78,7 @@ def _own(tensor: torch.Tensor) -> torch.Tensor:
 def _check_finite(tensor: torch.Tensor, where: str) -> None:
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return
-    # torch has no isinf for most 8-bit floats; widening keeps every NaN and Inf.
+    # torch has no isinf for most 8-bit floats; in float32 every NaN and Inf stays one.
     values = tensor.float() if tensor.element_size() == 1 else tensor
     if torch.isfinite(values).all():
         return
@@ -86,7 +90,7 @@ def _check_finite(tensor: torch.Tensor, where: str) -> None:
 
 
 def describe(value: Any) -> str:
-    """A value in a few words, never its numbers."""
+    """Describe a value in a few words, without its numbers."""
     if isinstance(value, torch.Tensor):
         dtype = _name_dtype(value)
         return f"{'an' if dtype.startswith('int') else 'a'} {dtype} tensor of shape {list(value.shape)}"
@@ -99,11 +103,13 @@ def describe(value: Any) -> str:
 
 
 def describe_names(names: Sequence[Any], noun: str) -> str:
+    """Return the number of names and up to five of them, as in "2 keys ('a', 'b')"."""
     shown = [describe_key(name) for name in names[:5]] + ["..."] * (len(names) > 5)
     return f"{len(names)} {noun}{'s' * (len(names) != 1)}" + (f" ({', '.join(shown)})" if names else "")
 
 
 def describe_key(key: Any) -> str:
+    """Return the repr of a text or an integer, cut to 60 characters; the type of any other key."""
     return repr(key)[:60] if isinstance(key, (str, int)) else type(key).__name__
 
 

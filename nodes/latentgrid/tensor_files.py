@@ -1,7 +1,7 @@
-"""Reading conditionings and latents from files, and refusing every file that would spoil a sampling run.
+"""Read conditionings and latents from files, and refuse every file that would spoil a sampling run.
 
-A file is read without running any code it may carry, and each tensor is checked and copied into memory of its own, so
-that nothing handed out depends on the file any more. Whatever is wrong is a :class:`TensorFileError`.
+A file is read without running any code in it. Each tensor is checked and copied into memory of its own, so that no
+result depends on the file any more. Every mistake raises :class:`TensorFileError`.
 """
 
 import difflib
@@ -49,7 +49,7 @@ LATENT_SUFFIXES = (*CONDITIONING_SUFFIXES, ".latent")
 SAVE_CONDITIONING = "Save a conditioning by torch.save([tensor, {...}], path)"
 SAVE_LATENT = 'Save a latent by torch.save({"samples": tensor}, path)'
 
-# ComfyUI's LoadLatent: a file without this mark was written when latents were saved unscaled.
+# From ComfyUI's LoadLatent: a file without this mark is from the time when latents were saved unscaled.
 VERSION_MARK = "latent_format_version_0"
 UNMARKED_SCALE = 1.0 / 0.18215
 
@@ -57,7 +57,7 @@ DOTTED_NAME = r"[A-Za-z_]\w*(?:\.\w+)*"
 
 
 class TensorFileError(ValueError):
-    """A file is no usable conditioning or latent. The message names the file, what is wrong and what would be right."""
+    """A file is no usable conditioning or latent. The message names the file, the mistake and what would be right."""
 
 
 def read_conditioning(path: Path) -> Conditioning:
@@ -66,11 +66,11 @@ def read_conditioning(path: Path) -> Conditioning:
     Pickled files hold a tensor, ``[tensor, metadata]`` or a list of such pairs. In a safetensors file the tensor is
     named ``conditioning`` or ``cond``, or is the only one; all others become metadata by their names.
 
-    Every conditioning tensor is floating point, [batch, tokens, channels], none of them 0. All tensors, those in the
-    metadata too, are finite, on the CPU, contiguous and need no gradient; their dtypes are the file's. Metadata is as
-    ComfyUI's models read it; what was changed for that, and keys that they do not read, are logged.
+    Every conditioning tensor is floating point, [batch, tokens, channels], none of them 0. All tensors, also those in
+    the metadata, are finite, on the CPU, contiguous and need no gradient; their dtypes are the file's. Metadata is as
+    ComfyUI's models read it; what was changed for that is logged, and also keys that they do not read.
 
-    Raises TensorFileError for anything else.
+    Raises TensorFileError for any other content.
     """
     with _naming(path):
         _check_file(path, CONDITIONING_SUFFIXES)
@@ -88,13 +88,13 @@ def read_latent(path: Path, height: int = 0, width: int = 0) -> Latent:
 
     Pickled files hold the tensor or that dict. In the others the tensor is ``latent_tensor`` (then read as ComfyUI's
     LoadLatent does: float32, and scaled if the file is an old one) or ``samples``, or is the only one. Further entries,
-    such as ``noise_mask``, are kept.
+    such as ``noise_mask``, are returned too.
 
     The samples are floating point, [batch, channels, height, width] or [batch, channels, frames, height, width], none
     of them 0. All tensors are finite, on the CPU, contiguous and need no gradient. A packed latent of diffusers is
     unpacked if `height` and `width` of its picture, in pixels, are given; its values stay as they are.
 
-    Raises TensorFileError for anything else.
+    Raises TensorFileError for any other content.
     """
     with _naming(path):
         _check_file(path, LATENT_SUFFIXES)
@@ -111,7 +111,7 @@ def read_latent(path: Path, height: int = 0, width: int = 0) -> Latent:
 
 
 def find_nearby(path: Path) -> str | None:
-    """The name of the file beside ``path`` that was probably meant: alike but for its suffix, or spelt alike."""
+    """Return the name of a file beside ``path`` that was probably meant: the same but for its suffix, or similar."""
     try:
         names = [entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in LATENT_SUFFIXES]
     except OSError:
@@ -122,7 +122,7 @@ def find_nearby(path: Path) -> str | None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn a fault found inside into the TensorFileError that names the file."""
+    """Turn a Fault raised in the ``with`` block into a TensorFileError that names the file."""
     try:
         yield
     except Fault as fault:
@@ -173,7 +173,7 @@ def _describe_missing(path: Path) -> str:
 
 
 def _read_pickle(path: Path, save_right: str) -> Any:
-    """What torch.save wrote: tensors, containers and plain values. A file that would call anything else is refused."""
+    """Return what torch.save wrote: tensors, containers, plain values. Raises Fault if it would call anything else."""
     try:
         with warnings.catch_warnings():
             # torch warns of sparse tensors, TorchScript and unusual pickles; all of them are refused by name instead.
@@ -198,10 +198,10 @@ def _explain_refusal(path: Path, message: str, save_right: str) -> str:
 
 
 def _list_foreign_globals(path: Path) -> list[str]:
-    """What a pickle would import besides torch, by reading its opcodes; none is run."""
+    """Return what a pickle would import besides torch. Its opcodes are read but not run."""
     names: list[str] = []
     words: list[str] = []
-    with suppress(Exception):  # it ends so at the last pickle of the file, or where the file is damaged
+    with suppress(Exception):  # genops raises after the last pickle of the file, or where it is damaged
         stream = io.BytesIO(_extract_pickle(path))
         while True:
             for opcode, argument, _ in pickletools.genops(stream):
@@ -211,7 +211,7 @@ def _list_foreign_globals(path: Path) -> list[str]:
                     names.append(".".join(words[-2:]))
                 elif isinstance(argument, str):
                     words.append(argument)
-    # Damaged bytes can look like an import too, but hardly of a proper name.
+    # Damaged bytes can look like an import too, but hardly like one of a proper name.
     return [name for name in dict.fromkeys(names) if re.fullmatch(DOTTED_NAME, name) and _is_foreign(name)]
 
 
@@ -227,7 +227,7 @@ def _extract_pickle(path: Path) -> bytes:
 
 
 def _read_safetensors(path: Path, wanted: Sequence[str]) -> tuple[str, dict[str, torch.Tensor]]:
-    """The name of the wanted tensor, and all tensors by name. They still lie in the mapped file."""
+    """Return the name of the wanted tensor, and all tensors by name, still in the memory of the mapped file."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             names = list(file.keys())
@@ -249,7 +249,7 @@ def _choose(names: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def _explain_damage(complaint: Exception | str) -> str:
-    """What the reader complained of, cut to its first sentence, and what that means."""
+    """Return the first sentence of a reader's error, at most 160 characters, and what it means."""
     sentence = re.split(r"\n|\. ", str(complaint).strip(), maxsplit=1)[0][:160].rstrip(".?")
     return f"{sentence or type(complaint).__name__}. It is damaged, cut short or of another format."
 
@@ -282,7 +282,7 @@ def _find_samples(value: Any) -> Latent:
 
 
 def _unscale(name: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Take the samples called ``name`` out of ``tensors``, by the rule of ComfyUI's LoadLatent if it wrote them."""
+    """Remove the samples ``name`` from ``tensors`` and return them, scaled as by LoadLatent if ComfyUI wrote them."""
     samples = tensors.pop(name)
     if name != "latent_tensor":
         return samples

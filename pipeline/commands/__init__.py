@@ -1,1 +1,1 @@
-"""The commands of `python -m pipeline`, a module each: `add_parser` adds its parser, whose `run` runs it."""
+"""The commands of `python -m pipeline`, one in each module. `add_parser` adds its parser, whose `run` runs it."""

@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
 
 
 def clean(args: argparse.Namespace) -> None:
-    """Show what the store should not have, ask, and remove it."""
+    """Print what does not belong into the store, ask whether to remove it, and do so."""
     tracking, _ = split_overrides(args.overrides)
     store = open_store(tracking)
     found = store.find_leftovers()
@@ -41,7 +41,7 @@ def clean(args: argparse.Namespace) -> None:
 
 
 def _agrees() -> bool:
-    """Whether a person says yes; without one, nobody does."""
+    """Ask the user, and return whether the answer is yes. Without a terminal it is no."""
     try:
         return input("Remove all this? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:

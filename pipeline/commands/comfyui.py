@@ -1,4 +1,4 @@
-"""`python -m pipeline comfyui`: which ComfyUI is used."""
+"""`python -m pipeline comfyui`: show which ComfyUI is used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_parser(commands: Any) -> None:
 
 
 def show_comfyui(args: argparse.Namespace) -> None:
-    """Print the folder of the ComfyUI that the config finds, or all that is known of it."""
+    """Print the folder of the ComfyUI that the config finds; without `--path` also version, device and models."""
     from pipeline.engine.comfyui.locate import find_comfyui
 
     settings = read_sections(args.overrides, "comfyui").comfyui

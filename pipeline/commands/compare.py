@@ -1,4 +1,4 @@
-"""`python -m pipeline compare A B ...`: how far the latents of runs or files are from those of the first."""
+"""`python -m pipeline compare A B ...`: compare the latents of runs or files with those of the first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline.record.provenance import RecordedRun
 
-DIFFERENT = 4  # the exit status of --assert-close, as of `rerun --verify`
+DIFFERENT = 4  # the exit status of --assert-close, the same as that of `rerun --verify`
 
 
 def add_parser(commands: Any) -> None:
@@ -52,16 +52,16 @@ class Compared:
     run: RecordedRun | None = None
 
     def find_preview(self, node: str) -> Path | None:
-        """The picture that was drawn of a latent when it was made."""
+        """Return the picture that was drawn of the latent of a node when it was made, if there is one."""
         path = self.folder / f"{node or Path(self.name).stem}.png"
         return path if path.is_file() else None
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Print a table of distances and what differs between the records, and draw all side by side."""
-    given = [item for item in args.items if "=" in item and not Path(item).exists()]
-    names = [item for item in args.items if item not in given]
-    overrides = [*given, *args.overrides]
+    """Print a table of distances and the differences between the records, and draw all latents side by side."""
+    tracking_overrides = [item for item in args.items if "=" in item and not Path(item).exists()]
+    names = [item for item in args.items if item not in tracking_overrides]
+    overrides = [*tracking_overrides, *args.overrides]
     if len(names) < 2:
         raise ConfigError([Problem("required_input_missing", "compare", "needs two runs or files at least")])
     with tempfile.TemporaryDirectory(prefix="latentgrid-") as folder:
@@ -98,7 +98,7 @@ def _read_items(names: Sequence[str], overrides: Sequence[str], folder: Path) ->
 
 
 def _pair_nodes(first: Compared, other: Compared) -> list[tuple[str, str, str]]:
-    """What to call a pair, and the node of each: the latent of a file is held against every node of a run."""
+    """Return name and both nodes of each pair of latents; the latent of a file is paired with every node of a run."""
     if "" in first.latents or "" in other.latents:
         return [(one or two or "latent", one, two) for one in first.latents for two in other.latents]
     return [(node, node, node) for node in dict.fromkeys([*first.latents, *other.latents])]
@@ -116,8 +116,8 @@ def _format_table(first: str, rows: Sequence[tuple[str, Sequence[Comparison]]]) 
     lines = [head]
     for name, comparisons in rows:
         for one in comparisons:
-            told = [f"{getattr(one.distance, each):.6g}" for each in DISTANCES] if one.distance else [one.said]
-            lines.append([name, one.name, one.verdict, *told])
+            cells = [f"{getattr(one.distance, each):.6g}" for each in DISTANCES] if one.distance else [one.said]
+            lines.append([name, one.name, one.verdict, *cells])
     widths = [*(max(len(line[place]) for line in lines) for place in range(3)), *(12 for _ in DISTANCES)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=False)).rstrip() for line in lines
@@ -128,8 +128,8 @@ def _show_records(first: Compared, other: Compared) -> None:
     from pipeline.record.differences import find_differences, list_facts
 
     if first.run and other.run:
-        found = find_differences(list_facts(first.run), list_facts(other.run))
-        show_differences(other.name, f"differs from {first.name}", found, sys.stdout)
+        differences = find_differences(list_facts(first.run), list_facts(other.run))
+        show_differences(other.name, f"differs from {first.name}", differences, sys.stdout)
 
 
 def _draw(items: Sequence[Compared], target: Path) -> Path:

@@ -1,4 +1,4 @@
-"""`python -m pipeline export`: a graph in one of ComfyUI's formats, or its config."""
+"""`python -m pipeline export`: write a graph in one of ComfyUI's formats, or its config."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
 
 
 def export_graph(args: argparse.Namespace) -> None:
-    """Write the graph of a recorded run, or the one that the overrides declare, which is checked before."""
+    """Write the graph of a recorded run, or check and write the graph that the overrides declare."""
     run_id = next(iter(args.overrides), "")
     if RUN_ID.fullmatch(run_id):
         text = read_run(run_id, args.overrides[1:], ARTIFACTS[args.format])
@@ -47,13 +47,13 @@ def export_graph(args: argparse.Namespace) -> None:
 
 
 def read_run(run_id: str, overrides: Sequence[str], name: str) -> str:
-    """The text of an artifact of a run, finished or not. Raises ConfigError or RecordError."""
+    """Return the text of an artifact of a run, finished or not. Raises ConfigError or RecordError."""
     tracking, _ = split_overrides(overrides)
     return open_store(tracking).read_artifact(run_id, name)
 
 
 def write_graph(overrides: Sequence[str], form: str) -> str:
-    """The graph that the overrides declare, in a format of ARTIFACTS. Raises ConfigError with all that is wrong."""
+    """Return the graph that the overrides declare in a format of ARTIFACTS. Raises ConfigError with all mistakes."""
     from pipeline.runs.export import export_prompt, export_workflow, find_original
     from pipeline.runs.facts import write_yaml
     from pipeline.runs.process import open_session
@@ -70,7 +70,7 @@ def write_graph(overrides: Sequence[str], form: str) -> str:
 
 
 def check_config(read: RunConfig) -> CheckedGraph:
-    """Check a config, but for the files that it reads: it may run elsewhere. Raises ConfigError with all mistakes."""
+    """Check a config except for the files that it reads, as it may run elsewhere. Raises ConfigError."""
     from pipeline.runs.process import open_session
 
     if read.has_wrong_settings:

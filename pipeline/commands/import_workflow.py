@@ -1,4 +1,4 @@
-"""`python -m pipeline import FILE`: a ComfyUI workflow as a graph of conf/graph/, and what it lacks here."""
+"""`python -m pipeline import FILE`: import a ComfyUI workflow into conf/graph/, and say what it lacks here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GRAPHS = CONF / "graph"
 OTHER_GROUPS = {"graph", "tracking", "experiment", "sweep", "worker"}
-"""The groups of conf/ whose files are not nodes."""
+"""The config groups of conf/ whose files are not nodes."""
 
 MODEL_FILES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 
@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
 
 
 def import_workflow(args: argparse.Namespace) -> None:
-    """Import the file, and print what became of it and what it lacks here."""
+    """Import the file, and print the names of the written files and what the graph lacks here."""
     if IS_INSTALLED:
         message = f"would write into the installed package ({GRAPHS}). Import in a checkout of latentgrid"
         raise ConfigError([Problem("no_project", "import", message)])
@@ -61,7 +61,7 @@ def import_workflow(args: argparse.Namespace) -> None:
 
 
 def _choose_name(file: Path, name: str | None) -> str:
-    """The name of the graph. Raises ConfigError for one that is taken or cannot be written as graph=NAME."""
+    """Return the name of the graph. Raises ConfigError if it is taken or cannot be written as graph=NAME."""
     chosen = name or re.sub(r"[^A-Za-z0-9_.-]+", "_", file.stem).strip("._-")
     if not NAME.fullmatch(chosen) or chosen.lower() in WORDS:
         message = f"must be letters, digits, dots, dashes and underscores, got {chosen!r}. Give --name NAME"
@@ -73,7 +73,7 @@ def _choose_name(file: Path, name: str | None) -> str:
 
 
 def write_graph(name: str, source: str, found: WorkflowFile, session: Session) -> list[str]:
-    """Write conf/graph/NAME.yaml and, beside it, the workflow's own JSON; returns what a user should know.
+    """Write conf/graph/NAME.yaml and, beside it, the workflow's own JSON; return the warnings for the user.
 
     Raises ConfigError, before anything is written, for a workflow that cannot be imported.
     """
@@ -101,7 +101,7 @@ def write_graph(name: str, source: str, found: WorkflowFile, session: Session) -
 
 
 def _choose_bypassed(export: WorkflowExport, session: Session) -> frozenset[str]:
-    """The bypassed nodes to keep: those that pass on here what they pass on in the GUI."""
+    """Return the bypassed nodes to retain in the graph: those that pass through here what they do in the GUI."""
     from pipeline.graph.api_format import find_literals, read_api_format
     from pipeline.graph.bypass import resolve_bypass
     from pipeline.graph.model import Graph, Link
@@ -130,14 +130,14 @@ def _choose_bypassed(export: WorkflowExport, session: Session) -> frozenset[str]
 
 
 def list_node_groups() -> list[str]:
-    """The groups of conf/ that give nodes unless told otherwise; a graph of its own takes them out."""
+    """Return the config groups whose nodes are in the default graph; an imported graph takes them out."""
     defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     groups = [next(iter(entry)) for entry in defaults if isinstance(entry, dict)]
     return [group for group in groups if not group.startswith("override ") and group not in OTHER_GROUPS]
 
 
 def find_lacks(name: str, found: WorkflowFile, session: Session, overrides: Sequence[str]) -> Iterator[str]:
-    """Check the graph as `run.py graph=NAME` would: its missing models, and what else stands in the way."""
+    """Check the graph as `run.py graph=NAME` would, and yield a line for each missing model and other problem."""
     read = read_config(compose_config([*overrides, f"graph={name}"]))
     try:
         session.check(read.graph, read.run.outputs, read.problems)
@@ -158,17 +158,18 @@ def find_lacks(name: str, found: WorkflowFile, session: Session, overrides: Sequ
 
 
 def _find_folder(problem: Problem, signature: Signature, node: Node) -> str | None:
-    """The model folder that lacks a file; None if the problem is another one."""
+    """Return the model folder that lacks a file, or None if the problem is a different one."""
     key = problem.where.partition(".")[2]
     spec, value = signature.inputs.get(key), node.inputs.get(key)
     if problem.code != "value_not_in_list" or spec is None or not isinstance(value, str):
         return None
-    is_file = value.endswith(MODEL_FILES)  # a class that offers more than files, as VAELoader does, is asked by name
+    # Some classes, such as VAELoader, offer other choices beside files, so the name has to tell.
+    is_file = value.endswith(MODEL_FILES)
     return spec.folder or (signature.folders[0] if is_file and signature.folders else None)
 
 
 def _list_addresses(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where the workflow says its models can be had, by their names."""
+    """Yield name and address of each model for which the workflow has an address."""
     from pipeline.workflow.ui_format import is_ui_format, list_graphs
 
     for graph in list_graphs(document) if is_ui_format(document) else ():

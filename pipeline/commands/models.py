@@ -1,4 +1,4 @@
-"""`python -m pipeline models fetch NAME`: the files of a model set, from a hub into the models folder."""
+"""`python -m pipeline models fetch NAME`: fetch the files of a model set from a hub into the models folder."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def add_parser(commands: Any) -> None:
 
 
 def fetch_models(args: argparse.Namespace) -> None:
-    """Fetch into the first folder of comfyui.models, else into the project's own, and print where the files are."""
+    """Fetch into the first folder of comfyui.models, or else the project's own, and print the paths of the files."""
     from huggingface_hub.utils.logging import disable_propagation
 
     from pipeline.models.fetch import fetch_model_set
 
-    disable_propagation()  # it has a handler of its own, and would say everything twice
+    disable_propagation()  # it has a handler of its own, and would log everything twice
     settings = read_sections(args.overrides, "comfyui").comfyui
     folders = [*(Path(folder).expanduser().absolute() for folder in settings.models), MODELS]
     try:

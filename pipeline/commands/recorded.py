@@ -1,4 +1,4 @@
-"""What commands that read recorded runs have in common: where MLflow is, and what of this machine can be said."""
+"""Functions for commands that read recorded runs: find MLflow, and parse the settings of this machine."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from pipeline.record.differences import Difference
     from pipeline.record.queries import RunStore
 
-SHOWN = 20  # differences that are listed
+SHOWN = 20  # the most differences that are listed
 SQLITE = "sqlite:///"
-GIVEN = ("tracking", "comfyui")  # sections that say where things are on this machine
+GIVEN = ("tracking", "comfyui")  # sections that describe this machine and not the run
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[TrackingSettings, dict[str, Any]]:
-    """Where MLflow is, and the settings of ComfyUI that are given, by dotted path.
+    """Return the tracking settings, and by dotted path the settings of ComfyUI that are given.
 
     The experiment is None unless it is given. Raises ConfigError for overrides of anything else.
     """
@@ -44,20 +44,20 @@ def split_overrides(overrides: Sequence[str]) -> tuple[TrackingSettings, dict[st
 
 
 def open_store(tracking: TrackingSettings) -> RunStore:
-    """Return the recorded runs, of whichever experiment. Raises RecordError if there is no store."""
+    """Return the store of the recorded runs of all experiments. Raises RecordError if there is no store."""
     from pipeline.runs.process import open_tracker
 
     database = Path(unquote((tracking.uri or "").removeprefix(SQLITE).split("?")[0]))
     if tracking.uri and tracking.uri.startswith(SQLITE) and not database.is_file():
         raise RecordError(f"tracking.uri: there is no MLflow store, got {tracking.uri!r}. Say where: tracking.uri=URI")
-    tracker = open_tracker(TrackingSettings(tracking.uri))  # without an experiment, which would be made
+    tracker = open_tracker(TrackingSettings(tracking.uri))  # without an experiment, which would be created
     if tracker is None:
         raise RecordError("tracking.uri: recorded runs are in MLflow, got null. Say where: tracking.uri=URI")
     return tracker.store
 
 
 def show_differences(name: str, what: str, differences: Sequence[Difference], file: TextIO | None = None) -> None:
-    """Print what differs between records, if anything does, to the standard error unless `file` is given."""
+    """Print the differences between records, if there are any, to `file` or else to the standard error."""
     out = file or sys.stderr
     if not differences:
         return

@@ -1,4 +1,4 @@
-"""`python -m pipeline redrive`: dead letters of the Kafka worker, sent again."""
+"""`python -m pipeline redrive`: send dead letters of the Kafka worker again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run_redrive(args: argparse.Namespace) -> None:
-    """Send them, and say how many there were."""
+    """Send the dead letters, and print how many were sent and how many are left."""
     from pipeline.service.redrive import redrive
 
     args.overrides = ["worker=kafka", *args.overrides]

@@ -1,4 +1,4 @@
-"""`python -m pipeline rerun RUN_ID`: run a recorded run again and hold the results against the recorded ones."""
+"""`python -m pipeline rerun RUN_ID`: run a recorded run again and compare the results with the recorded ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.runs.rerun import Rerun
 
 STATUSES = {"equal": 0, "close": 3, "different": 4}
-"""The exit status of `--verify`; a run that fails has 1."""
+"""The exit status of `--verify` for each verdict. If a run fails it is 1."""
 
 
 def add_parser(commands: Any) -> None:
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run_again(args: argparse.Namespace) -> None:
-    """Run a run, or all runs of a sweep, again, and say what came of it."""
+    """Run a recorded run, or all runs of a sweep, again, and print how the results compare."""
     from pipeline.runs.rerun import rebuild_runs, rerun, rerun_sweep
 
     tracking, comfyui = split_overrides(args.overrides)
@@ -48,35 +48,35 @@ def run_again(args: argparse.Namespace) -> None:
         runs = rebuild_runs(sources, tracking, comfyui)
         for run in runs:
             show_differences(run.source.name, "differs from the record before it runs", run.differences)
-        done = rerun_sweep(source, runs, folder, tolerance) if is_sweep else [rerun(runs[0], folder, tolerance)]
-    reruns = [one for one in done if not isinstance(one, PipelineError)]
+        outcomes = rerun_sweep(source, runs, folder, tolerance) if is_sweep else [rerun(runs[0], folder, tolerance)]
+    reruns = [one for one in outcomes if not isinstance(one, PipelineError)]
     for one in reruns:
         _show(one)
-    failed = len(done) - len(reruns)
+    failed = len(outcomes) - len(reruns)
     verdict = find_worst(one.verdict for one in reruns)
-    counted = f"{failed} of {len(done)} failed, the others are {verdict}" if failed else verdict
-    print(f"{counted}   (the results are in {folder})")
+    summary = f"{failed} of {len(outcomes)} failed, the others are {verdict}" if failed else verdict
+    print(f"{summary}   (the results are in {folder})")
     if failed:
         sys.exit(1)
     if args.verify:
         sys.exit(STATUSES[verdict])
 
 
-def _read_children(store: RunStore, above: RecordedRun, folder: Path) -> list[RecordedRun]:
-    """The runs of a sweep that finished; of the others it is said that there is nothing to compare with."""
-    found = [store.read(run_id, folder / run_id) for run_id in above.children]
-    for run in found:
+def _read_children(store: RunStore, sweep: RecordedRun, folder: Path) -> list[RecordedRun]:
+    """Return the finished runs of a sweep, and print which runs are not. Raises RecordError if there is none."""
+    children = [store.read(run_id, folder / run_id) for run_id in sweep.children]
+    for run in children:
         if run.record is None:
             print(f"{run.name}: is {run.status}, so there is nothing to compare with", file=sys.stderr)
-    whole = [run for run in found if run.record]
-    if not whole:
-        raise RecordError(f"run {above.run_id}: no run below it has finished")
-    return whole
+    finished = [run for run in children if run.record]
+    if not finished:
+        raise RecordError(f"run {sweep.run_id}: no run below it has finished")
+    return finished
 
 
 def _show(one: Rerun) -> None:
-    again = f", now {one.result.mlflow.run_id}" if one.result.mlflow else ""
-    print(f"{one.source.name or 'run'} ({one.source.run_id}{again})")
+    new_run = f", now {one.result.mlflow.run_id}" if one.result.mlflow else ""
+    print(f"{one.source.name or 'run'} ({one.source.run_id}{new_run})")
     for compared in one.comparisons:
         print(f"  {compared.name}: {compared.verdict}: {compared.said}")
     if one.verdict != "equal":

@@ -1,4 +1,4 @@
-"""`python -m pipeline runs`: the recorded runs as a table."""
+"""`python -m pipeline runs`: print the recorded runs as a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.commands.recorded import open_store, split_overrides
 from pipeline.config.read import compose_config, read_config
 from pipeline.errors import ConfigError, Problem
 
-WIDEST = 60  # characters of a column
+WIDEST = 60  # the most characters of a column
 SHOWN_METRICS = re.compile(r"seconds/total|distance/.+/(max_abs|psnr)")
 
 
@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
 
 
 def show_runs(args: argparse.Namespace) -> None:
-    """Print status, settings that differ, metrics and picture of the latest runs, the latest first."""
+    """Print status, name, differing settings, metrics and picture of the latest runs, the latest first."""
     if args.last < 1:
         raise ConfigError([Problem("value_smaller_than_min", "--last", f"must be at least 1, got {args.last}")])
     tracking, _ = split_overrides(args.overrides)
@@ -36,7 +36,7 @@ def show_runs(args: argparse.Namespace) -> None:
 
 
 def format_runs(runs: Sequence[dict[str, Any]]) -> str:
-    """A table of runs, each with `run_id`, `name`, `status`, `params`, `metrics` and `artifact_uri`."""
+    """Return a table of runs, each with `run_id`, `name`, `status`, `params`, `metrics` and `artifact_uri`."""
     paths = find_differing([run["params"] for run in runs])
     lines = [["run", "status", "name", "settings that differ", "metrics", "picture"]]
     for run in runs:
@@ -53,9 +53,13 @@ def format_runs(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def find_differing(params: Sequence[dict[str, str]]) -> list[str]:
-    """The settings, by dotted path, that are not the same in all runs that have them; links are told by their nodes.
+    """Return the dotted paths of the settings that are not the same in all runs that have them.
 
-    A variable stands for the inputs that follow it: where `seed` is there, `sampler.seed` of the same values is not.
+    A link is compared by the names of its node and output, as params have it. A variable stands for the inputs with the
+    same values: if `seed` is returned, `sampler.seed` is not.
+
+    Example:
+        find_differing([{"seed": "1", "sampler.seed": "1"}, {"seed": "2", "sampler.seed": "2"}])  # ["seed"]
     """
     paths = dict.fromkeys(path for one in params for path in one)
     columns = {path: tuple(one.get(path) for one in params) for path in paths}
@@ -65,7 +69,7 @@ def find_differing(params: Sequence[dict[str, str]]) -> list[str]:
 
 
 def _find_picture(artifact_uri: str) -> str:
-    """The first preview of a run whose artifacts lie on this machine."""
+    """Return the path of a run's first preview, empty if the artifacts are not on this machine."""
     parts = urlsplit(artifact_uri)
     if parts.scheme not in ("", "file"):
         return ""

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.service.sample_latent import sample_latent
 
 LEFT_OUT = "save_tensor"
-"""A tensor cannot be printed as JSON, so it is always saved."""
+"""The parameter without an option: a tensor cannot be printed as JSON, so it is always saved."""
 
 
 def add_parser(commands: Any) -> None:
@@ -25,12 +25,12 @@ def add_parser(commands: Any) -> None:
 
 
 def sample(args: argparse.Namespace) -> None:
-    """Sample, and print what `sample_latent` returns."""
+    """Sample one latent, and print what `sample_latent` returns, as JSON."""
     given = {name: value for name, value in vars(args).items() if name in inspect.signature(sample_latent).parameters}
     print(json.dumps(sample_latent(**given), indent=2))
 
 
 def _read_type(parameter: inspect.Parameter) -> type:
-    """The type of a flag: a number where the parameter is annotated as one."""
+    """Return the type of an option: int or float if the parameter is annotated so, else str."""
     kind = str(parameter.annotation).partition(" ")[0]
     return {"int": int, "float": float}.get(kind, str)

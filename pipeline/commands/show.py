@@ -1,4 +1,4 @@
-"""`python -m pipeline show`: the graph that would run, as text and as pictures."""
+"""`python -m pipeline show`: show the graph that would run, as text and as pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
 
 
 def show_graph(args: argparse.Namespace) -> None:
-    """Check the graph, print it, and draw it."""
+    """Check the graph, print it, and draw it as SVG and PNG."""
     read = read_config(compose_config(args.overrides))
     checked = check_config(read)
     from pipeline.runs.console import format_graph

@@ -1,4 +1,4 @@
-"""`python -m pipeline sync`: send the runs that a server out of reach could not take."""
+"""`python -m pipeline sync`: send the runs that were stored here while the tracking server was out of reach."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def add_parser(commands: Any) -> None:
 
 
 def sync(args: argparse.Namespace) -> None:
-    """Send run by run, saying which. What cannot be sent stays, and the others are sent all the same."""
+    """Send run by run, and print each one. A run that cannot be sent stays, and the others are still sent.
+
+    Raises RecordError if a run cannot be sent.
+    """
     tracking, _ = split_overrides(args.overrides)
     if tracking.uri == UNSENT:
         raise RecordError(f"tracking.uri: these are the runs to send, got {UNSENT!r}. Say whereto: tracking.uri=URI")

@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run_worker(args: argparse.Namespace) -> None:
-    """Check the config, start ComfyUI, and answer requests until SIGTERM or Ctrl-C; with run.dry_run check only."""
+    """Check the config, start ComfyUI, and answer requests until SIGTERM or Ctrl-C; with run.dry_run only check."""
     args.overrides = [f"{GROUP}=kafka", *read_base_overrides(), *args.overrides]
     read = read_worker_config(args.overrides)
     from pipeline.service.handler import RequestHandler
@@ -44,7 +44,7 @@ def run_worker(args: argparse.Namespace) -> None:
     if read.run.dry_run:
         print(f"the worker can start: config, ComfyUI and models are fine (not asked: {settings.bootstrap_servers})")
         return
-    # Without the worker's own settings: they say nothing of a run, and may hold a password.
+    # The worker's own settings are left out, as they do not concern a run and may hold a password.
     base = [one for one in args.overrides if re.match(rf"[+~]*{GROUP}\b", one) is None]
     roots = [Path(root).expanduser() for root in settings.roots]
     ledger = Ledger(Path(settings.output_root).expanduser())
@@ -58,7 +58,7 @@ def run_worker(args: argparse.Namespace) -> None:
 
 
 def read_worker_config(overrides: Sequence[str]) -> RunConfig:
-    """Compose and read the config of a worker. Raises ConfigError for wrong settings."""
+    """Compose and parse the config of a worker. Raises ConfigError for wrong settings."""
     from pipeline.service.settings_check import check_settings
 
     read = read_config(compose_config(overrides))
@@ -70,7 +70,7 @@ def read_worker_config(overrides: Sequence[str]) -> RunConfig:
 
 
 def take_port(health: Health, port: int) -> int:
-    """Take the port before ComfyUI starts; which one. Raises ConfigError."""
+    """Take a port before ComfyUI starts, and return it. Raises ConfigError if it cannot be used."""
     try:
         return health.bind(port)
     except OSError as error:
@@ -79,7 +79,7 @@ def take_port(health: Health, port: int) -> int:
 
 
 def check_models(read: RunConfig) -> None:
-    """Start ComfyUI and check all of the graph that does not come with a request. Raises ConfigError, ComfyUIError."""
+    """Start ComfyUI and check the graph, except for the inputs of requests. Raises ConfigError and ComfyUIError."""
     from pipeline.runs.process import open_session
 
     try:

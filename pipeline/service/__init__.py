@@ -1,1 +1,1 @@
-"""Runs that others ask for: the sampling stage as a function."""
+"""Runs on request: the sampling stage as a function and as a Kafka worker."""

@@ -1,4 +1,4 @@
-"""The files that requests speak of: inside the allowed folders, and what the message says that they are."""
+"""Copy the files that requests name, if they are in the allowed folders and are what the message says."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from pipeline.service.messages import RefusedRequest, TensorFile
 
 
 def take_file(name: str, file: TensorFile, roots: Sequence[Path], folder: Path, stem: str) -> Path:
-    """A copy of a file of a request, as `stem` and its own suffix in `folder`.
+    """Copy a file of a request into `folder` under the name `stem` and its own suffix, and return the copy.
 
-    It is the copy that is checked and sampled from: the request may wait for minutes, and its file may be another one
-    by then. A link that leads out of `roots` is refused like a path that is out of them. Raises RefusedRequest, whose
-    reasons begin with `name`, the field, and OutputError if the copy cannot be written.
+    The copy is what is checked and sampled from, because the request may wait for minutes and its file may be replaced
+    meanwhile. A link that leads out of `roots` is refused like a path outside of them. Raises RefusedRequest, whose
+    reasons begin with the field `name`, and OutputError if the copy cannot be written.
+
+    Example:
+        take_file("latent_image", TensorFile(path="/data/a.pt"), [Path("/data")], Path("results/r-1"), "latent")
+        # Path("results/r-1/latent.pt")
     """
     path = Path(_read_path(name, file.path))
     if ".." in path.parts:
@@ -25,9 +29,9 @@ def take_file(name: str, file: TensorFile, roots: Sequence[Path], folder: Path, 
     if not path.is_absolute():
         raise RefusedRequest(f"{name}.path: must be absolute, got {file.path!r}")
     try:
-        found = path.resolve(strict=True)
-        _check_place(name, file, found, roots)  # before opening it: some files do something when they are opened
-        descriptor = os.open(found, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        resolved = path.resolve(strict=True)
+        _check_place(name, file, resolved, roots)  # before opening it: some files do something when they are opened
+        descriptor = os.open(resolved, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, RuntimeError, ValueError) as error:
         raise RefusedRequest(f"{name}.path: cannot be opened, got {file.path!r}: {error}") from error
     try:
@@ -38,7 +42,7 @@ def take_file(name: str, file: TensorFile, roots: Sequence[Path], folder: Path, 
         if file.size is not None and info.st_size != file.size:
             raise RefusedRequest(f"{name}.size: the file has {info.st_size} bytes, got {file.size}")
         with os.fdopen(descriptor, "rb", closefd=False) as source:
-            copy, sha256 = write_copy(folder, f"{stem}{found.suffix}", source)
+            copy, sha256 = write_copy(folder, f"{stem}{resolved.suffix}", source)
     finally:
         os.close(descriptor)
     if file.sha256 is not None and sha256 != file.sha256:
@@ -46,8 +50,8 @@ def take_file(name: str, file: TensorFile, roots: Sequence[Path], folder: Path, 
     return copy
 
 
-def _check_place(name: str, file: TensorFile, found: Path, roots: Sequence[Path]) -> None:
-    if not any(found.is_relative_to(root.resolve()) for root in roots):
+def _check_place(name: str, file: TensorFile, resolved: Path, roots: Sequence[Path]) -> None:
+    if not any(resolved.is_relative_to(root.resolve()) for root in roots):
         raise RefusedRequest(f"{name}.path: is in none of the folders of worker.roots, got {file.path!r}")
 
 

@@ -1,4 +1,4 @@
-"""The errors of the sampling stage, each a kind of one in pipeline/errors.py."""
+"""The errors of the sampling stage; each is a subclass of one in pipeline/errors.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class InputTensorNotFoundError(ConfigError):
 
 
 class SamplingFailedError(NodeError):
-    """A node raised."""
+    """A node raised an error."""
 
 
 class OutputDirNotWritableError(OutputError):
@@ -45,9 +45,14 @@ NAMED: dict[type[ConfigError], Callable[[Problem], bool]] = {
 
 @contextmanager
 def errors_named() -> Iterator[None]:
-    """Raise errors by the names above.
+    """Raise the errors of the `with` block as the classes above.
 
-    One that has several problems keeps them all, and has the first name that suits one of them.
+    An error with several problems retains them all, and gets the first class that suits one of them. Other errors are
+    raised as they are.
+
+    Example:
+        with errors_named():
+            run_config(config, folder)  # raises UNETModelNotFoundError instead of a ConfigError
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""From a request to its answer: checks, sampling, retries. Knows nothing of Kafka.
+"""Answer requests: checks, sampling and retries. Nothing here depends on Kafka.
 
-Requests may be answered in several threads. They sample one after the other, in a thread of its own; what comes before
-and after (finding the inputs, waiting for the record, hashing the result) goes on beside the sampling of the next.
+Requests may be answered in several threads. They are sampled one after the other, in a separate thread. What comes
+before and after (finding the inputs, waiting for the record, hashing the result) goes on beside the sampling of others.
 """
 
 from __future__ import annotations
@@ -38,21 +38,27 @@ from pipeline.service.sample_latent import INPUTS, SEEDS, SETTINGS, Sampling, pr
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before another try while the disk is full or MLflow cannot be reached."""
+"""Seconds before the first retry, and before any retry at most, while the disk is full or MLflow is out of reach."""
 LOOK = 0.05
-"""Seconds from one look to the next whether a request is still to be answered."""
+"""Seconds between two looks at whether a request is still to be answered."""
 
 IN_OTHER_HANDS = "A worker that hangs lets go of it when it is ended"
 
 
 class HandedBack(Exception):
-    """The request is not to be answered here any more; another worker will take it."""
+    """The request must not be answered here any more; another worker will take it."""
 
 
 class RequestHandler:
-    """Answers requests from the config of the overrides `base`.
+    """The handler of requests, which samples with the config of the overrides `base`.
 
-    `tells` is called with a name for the request and whether it waits for the disk or the record, which refuse.
+    roots: the folders in which the files of requests may lie.
+    attempts: how often a request is tried before it is refused.
+    tells: called with an object that identifies the request, and with whether it waits for the disk or for MLflow.
+
+    Example:
+        handler = RequestHandler(["experiment=tiny"], [Path("/data")], Ledger(Path("results")), attempts=3)
+        response = handler.answer(request, threading.Event())
     """
 
     def __init__(
@@ -63,37 +69,37 @@ class RequestHandler:
         attempts: int,
         tells: Callable[[Hashable, bool], None] = lambda request, waits: None,
     ):
-        self._base, self._roots, self._ledger, self._attempts, self._tells = base, roots, ledger, attempts, tells
+        self._base, self._roots, self._ledger, self._attempts, self._report = base, roots, ledger, attempts, tells
         self._sampler = ThreadPoolExecutor(1, "latentgrid-sampler")
 
     def close(self) -> None:
-        """Wait until nothing is sampled any more."""
+        """Wait until no request is sampled any more."""
         self._sampler.shutdown()
 
     def answer(self, request: KafkaSamplingRequest, let_go: threading.Event) -> KafkaSamplingResponse:
-        """The answer to a request: that of before, if it came before, else a new one, which is kept.
+        """Return the answer to a request: the stored one if it came before, else a new one, which is stored.
 
-        Raises RefusedRequest for a request that cannot be answered; HandedBack soon after `let_go` is set, at the next
-        step of the sampler. While the disk is full or MLflow cannot be reached it waits, because that is no fault of
-        the request; once it is sampled, only for the disk.
+        While the disk is full or MLflow cannot be reached it waits, because that is no fault of the request; after the
+        sampling it waits only for the disk. Raises RefusedRequest for a request that cannot be answered, and HandedBack
+        soon after `let_go` is set, at the next step of the sampler.
         """
-        pause, name = FIRST_PAUSE, object()  # the same request may be in hand twice
+        pause, name = FIRST_PAUSE, object()  # not its request_id: the same request may be in hand twice
         try:
             while True:
                 try:
-                    with self._alone(request, let_go):
+                    with self._locked(request, let_go):
                         return self._ledger.find_answer(request) or self._sample(request, let_go)
                 except (OutputError, TrackingError) as error:
                     log.error("%s; tried again in %.1f s", error, pause, extra={"request_id": request.request_id})
-                    self._tells(name, True)
+                    self._report(name, True)
                     _wait(pause, request, let_go)
                     pause = min(2 * pause, LONGEST_PAUSE)
         finally:
-            self._tells(name, False)
+            self._report(name, False)
 
     @contextmanager
-    def _alone(self, request: KafkaSamplingRequest, let_go: threading.Event) -> Iterator[None]:
-        """While nobody else, here or in another worker, answers the same request."""
+    def _locked(self, request: KafkaSamplingRequest, let_go: threading.Event) -> Iterator[None]:
+        """Wait until nobody else, here or in another worker, answers the same request, and keep it so."""
         lock, waiting = self._ledger.get_lock(request), Waiting()
         while not lock.is_locked:
             try:
@@ -117,7 +123,7 @@ class RequestHandler:
                 self._base, inputs, _read_settings(request), self._ledger.get_folder(request), True
             )
             while True:
-                number, result = self._sampler.submit(self._try, request, sampling, let_go).result()
+                number, result = self._sampler.submit(self._make_attempt, request, sampling, let_go).result()
                 if result:
                     break
         except ConfigError as error:
@@ -125,20 +131,20 @@ class RequestHandler:
         try:
             answer = _make_answer(request, _describe(sampling, result, request))
             self._ledger.keep_answer(request, answer)
-            self._ledger.forget_attempts(request)  # its latent may be removed, and the request come again
+            self._ledger.forget_attempts(request)  # the request may come again after its latent was removed
         except OutputError:
             self._ledger.take_back_attempt(request, number)
             raise
         return answer
 
-    def _try(
+    def _make_attempt(
         self, request: KafkaSamplingRequest, sampling: Sampling, let_go: threading.Event
     ) -> tuple[int, RunResult | None]:
-        """One attempt, in the sampling thread: its number, and what it gave if no node failed."""
+        """Make one attempt, in the sampling thread; return its number, and its result if no node failed."""
         _raise_if_over(request, let_go)
         number = self._ledger.begin_attempt(request)
         if number > self._attempts:
-            self._ledger.forget_attempts(request)  # so that it can be driven again
+            self._ledger.forget_attempts(request)  # so that it can be redriven
             raise RefusedRequest(f"sampling: ended the process {self._attempts} times, see the worker's log")
         try:
             with _interrupted_when_over(request, let_go):
@@ -158,22 +164,22 @@ class RequestHandler:
             raise
 
     def _take_inputs(self, request: KafkaSamplingRequest) -> dict[str, Any]:
-        """Copies of the files of a request, in its folder, so that they stay what was checked."""
-        found: dict[str, Any] = {}
+        """Copy the files of a request into its folder, so that they stay what was checked; return the copies."""
+        copies: dict[str, Any] = {}
         reasons: list[str] = []
         folder = self._ledger.get_folder(request)
         for name, stem in INPUTS.items():
             try:
-                found[name] = take_file(name, getattr(request, name), self._roots, folder, stem)
+                copies[name] = take_file(name, getattr(request, name), self._roots, folder, stem)
             except RefusedRequest as error:
                 reasons += error.reasons
         if reasons:
             raise RefusedRequest(*reasons)
-        return found
+        return copies
 
 
 def refuse(request_id: str, error: RefusedRequest) -> KafkaSamplingResponse:
-    """The answer to a request that was refused."""
+    """Return the answer to a request that was refused."""
     failure = Failure(type=type(error.__cause__ or error).__name__, message=str(error))
     return KafkaSamplingResponse(request_id=request_id, status="error", error=failure)
 
@@ -196,8 +202,10 @@ def _wait(seconds: float, request: KafkaSamplingRequest, let_go: threading.Event
 
 @contextmanager
 def _interrupted_when_over(request: KafkaSamplingRequest, let_go: threading.Event) -> Iterator[None]:
-    """Interrupt the run within once `let_go` is set or the deadline passes, and again until it ends: a run that has not
-    quite begun forgets it."""
+    """Interrupt the run in the `with` block once `let_go` is set or the deadline passes.
+
+    It is interrupted again and again until it ends, because a run that is just beginning forgets an interrupt.
+    """
     done = threading.Event()
 
     def watch() -> None:
@@ -215,31 +223,37 @@ def _interrupted_when_over(request: KafkaSamplingRequest, let_go: threading.Even
 
 
 def _read_settings(request: KafkaSamplingRequest) -> dict[str, Any]:
-    """A request without a seed has one that follows from it, or it would give another latent after a crash."""
-    drawn = int(digest_request(request), 16) % SEEDS
+    """Return the settings of a request; its digest gives the seed if it has none.
+
+    A random seed would give another latent if the request is sampled again after a crash.
+    """
+    derived_seed = int(digest_request(request), 16) % SEEDS
     settings = {name: getattr(request, name) for name in SETTINGS}
-    return {**settings, "seed": drawn if request.seed is None else request.seed}
+    return {**settings, "seed": derived_seed if request.seed is None else request.seed}
 
 
 def _describe(sampling: Sampling, result: RunResult, request: KafkaSamplingRequest) -> dict[str, Any]:
-    """What the sampling gave. A record that failed after it, or is not complete by the deadline, is no reason to sample
-    again: the latent is on disk, and the answer says in `metadata.record_error` why it has no run_id."""
+    """Return what the sampling gave, as `sample_latent` returns it.
+
+    If the record failed after the sampling, or is not complete by the deadline, that is no reason to sample again: the
+    latent is on disk, and `metadata.record_error` says why the answer has no run_id.
+    """
     try:
         if request.deadline:
             _wait_for_record(result, _seconds_left(request))
         return sampling.describe(result)
     except TrackingError as error:
         log.error("sampled, but not recorded: %s", error)
-        given = sampling.describe(dataclasses.replace(result, pending=None))
-        given["metadata"]["record_error"] = str(error)
-        return given
+        description = sampling.describe(dataclasses.replace(result, pending=None))
+        description["metadata"]["record_error"] = str(error)
+        return description
 
 
 def _wait_for_record(result: RunResult, seconds: float) -> None:
     """Raise TrackingError if the record is not complete within `seconds`."""
 
     def wait() -> None:
-        with contextlib.suppress(TrackingError):  # whoever describes the result meets it again
+        with contextlib.suppress(TrackingError):  # `describe` raises it again
             result.wait()
 
     waiter = threading.Thread(target=wait, name="latentgrid-record", daemon=True)
@@ -249,11 +263,11 @@ def _wait_for_record(result: RunResult, seconds: float) -> None:
         raise TrackingError("tracking.uri: MLflow had not written the record by the deadline")
 
 
-def _make_answer(request: KafkaSamplingRequest, given: dict[str, Any]) -> KafkaSamplingResponse:
+def _make_answer(request: KafkaSamplingRequest, description: dict[str, Any]) -> KafkaSamplingResponse:
     return KafkaSamplingResponse(
         request_id=request.request_id,
         status="ok",
-        sampled_latent=describe_file(Path(given["sampled_latent_tensor"])),
-        sampled_latent_shape=given["sampled_latent_shape"],
-        metadata=given["metadata"],
+        sampled_latent=describe_file(Path(description["sampled_latent_tensor"])),
+        sampled_latent_shape=description["sampled_latent_shape"],
+        metadata=description["metadata"],
     )

@@ -1,4 +1,4 @@
-"""How the worker is: /healthz, /readyz and /metrics on the loopback."""
+"""The state of the worker over HTTP: /healthz, /readyz and /metrics on the loopback interface."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make
 
 
 class Health:
-    """What the worker tells of itself; on a port, once it was taken by `bind`, from `serve` on."""
+    """The state and the metrics of the worker. `bind` takes a port, on which they can be read from `serve` on.
+
+    Example:
+        health = Health()
+        port = health.bind(0)
+        health.serve()
+        health.set_ready(True)  # http://127.0.0.1:{port}/readyz now answers 200
+    """
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -30,33 +37,33 @@ class Health:
         self._server: WSGIServer | None = None
 
     def set_ready(self, ready: bool) -> None:
-        """Whether requests are answered at all: not before all is found that it takes, nor at the end."""
+        """Set whether requests are answered at all: not before everything needed is found, nor while it ends."""
         self._ready = ready
 
     def set_trouble(self, trouble: Hashable, is_there: bool) -> None:
-        """Whether there is something, by any name of its own, that keeps requests from being answered for a while."""
+        """Set whether `trouble`, a name for a cause, keeps requests from being answered for a while."""
         if is_there:
             self._troubles.add(trouble)
         else:
             self._troubles.discard(trouble)
 
     def begin(self) -> None:
-        """A request was taken."""
+        """Count a request that was taken."""
         self._in_hand.inc()
 
     def end(self, status: str, seconds: float) -> None:
-        """A request was answered, refused or handed back."""
+        """Count a request that was answered, refused or handed back after `seconds`."""
         self._in_hand.dec()
         self._requests.labels(status).inc()
         self._seconds.observe(seconds)
 
     def bind(self, port: int) -> int:
-        """Take a port of the loopback (0: any that is free); which one. Raises OSError."""
+        """Take a port of the loopback interface (0 for any free one), and return it. Raises OSError."""
         self._server = make_server("127.0.0.1", port, self._answer, _Server, _Quiet)
         return int(self._server.server_port)
 
     def serve(self) -> None:
-        """Answer on the port from now on."""
+        """Answer on the port from now on, in a thread."""
         assert self._server, "a port was taken"
         threading.Thread(target=self._server.serve_forever, name="latentgrid-health", daemon=True).start()
 
@@ -74,11 +81,11 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def handle_error(self, *args: Any) -> None:
-        """A connection that was cut, or silent for too long, needs no traceback in the log."""
+        """Log nothing: a connection that was cut, or silent for too long, needs no traceback."""
 
 
 class _Quiet(WSGIRequestHandler):
-    timeout = 5  # seconds; a connection on which nothing is asked ends
+    timeout = 5  # seconds until a silent connection is closed
 
     def log_message(self, *args: Any) -> None:
-        """Probes come every few seconds; the log is for requests."""
+        """Log nothing: probes come every few seconds, and the log is for requests."""

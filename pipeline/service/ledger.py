@@ -1,7 +1,7 @@
-"""What is known of requests on disk, beside their results: how often each was tried, and its answer.
+"""Store on disk, beside the results of each request, how often it was tried and its answer.
 
-A request that comes again after a crash, or twice, finds its answer here and is not sampled again. Workers that share
-a topic must share this folder, on a file system with locks.
+A request that comes again after a crash, or was sent twice, finds its answer here and is not sampled again. Workers
+that share a topic must share this folder, on a file system with locks.
 """
 
 from __future__ import annotations
@@ -26,22 +26,30 @@ ANSWER = "response.json"
 ATTEMPTS = "attempts.json"
 LOCK = ".lock"
 OF_ONE_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM)
-"""Errors that are no full disk: all folders may have them, or only one."""
+"""Errors that do not mean a full disk. They may affect all folders, or only one."""
 
 
 class Ledger:
-    """The folder of all requests, `root`; each has its own below it."""
+    """The folder `root` of all requests; each request has its own folder below it.
+
+    Example:
+        ledger = Ledger(Path("results"))
+        with ledger.get_lock(request):
+            answer = ledger.find_answer(request)  # None if it was not answered before
+    """
 
     def __init__(self, root: Path):
         self.root = root.absolute()
 
     def get_folder(self, request: KafkaSamplingRequest) -> Path:
-        """Where the results of a request go."""
+        """Return the folder of a request, where its results go."""
         return self.root / request.request_id
 
     def get_lock(self, request: KafkaSamplingRequest) -> FileLock:
-        """The lock on the folder of a request: a request that was sent twice may be in the hands of two workers. The
-        system opens it when its process dies. Raises OutputError, and RefusedRequest if only this folder is of no use.
+        """Return the lock on the folder of a request: two workers may have the same request if it was sent twice.
+
+        The operating system releases the lock when its process dies. Raises OutputError, or RefusedRequest if only this
+        folder cannot be used.
         """
         try:
             return FileLock(open_folder(self.get_folder(request)) / LOCK)
@@ -54,16 +62,16 @@ class Ledger:
             raise
 
     def find_answer(self, request: KafkaSamplingRequest) -> KafkaSamplingResponse | None:
-        """The answer that was given to this request, if its file is still as it was.
+        """Return the stored answer to a request, or None if there is none or its latent's file has changed.
 
-        Raises RefusedRequest if the request_id was used for other settings.
+        Raises RefusedRequest if the request_id was used for another request.
         """
         path = self.get_folder(request) / ANSWER
         if not path.is_file():
             return None
         try:
-            kept = json.loads(path.read_bytes())
-            answer, digest = KafkaSamplingResponse.model_validate(kept["response"]), kept["digest"]
+            stored = json.loads(path.read_bytes())
+            answer, digest = KafkaSamplingResponse.model_validate(stored["response"]), stored["digest"]
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             log.warning("%s: cannot be read, so the request is sampled again: %s", path, error)
             return None
@@ -73,7 +81,7 @@ class Ledger:
         return answer if latent is None or _is_intact(latent) else None
 
     def begin_attempt(self, request: KafkaSamplingRequest) -> int:
-        """Note, before it is made, that one attempt more is made; its number. Raises OutputError."""
+        """Count an attempt before it is made, and return its number, from 1 on. Raises OutputError."""
         folder = open_folder(self.get_folder(request))
         try:
             number = 1 + int(json.loads((folder / ATTEMPTS).read_bytes())["attempts"])
@@ -83,14 +91,14 @@ class Ledger:
         return number
 
     def take_back_attempt(self, request: KafkaSamplingRequest, number: int) -> None:
-        """An attempt that ended for no fault of the request does not count. Raises OutputError."""
+        """Do not count an attempt, because the request was not at fault when it ended. Raises OutputError."""
         try:
             write_text(self.get_folder(request), ATTEMPTS, json.dumps({"attempts": number - 1}))
         except OutputError:  # the disk is full, but a file can still be removed
             self.forget_attempts(request)
 
     def forget_attempts(self, request: KafkaSamplingRequest) -> None:
-        """Begin to count anew. Raises OutputError."""
+        """Begin to count attempts from 1 again. Raises OutputError."""
         path = self.get_folder(request) / ATTEMPTS
         try:
             path.unlink(missing_ok=True)
@@ -98,9 +106,9 @@ class Ledger:
             raise OutputError(f"{path}: cannot be removed: {error.strerror or error}") from error
 
     def keep_answer(self, request: KafkaSamplingRequest, answer: KafkaSamplingResponse) -> None:
-        """Keep an answer before it is sent. Raises OutputError."""
-        kept = {"digest": digest_request(request), "response": answer.model_dump(mode="json")}
-        write_text(open_folder(self.get_folder(request)), ANSWER, json.dumps(kept, indent=2) + "\n")
+        """Store an answer before it is sent. Raises OutputError."""
+        stored = {"digest": digest_request(request), "response": answer.model_dump(mode="json")}
+        write_text(open_folder(self.get_folder(request)), ANSWER, json.dumps(stored, indent=2) + "\n")
 
 
 def _is_intact(latent: TensorFile) -> bool:
@@ -111,5 +119,5 @@ def _is_intact(latent: TensorFile) -> bool:
 
 
 def digest_request(request: KafkaSamplingRequest) -> str:
-    """Of all that the answer depends on."""
+    """Return the sha256, in hexadecimal digits, of everything in a request that its answer depends on."""
     return hashlib.sha256(request.model_dump_json(exclude={"deadline"}).encode()).hexdigest()

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 
 class JSONFormatter(logging.Formatter):
-    """A log record as one line of JSON."""
+    """A formatter that writes each log record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return a log record as one line of JSON."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -25,7 +26,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Log what latentgrid says, and warnings of all others."""
+    """Log the messages of latentgrid from INFO on, and the warnings of all other packages."""
     handler = logging.StreamHandler()
     handler.setFormatter(JSONFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -1,6 +1,6 @@
-"""The messages of the Kafka worker, version 1. Tensors travel as files; a message says where and what they are.
+"""The messages of the Kafka worker, version 1. Tensors travel as files; a message has their paths and what they are.
 
-Unknown fields are refused: a misspelt setting would else be sampled without.
+Unknown fields are refused, because otherwise a request with a misspelt setting would be sampled without that setting.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Name = Annotated[str, Field(max_length=1024)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$"), AfterValidator(str.lower)]
 
 SHOWN = 80
-"""Characters of a wrong value that are shown."""
+"""The most characters of a wrong value that are shown."""
 MOST_REASONS, LONGEST_REASON = 50, 1000
-"""A message may have a megabyte of mistakes; what is sent of them must fit another one."""
+"""The most reasons, and the most characters of each: the mistakes of a message of a megabyte must fit a reply."""
 
 
 class RefusedRequest(Exception):
-    """A request that can never be answered; `reasons` say why, one for each mistake, as far as they fit a message."""
+    """A request that can never be answered. `reasons` has one for each mistake, as far as they fit a message."""
 
     def __init__(self, *reasons: str):
         more = len(reasons) - MOST_REASONS
@@ -35,7 +35,7 @@ class RefusedRequest(Exception):
 
 
 class DeadlineExceededError(RefusedRequest):
-    """The deadline of a request passed before it was sampled, or while it was."""
+    """The deadline of a request passed before or during the sampling."""
 
 
 class _Message(BaseModel):
@@ -43,7 +43,7 @@ class _Message(BaseModel):
 
 
 class TensorFile(_Message):
-    """A file with a tensor: its path (or file:// URI), and what it must be. What is left out is not checked."""
+    """A file with a tensor: its path (or file:// URI), and what its sha256 and size in bytes must be, if given."""
 
     path: str = Field(min_length=1, max_length=4096)
     sha256: Sha256 | None = None
@@ -53,7 +53,11 @@ class TensorFile(_Message):
 class KafkaSamplingRequest(_Message):
     """A request to sample one latent; the parameters are those of `sample_latent`.
 
-    A request whose `deadline` has passed is not sampled, or no further.
+    When its `deadline` has passed, the sampling does not begin, or it ends.
+
+    Example:
+        {"request_id": "r-1", "seed": 1, "latent_image": {"path": "/data/latent.pt"},
+         "positive_encoding": {"path": "/data/positive.pt"}, "negative_encoding": {"path": "/data/negative.pt"}}
     """
 
     version: Literal[1] = 1
@@ -76,7 +80,7 @@ class KafkaSamplingRequest(_Message):
 
 
 class Failure(_Message):
-    """Why there is no latent: the name of the error, and what it says."""
+    """Why there is no latent: the name and the message of the error."""
 
     type: str
     message: str
@@ -95,7 +99,7 @@ class KafkaSamplingResponse(_Message):
 
 
 def read_request(body: bytes | None) -> KafkaSamplingRequest:
-    """Read a message. Raises RefusedRequest with every mistake in it."""
+    """Parse a message. Raises RefusedRequest with every mistake in it."""
     try:
         return KafkaSamplingRequest.model_validate_json(body or b"")
     except ValidationError as error:
@@ -103,7 +107,7 @@ def read_request(body: bytes | None) -> KafkaSamplingRequest:
 
 
 def _explain(mistake: Any) -> str:
-    """What pydantic says of a mistake, with the value, and what was meant by a field that there is not."""
+    """Return what pydantic says about a mistake, with the value, or the field that an unknown one may have meant."""
     where = mistake["loc"]
     if mistake["type"] == "extra_forbidden":
         fields = (TensorFile if len(where) > 1 else KafkaSamplingRequest).model_fields
@@ -113,7 +117,7 @@ def _explain(mistake: Any) -> str:
 
 
 def find_request_id(body: bytes | None) -> str | None:
-    """The request_id of a message that may be no request at all, so that its sender can be answered."""
+    """Return the request_id of a message, which may not be a valid request, so that its sender can be answered."""
 
     class Named(BaseModel):
         request_id: str = Field(pattern=f"^{REQUEST_ID.pattern}$")
@@ -125,13 +129,13 @@ def find_request_id(body: bytes | None) -> str | None:
 
 
 def _shorten(reason: str, longest: int = LONGEST_REASON) -> str:
-    """What UTF-8 can hold of it, up to a length."""
+    """Return a reason as UTF-8 can hold it, cut to `longest` characters."""
     text = reason.encode(errors="replace").decode()
     return text if len(text) <= longest else f"{text[:longest]} ..."
 
 
 def describe_file(path: Path) -> TensorFile:
-    """A file of ours as messages speak of it. Raises OutputError."""
+    """Return the path, sha256 and size of one of our files. Raises OutputError if it cannot be read."""
     try:
         return TensorFile(path=str(path), sha256=hash_file(path), size=path.stat().st_size)
     except OSError as error:

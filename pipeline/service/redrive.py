@@ -1,4 +1,4 @@
-"""Driving dead letters again: their original bytes go back to the topic of requests."""
+"""Redrive dead letters: send their original bytes to the topic of requests again."""
 
 from __future__ import annotations
 
@@ -14,42 +14,43 @@ from pipeline.service.transactions import PATIENCE, NotTaken, Outgoing, Transact
 from pipeline.service.worker import ORIGIN, REASONS, RESEND, read_headers
 
 QUIET = 10.0
-"""Seconds without an answer of the broker after which there is nothing left."""
+"""Seconds without an answer of the broker after which no letters are taken to be left."""
 
 
 def redrive(settings: WorkerSettings, limit: int | None = None) -> tuple[int, int]:
-    """Send the dead letters that were not driven yet, at most `limit`, to `settings.topic`, each once.
+    """Send the dead letters that were not redriven yet, at most `limit`, to `settings.topic`, each once.
 
-    How many were sent, and how many are left because they have no bytes.
+    Return how many were sent, and how many are left because they have no bytes.
 
-    What is refused again meanwhile, and so comes back, is left for the next time. While the broker takes none it tries
-    again. Raises ConfigError if the broker or a topic is not there, KafkaException for what else it says of them.
+    A letter that is refused again meanwhile, and so comes back, is left for the next call. While the broker accepts
+    none, it tries again. Raises ConfigError if the broker or a topic is missing, and KafkaException for other errors of
+    the broker.
     """
     common = {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}
     options = {"enable.auto.commit": False, "auto.offset.reset": "earliest", "enable.partition.eof": True}
     consumer = Consumer({"group.id": f"{settings.group_id}-redrive", **options, **common})
     transactions = Transactions(settings, consumer)
-    ends: dict[int, int] = {}  # of the partitions, when they were assigned first
-    left: set[int] = set()  # partitions with letters of before that
+    ends: dict[int, int] = {}  # offset of the end of each partition when it was first assigned
+    unfinished: set[int] = set()  # partitions that have letters before that end
     is_assigned = False
 
-    def note(consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+    def note_ends(consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         nonlocal is_assigned
         is_assigned = True
         for one in partitions:
             _, end = consumer.get_watermark_offsets(one, PATIENCE)
             ends.setdefault(one.partition, end)
-        left.update(one.partition for one in partitions)
+        unfinished.update(one.partition for one in partitions)
 
     sent = empty = 0
     try:
         check_topics(consumer, settings, ("topic", "dead_letter_topic"), PATIENCE)
         consumer.subscribe(
             [settings.dead_letter_topic],
-            on_assign=note,
-            on_revoke=lambda _, partitions: left.difference_update(one.partition for one in partitions),
+            on_assign=note_ends,
+            on_revoke=lambda _, partitions: unfinished.difference_update(one.partition for one in partitions),
         )
-        while (left or not is_assigned) and (limit is None or sent < limit):
+        while (unfinished or not is_assigned) and (limit is None or sent < limit):
             message = consumer.poll(QUIET)
             if message is None:
                 break
@@ -58,13 +59,13 @@ def redrive(settings: WorkerSettings, limit: int | None = None) -> tuple[int, in
             if error and error.code() != KafkaError._PARTITION_EOF:
                 raise KafkaException(error)
             if error or (offset or 0) >= ends[partition]:
-                left.discard(partition)
+                unfinished.discard(partition)
             elif message.value() is None:
                 empty += 1
-            elif partition in left:
+            elif partition in unfinished:
                 headers = [(name, value) for name, value in read_headers(message) if name not in (ORIGIN, REASONS)]
-                again = Outgoing(settings.topic, message.key(), message.value(), headers)
-                while not _send(transactions, message, again):
+                request = Outgoing(settings.topic, message.key(), message.value(), headers)
+                while not _send(transactions, message, request):
                     time.sleep(RESEND)
                 sent += 1
     finally:
@@ -72,8 +73,8 @@ def redrive(settings: WorkerSettings, limit: int | None = None) -> tuple[int, in
     return sent, empty
 
 
-def _send(transactions: Transactions, letter: Message, again: Outgoing) -> bool:
+def _send(transactions: Transactions, letter: Message, request: Outgoing) -> bool:
     try:
-        return transactions.send(letter, [again])
+        return transactions.send(letter, [request])
     except NotTaken as error:
         raise ConfigError([Problem("topic_not_usable", "worker.topic", str(error))]) from error

@@ -1,4 +1,4 @@
-"""The sampling stage as a function: encodings and a latent in, a latent out, and the same record as any run leaves."""
+"""The sampling stage as a function that makes a latent from encodings and a latent, and is recorded like any run."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ Encoding: TypeAlias = "str | Path | torch.Tensor | list[Any] | tuple[Any, ...]"
 Latent: TypeAlias = "str | Path | torch.Tensor | Mapping[str, Any]"
 
 OVERRIDES = "LATENTGRID_SAMPLING"
-"""The environment variable with the overrides of the config that requests start from."""
+"""The environment variable that holds the overrides of the config from which requests start."""
 DEFAULT = "experiment=qwen_image_edit_2509_lightning"
 
 INPUTS = {"positive_encoding": "positive", "negative_encoding": "negative", "latent_image": "latent"}
-"""The nodes that load the inputs."""
+"""The node that loads each input."""
 SETTINGS = {
     "unet_model_name": "unet.unet_name",
     "lora_model_name": "lora.lora_name",
@@ -51,11 +51,11 @@ SETTINGS = {
     "shift": "auraflow.shift",
     "strength": "cfg_norm.strength",
 }
-"""Where a parameter stands in the config."""
+"""The path of each parameter in the config."""
 SAMPLER = "sampler"
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 SEEDS = 2**53
-"""Drawn seeds are smaller, so that JSON readers that know only doubles read them exactly."""
+"""Drawn seeds are smaller than this, so that JSON readers that know only doubles read them exactly."""
 
 
 def sample_latent(
@@ -81,9 +81,10 @@ def sample_latent(
 
     An encoding is the path of a file or the value itself: a tensor [batch, tokens, channels], `[tensor, metadata]`, or
     a list of such pairs. The latent is a path, a tensor [batch, channels, (frames,) height, width], or
-    `{"samples": tensor}`. `shift` is ModelSamplingAuraFlow's, `strength` CFGNorm's. A model name of None is the
-    config's; without a seed one is drawn. The config is that of experiment=qwen_image_edit_2509_lightning, or what the
-    environment variable LATENTGRID_SAMPLING says (`experiment=tiny comfyui.device=cpu`).
+    `{"samples": tensor}`. `shift` is an input of ModelSamplingAuraFlow, `strength` one of CFGNorm. For a model name of
+    None that of the config is used; for a seed of None one is drawn. The config is that of
+    experiment=qwen_image_edit_2509_lightning, or of the overrides in the environment variable LATENTGRID_SAMPLING
+    (`experiment=tiny comfyui.device=cpu`).
 
     Files go to `output_dir`/`request_id`, by default below outputs/samples/. Returns
 
@@ -92,32 +93,36 @@ def sample_latent(
         metadata                request_id, seed, settings, seconds, models (names and sha256), folder, run_id
 
     The sha256 of a model is known only if the run is recorded in MLflow. Raises the errors of
-    pipeline/service/errors.py, ConfigError for other mistakes, and TrackingError; all before a model is loaded, but for
-    SamplingFailedError, OutputDirNotWritableError of a disk that fills up, and TrackingError.
+    pipeline/service/errors.py, ConfigError for other mistakes, and TrackingError. All are raised before a model is
+    loaded, except SamplingFailedError, TrackingError, and OutputDirNotWritableError if the disk fills up.
+
+    Example:
+        result = sample_latent("positive.pt", "negative.pt", "latent.pt", seed=1)
+        torch.load(result["sampled_latent_tensor"])["samples"]
     """
-    given = dict(locals())
+    parameters = dict(locals())
     name = _check_request_id(uuid.uuid4().hex if request_id is None else request_id)
     if not isinstance(output_dir, str | Path | None):
         raise ConfigError([Problem("invalid_input_type", "output_dir", f"must be a path, got {output_dir!r}")])
     folder = Path(output_dir or "outputs/samples").expanduser() / name
-    inputs, settings = ({one: given[one] for one in names} for names in (INPUTS, SETTINGS))
+    inputs, settings = ({one: parameters[one] for one in names} for names in (INPUTS, SETTINGS))
     sampling = prepare_sampling(read_base_overrides(), inputs, settings, folder, save_tensor)
     return sampling.describe(sampling.run())
 
 
 def read_base_overrides() -> list[str]:
-    """The overrides that requests start from. Raises ConfigError."""
-    given = os.environ.get(OVERRIDES, DEFAULT)
+    """Return the overrides of the config from which requests start. Raises ConfigError if they cannot be parsed."""
+    text = os.environ.get(OVERRIDES, DEFAULT)
     try:
-        return shlex.split(given)
+        return shlex.split(text)
     except ValueError as error:
-        message = f"must be overrides as on a command line of a shell ({error}), got {given!r}"
+        message = f"must be overrides as on a command line of a shell ({error}), got {text!r}"
         raise ConfigError([Problem("not_an_override", f"environment variable {OVERRIDES}", message)]) from error
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """A call of `sample_latent` up to the sampling: `run` and then `describe`, which may be in another thread."""
+    """A prepared call of `sample_latent`: call `run` and then `describe`, which may be in another thread."""
 
     config: DictConfig
     hydra: DictConfig
@@ -125,12 +130,12 @@ class Sampling:
     save_tensor: bool
 
     def run(self) -> RunResult:
-        """Check all and sample."""
+        """Check everything and sample. Raises the errors of `sample_latent`."""
         with errors_named():
             return run_config(self.config, self.folder, self.hydra, waits=False)
 
     def describe(self, result: RunResult) -> dict[str, Any]:
-        """What `sample_latent` returns, once the record of the run is complete. Raises TrackingError."""
+        """Wait until the record of the run is complete; return what `sample_latent` returns. Raises TrackingError."""
         samples = result.latents[SAMPLER]
         return {
             "sampled_latent_tensor": str(self.folder / f"{SAMPLER}.pt") if self.save_tensor else samples,
@@ -142,13 +147,14 @@ class Sampling:
 def prepare_sampling(
     base: Sequence[str], inputs: Mapping[str, Any], settings: Mapping[str, Any], folder: Path, save_tensor: bool
 ) -> Sampling:
-    """`sample_latent` from the config of the overrides `base`, into `folder`, whose name is that of the request.
+    """Prepare a call of `sample_latent` with the config of the overrides `base`; its files go to `folder`.
 
-    `inputs` and `settings` have the parameters of `sample_latent`; a setting of None is the config's.
+    The name of `folder` is the request_id. `inputs` and `settings` hold the parameters of `sample_latent`. A setting of
+    None takes the value of the config, except that a seed is drawn. Raises the errors of `sample_latent`.
     """
-    given = {one: value for one, value in settings.items() if value is not None}
-    given.setdefault("seed", secrets.randbelow(SEEDS))
-    values = {SETTINGS[one]: value for one, value in given.items()}
+    chosen = {one: value for one, value in settings.items() if value is not None}
+    chosen.setdefault("seed", secrets.randbelow(SEEDS))
+    values = {SETTINGS[one]: value for one, value in chosen.items()}
     with errors_named():
         folder = open_folder(folder).absolute()
         values.update({f"{INPUTS[one]}.path": _find_path(folder, one, value) for one, value in inputs.items()})
@@ -164,7 +170,7 @@ def _check_request_id(request_id: str) -> str:
 
 
 def _find_path(folder: Path, name: str, value: Encoding | Latent) -> str:
-    """The file of an input; a value that is none is written into the folder, so that the record can be repeated."""
+    """Return the path of an input's file. A tensor is written into the folder, so that the run can be repeated."""
     import torch
 
     if isinstance(value, str | Path):
@@ -174,7 +180,7 @@ def _find_path(folder: Path, name: str, value: Encoding | Latent) -> str:
             return str(write_tensors(folder, f"{INPUTS[name]}.pt", value))
         except OutputError:
             raise
-        except Exception as error:  # whatever torch.save raises for what it cannot save
+        except Exception as error:  # torch.save raises errors of many classes
             message = f"must hold tensors in plain values that can be saved: {type(error).__name__}: {error}"
             raise ConfigError([Problem("invalid_input_type", name, message)]) from error
     message = f"must be a path, a tensor, or what ComfyUI's nodes hold, got {type(value).__name__}"
@@ -184,7 +190,7 @@ def _find_path(folder: Path, name: str, value: Encoding | Latent) -> str:
 def _make_config(
     base: Sequence[str], values: Mapping[str, Any], name: str, save_tensor: bool
 ) -> tuple[DictConfig, DictConfig]:
-    """The config of a request, and what Hydra would note of it: the overrides that give the same, and the choices."""
+    """Return the config of a request, and what Hydra would record of it: overrides that give the same, and choices."""
     with _composing:
         composed, choices = _compose(tuple(base))
     config = copy.deepcopy(composed)
@@ -194,7 +200,7 @@ def _make_config(
         if not isinstance(value, str | int | float):
             problems.append(Problem("invalid_input_type", path, f"must be a text or a number, got {value!r}"))
             continue
-        if isinstance(value, str) and "${" in value:  # it would be replaced by what it names, a secret maybe
+        if isinstance(value, str) and "${" in value:  # an interpolation, which could read a secret
             problems.append(Problem("invalid_input_type", path, f"must not have '${{', got {value!r}"))
             continue
         try:
@@ -211,12 +217,12 @@ def _make_config(
 
 
 _composing = threading.Lock()
-"""Hydra composes one config at a time in a process."""
+"""Held while a config is composed: Hydra composes one at a time in a process."""
 
 
 @functools.lru_cache(maxsize=4)
 def _compose(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
-    """Composing takes longer than all else that a request needs besides sampling."""
+    """Compose a config and Hydra's choices; cached, because it is the slowest part of a request besides sampling."""
     config = compose_config(overrides)
     with open_dict(config):
         hydra = config.pop("hydra")
@@ -226,7 +232,8 @@ def _compose(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
 def _describe(config: DictConfig, result: RunResult) -> dict[str, Any]:
     mlflow = result.wait()
     settings = {name: OmegaConf.select(config, path) for name, path in SETTINGS.items()}
-    record = result.folder / RECORD if result.folder and mlflow else None  # else it is that of an earlier call
+    # Without a run in MLflow, a record in the folder is that of an earlier call.
+    record = result.folder / RECORD if result.folder and mlflow else None
     hashes = json.loads(record.read_text()).get("files", {}) if record and record.is_file() else {}
     return {
         "seed": settings["seed"],

@@ -1,4 +1,4 @@
-"""What can be wrong with the settings of the worker, found before ComfyUI starts."""
+"""Find out what is wrong with the settings of the worker, before ComfyUI starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ HIGHEST_PORT = 65535
 
 
 def check_settings(settings: WorkerSettings, outputs: Sequence[str]) -> list[Problem]:
-    """All that is wrong with them; `outputs` are the nodes whose latents are kept. Makes the folder of the results."""
+    """Return all problems of the settings, and make the folder of the results.
+
+    `outputs` are the names of the nodes whose latents are stored (`run.outputs`).
+    """
     return [*_check_folders(settings), *_check_numbers(settings), *_check_kafka(settings), *_check_outputs(outputs)]
 
 

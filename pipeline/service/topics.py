@@ -1,4 +1,4 @@
-"""Whether the topics that the settings name are there."""
+"""Check that the topics that the settings name exist."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TOPICS = ("topic", "reply_topic", "dead_letter_topic")
 
 
 def check_topics(consumer: Consumer, settings: WorkerSettings, names: Sequence[str], patience: float) -> None:
-    """Ask the broker for the topics that these settings name, for each within `patience` seconds.
+    """Ask the broker for the topics in the settings `names`, and wait at most `patience` seconds for each.
 
-    Raises ConfigError if it does not answer, and for topics that are not there or not for this user.
+    Raises ConfigError if the broker does not answer, or if topics do not exist or are forbidden to this user.
     """
     problems = []
     for where in names:

@@ -1,6 +1,7 @@
-"""Kafka transactions: the answer to a message and the message's offset, both or neither.
+"""Send answers in Kafka transactions: both the answer to a message and the message's offset are committed, or neither.
 
-So callers that read committed messages (the default of librdkafka, not of Java) see each answer once, whatever dies.
+So callers that read only committed messages (the default of librdkafka, not of Java) see each answer once, whatever
+dies.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from pipeline.config.read import WorkerSettings
 log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
-"""Seconds that the loop waits for the broker; it polls in between."""
+"""Seconds that the worker's loop waits for the broker before it polls again."""
 LONGEST = 10_000
-"""Milliseconds after which the broker ends what a dead worker has begun; until then readers wait."""
+"""Milliseconds after which the broker ends the transaction of a dead worker; until then readers wait."""
 NOT_TAKEN = (
     KafkaError.MSG_SIZE_TOO_LARGE,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -31,14 +32,14 @@ NOT_TAKEN = (
     KafkaError._UNKNOWN_TOPIC,
     KafkaError._UNKNOWN_PARTITION,
 )
-"""Errors that are of one message, not of the broker or the way to it."""
+"""Errors that concern one message, not the broker or the connection to it."""
 GONE = 2000
-"""Milliseconds after which a topic that nobody knows is taken for one that is not there, and not for a new one.
+"""Milliseconds after which an unknown topic is taken for one that does not exist, and not for a new one.
 
 Less than PATIENCE and transaction.timeout.ms, which end a transaction without saying why.
 """
 LARGEST = 1 << 21
-"""Bytes up to which it is left to the broker whether a message is too large."""
+"""Bytes up to which the broker decides whether a message is too large."""
 
 Headers = list[tuple[str, str | bytes | None]]
 
@@ -54,7 +55,7 @@ class Outgoing:
 
 
 class NotTaken(Exception):
-    """The broker will not take `outgoing` as it is: it is too large, or its topic is gone or not to be written to."""
+    """The broker does not accept `outgoing`: it is too large, or its topic is gone or must not be written to."""
 
     def __init__(self, outgoing: Outgoing, reason: KafkaError):
         self.outgoing = outgoing
@@ -63,7 +64,13 @@ class NotTaken(Exception):
 
 
 class Transactions:
-    """Sends answers, with the offsets of what `consumer` has read."""
+    """A sender of answers, each together with the offset of its message, which `consumer` has read.
+
+    Example:
+        transactions = Transactions(settings, consumer)
+        while not transactions.send(message, [Outgoing("replies", b"r-1", b"{}", [])]):
+            time.sleep(1)
+    """
 
     def __init__(self, settings: WorkerSettings, consumer: Consumer):
         self._consumer = consumer
@@ -78,10 +85,10 @@ class Transactions:
         }
         self._producer: Producer | None = None
         self._is_open = False
-        self._unsure: str | None = None  # the place whose transaction was not seen to end
+        self._uncertain_place: str | None = None  # a place whose transaction may or may not have been committed
 
     def open(self) -> None:
-        """Connect, and settle what was left open. Raises KafkaException, and may be called again."""
+        """Connect, and end a transaction that was left open. May be called again. Raises KafkaException."""
         if self._is_open:
             return
         if self._producer is None:
@@ -90,38 +97,42 @@ class Transactions:
         self._is_open = True
 
     def send(self, message: Message, outgoing: Sequence[Outgoing]) -> bool:
-        """Send what answers a message, and its offset; whether that is done. If not, it may be tried again.
+        """Send the answer to a message together with its offset, and return whether that is done.
 
-        Raises NotTaken for one that the broker does not take.
+        If it is not done, it may be tried again. Raises NotTaken for a message that the broker does not accept.
         """
         place = find_place(message, 1)
         failed: list[NotTaken] = []
         try:
             self.open()
-            if self._unsure != str(place) or not self._is_committed(place):
-                self._unsure = str(place)
+            if self._uncertain_place != str(place) or not self._is_committed(place):
+                self._uncertain_place = str(place)
                 self._commit(place, outgoing, failed)
         except (KafkaException, BufferError, TimeoutError) as error:
             log.error("a reply is not sent yet: %s", error or "the broker does not answer")
-            self._producer, self._is_open = None, False  # the next one of the same transactional.id ends what is open
+            # A new producer with the same transactional.id ends the open transaction.
+            self._producer, self._is_open = None, False
             reason = error.args[0] if isinstance(error, KafkaException) else None
-            if reason and reason.code() in NOT_TAKEN:  # of a topic that may not be written to comes no report
+            if reason and reason.code() in NOT_TAKEN:  # for a forbidden topic `on_delivery` is not called
                 failed += [NotTaken(one, reason) for one in outgoing]
             if failed:
                 raise failed[0] from error
             return False
-        self._unsure = None
+        self._uncertain_place = None
         return True
 
     def _commit(self, place: TopicPartition, outgoing: Sequence[Outgoing], failed: list[NotTaken]) -> None:
-        """Within a time: librdkafka waits without end for a coordinator that was restarted (its issues 5456, 5511)."""
+        """Run the transaction in a thread, and wait PATIENCE seconds for it at most.
+
+        librdkafka itself waits without end for a coordinator that was restarted (its issues 5456 and 5511).
+        """
         assert self._producer
         done: Future[None] = Future()
-        work = (self._producer, self._consumer.consumer_group_metadata(), place, outgoing, failed)
+        arguments = (self._producer, self._consumer.consumer_group_metadata(), place, outgoing, failed)
 
         def run() -> None:
             try:
-                _run_transaction(*work)
+                _run_transaction(*arguments)
                 done.set_result(None)
             except BaseException as error:
                 done.set_exception(error)
@@ -130,38 +141,38 @@ class Transactions:
         done.result(PATIENCE)
 
     def _is_committed(self, place: TopicPartition) -> bool:
-        """Whether the transaction that was not seen to end has ended well: then its offset is the group's."""
-        (found,) = self._consumer.committed([place], PATIENCE)
-        if found.error:
-            raise KafkaException(found.error)
-        return found.offset >= place.offset
+        """Return whether an uncertain transaction was committed after all: then the group has its offset."""
+        (committed,) = self._consumer.committed([place], PATIENCE)
+        if committed.error:
+            raise KafkaException(committed.error)
+        return committed.offset >= place.offset
 
 
 def _run_transaction(
     producer: Producer, group: object, place: TopicPartition, outgoing: Sequence[Outgoing], failed: list[NotTaken]
 ) -> None:
-    """All of a transaction; what the broker does not take is added to `failed`.
+    """Run a whole transaction, and append messages that the broker does not accept to `failed`.
 
     `group` is the consumer's `consumer_group_metadata()`: a consumer is for one thread only.
     """
     producer.begin_transaction()
     for one in outgoing:
 
-        def note(error: KafkaError | None, _: Message | None, one: Outgoing = one) -> None:
+        def note_failure(error: KafkaError | None, _: Message | None, one: Outgoing = one) -> None:
             if error and error.code() in NOT_TAKEN:
                 failed.append(NotTaken(one, error))
 
         try:
-            producer.produce(one.topic, one.value, one.key, headers=one.headers, on_delivery=note)
+            producer.produce(one.topic, one.value, one.key, headers=one.headers, on_delivery=note_failure)
         except KafkaException as error:
-            note(error.args[0], None)
+            note_failure(error.args[0], None)
             raise
     producer.send_offsets_to_transaction([place], group, PATIENCE)
     producer.commit_transaction(PATIENCE)
 
 
 def find_place(message: Message, ahead: int = 0) -> TopicPartition:
-    """Where a message lies, or the place so many messages after it."""
+    """Return the place of a message, or the place `ahead` messages after it."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None and partition is not None and offset is not None, "it came from a broker"
     return TopicPartition(topic, partition, offset + ahead)

@@ -1,10 +1,10 @@
-"""The Kafka worker: takes requests from a topic, samples one at a time, and loses none.
+"""The Kafka worker: take requests from a topic, sample them one at a time, and lose none.
 
-A reply and the offset of its request are one transaction, and the reply is sent only when the result is on disk. So a
-worker that dies leaves its requests to another one, who finds the result or samples it, and each is answered once.
-While one request is sampled the next is in hand too: it is checked meanwhile, and sampled as soon as the sampler is
-free. While as many are in hand as may be, all partitions are paused and polling goes on, so that long sampling costs
-no partition.
+A reply and the offset of its request are committed in one transaction, and only when the result is on disk. So if a
+worker dies, another worker gets its requests and finds or samples their results, and each request is answered once.
+While one request is sampled, the next one is in hand too: it is checked meanwhile, and sampled as soon as the sampler
+is free. While as many requests are in hand as allowed, all partitions are paused but polling goes on, so that the
+worker does not lose its partitions however long it samples.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from pipeline.service.transactions import Headers, NotTaken, Outgoing, Transacti
 log = logging.getLogger(__name__)
 
 WINDOW = 2
-"""How many requests are in hand: one that is sampled, and one before or after it."""
+"""The most requests in hand: one that is sampled, and one before or after it."""
 FULL, BUSY, IDLE = 0.1, 0.01, 0.5
-"""Seconds from poll to poll: while no more can be taken, while a request is in hand, and while there is none."""
+"""Seconds between polls: while no more requests can be taken, while one is in hand, and while none is."""
 LOOK, LOOK_AGAIN = 1.0, 5.0
-"""Seconds that the broker has to say whether there is a topic, and until it is asked again."""
+"""Seconds that the broker has to say whether a topic exists, and seconds until it is asked again."""
 RESEND = 1.0
-"""Seconds before a reply that the broker did not take is sent again."""
+"""Seconds before a reply that the broker did not accept is sent again."""
 
 NOT_MENDED = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -48,18 +48,18 @@ NOT_MENDED = (
     KafkaError.INVALID_SESSION_TIMEOUT,
     KafkaError.INVALID_GROUP_ID,
 )
-"""Errors of the broker that waiting does not mend."""
+"""Errors of the broker that do not go away by waiting."""
 
 CORRELATION, LONGEST_CORRELATION = "correlation-id", 1024
-"""Header of a request, copied into its reply, and the bytes that it may have."""
+"""The header of a request that is copied into its reply, and the most bytes that it may have."""
 _call_headers = operator.methodcaller("headers")
 ORIGIN, REASONS = "origin", "reasons"
-"""Headers of a dead letter: topic, partition and offset of the message, and a JSON list of what is wrong with it."""
+"""Headers of a dead letter: topic/partition/offset of the message, and a JSON list of what is wrong with it."""
 
 
 @dataclass(eq=False)
 class InHand:
-    """A message in hand. `let_go` ends the work on it; what is `lost` is another worker's and must not be answered."""
+    """A message in hand. Setting `let_go` ends the work on it. If it `is_lost`, only another worker may answer it."""
 
     message: Message
     let_go: threading.Event
@@ -69,17 +69,17 @@ class InHand:
     is_lost: bool = field(default=False)
 
     def lose(self) -> None:
-        """Have nothing more to do with it."""
+        """End the work on the message, because its partition has gone to another worker."""
         self.is_lost = True
         self.let_go.set()
 
     def is_of(self, partitions: Sequence[TopicPartition]) -> bool:
-        """Whether it came from one of these partitions."""
+        """Return whether the message came from one of these partitions."""
         return any((one.topic, one.partition) == (self.message.topic(), self.message.partition()) for one in partitions)
 
 
 class Worker:
-    """Runs until `stop`. Requests are answered in threads of their own, all else happens in that of `run`."""
+    """The worker. Requests are answered in threads of their own; everything else happens in the thread of `run`."""
 
     def __init__(self, settings: WorkerSettings, handler: RequestHandler, health: Health):
         common = {"bootstrap.servers": settings.bootstrap_servers, **settings.kafka}
@@ -95,25 +95,25 @@ class Worker:
         self._answering = ThreadPoolExecutor(WINDOW, "latentgrid-request")
         self._in_hand: deque[InHand] = deque()
         self._reply_topics = ReplyTopics(settings)
-        self._is_ready, self._look_at = False, 0.0
-        self._stopped: float | None = None
+        self._is_ready, self._next_look_at = False, 0.0
+        self._stopped_at: float | None = None
 
     def stop(self) -> None:
         """Take no more requests, and leave the group as soon as those in hand are answered or handed back.
 
         May be called from a signal handler.
         """
-        self._stopped = self._stopped or time.monotonic()
+        self._stopped_at = self._stopped_at or time.monotonic()
 
     def run(self) -> None:
-        """Take requests until `stop`. Raises KafkaException for what cannot be mended by waiting."""
+        """Take and answer requests until `stop`. Raises KafkaException for errors that do not go away by waiting."""
         with contextlib.suppress(KafkaException):  # the first reply tries again
             self._transactions.open()
         self._consumer.subscribe(
-            [self._settings.topic], on_assign=self._hold_new_partitions, on_revoke=self._lose, on_lost=self._lose
+            [self._settings.topic], on_assign=self._assign_partitions, on_revoke=self._lose, on_lost=self._lose
         )
         try:
-            while self._stopped is None or self._in_hand:
+            while self._stopped_at is None or self._in_hand:
                 self._look_for_topics()
                 self._step()
         finally:
@@ -127,17 +127,17 @@ class Worker:
 
     @property
     def _is_full(self) -> bool:
-        return len(self._in_hand) >= WINDOW or self._stopped is not None
+        return len(self._in_hand) >= WINDOW or self._stopped_at is not None
 
     @property
     def _is_grace_over(self) -> bool:
-        return self._stopped is not None and time.monotonic() - self._stopped > self._settings.grace_seconds
+        return self._stopped_at is not None and time.monotonic() - self._stopped_at > self._settings.grace_seconds
 
     def _look_for_topics(self) -> None:
-        """Be ready once all are there; until then look again and again, and say what is missing. One may come later."""
-        if self._is_ready or time.monotonic() < self._look_at:
+        """Become ready once all topics exist; until then look again and again, and log which are missing."""
+        if self._is_ready or time.monotonic() < self._next_look_at:
             return
-        self._look_at = time.monotonic() + LOOK_AGAIN
+        self._next_look_at = time.monotonic() + LOOK_AGAIN
         try:
             check_topics(self._consumer, self._settings, TOPICS, LOOK)
         except ConfigError as error:
@@ -159,10 +159,10 @@ class Worker:
             for job in self._in_hand:
                 job.let_go.set()
         if self._in_hand:
-            self._go_on(self._in_hand[0])
+            self._send_answer(self._in_hand[0])
 
     def _poll(self) -> Message | None:
-        """The next message. While none is wanted the oldest answer is waited for: polls take time from sampling."""
+        """Return the next message. If none can be taken, first wait for the oldest answer: polls slow sampling down."""
         if self._is_full and self._in_hand and not self._in_hand[0].work.done():
             wait([self._in_hand[0].work], FULL)
             return self._consumer.poll(0)
@@ -175,8 +175,8 @@ class Worker:
         if self._is_full:
             self._consumer.pause(self._consumer.assignment())
 
-    def _go_on(self, job: InHand) -> None:
-        """Send what the oldest message in hand has for an answer; those of a partition are answered in order."""
+    def _send_answer(self, job: InHand) -> None:
+        """Send the answer to the oldest message in hand, if it is ready: a partition is answered in order."""
         if job.work.done() and job.outgoing is None:
             try:
                 job.outgoing = job.work.result()
@@ -191,29 +191,29 @@ class Worker:
         try:
             is_sent = self._transactions.send(job.message, job.outgoing)
         except NotTaken as error:
-            job.outgoing = [self._change(one, error) if one is error.outgoing else one for one in job.outgoing]
+            job.outgoing = [self._replace_refused(one, error) if one is error.outgoing else one for one in job.outgoing]
             is_sent = False
         self._health.set_trouble(job, not is_sent)
         if is_sent:
-            self._drop(job)
+            self._remove(job)
         elif self._is_grace_over:
             self._hand_back(job)
         else:
             job.send_at = time.monotonic() + RESEND
 
     def _hand_back(self, job: InHand) -> None:
-        """Leave a message to whoever has its partition; if that is still this worker, all from there on comes again."""
+        """Leave a message to the worker that has its partition; if it is this one, read from the message on again."""
         log.info("handed back: the request at %s", _locate(job.message))
-        self._drop(job)
-        if job.is_lost:  # what is in hand of that partition now came after it was assigned again
+        self._remove(job)
+        if job.is_lost:  # messages of that partition that are in hand now are those of a later assignment
             return
         for later in self._in_hand:
             if later.is_of([find_place(job.message)]):
                 later.lose()
-        if self._stopped is None:
+        if self._stopped_at is None:
             self._seek(job.message)
 
-    def _drop(self, job: InHand) -> None:
+    def _remove(self, job: InHand) -> None:
         self._in_hand.remove(job)
         self._health.set_trouble(job, False)
         if not self._is_full:
@@ -222,11 +222,11 @@ class Worker:
     def _seek(self, message: Message) -> None:
         try:
             self._consumer.seek(find_place(message))
-        except KafkaException as error:  # the partition is another worker's by now
+        except KafkaException as error:  # the partition has gone to another worker
             log.warning("%s cannot be read again: %s", _locate(message), error)
 
-    def _hold_new_partitions(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        """One that was this worker's before, and paused when it went, comes back paused."""
+    def _assign_partitions(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Pause or resume new partitions: one that was paused when this worker lost it comes back paused."""
         consumer.incremental_assign(list(partitions))
         if self._is_full:
             consumer.pause(list(partitions))
@@ -239,7 +239,7 @@ class Worker:
                 job.lose()
 
     def _answer(self, message: Message, let_go: threading.Event) -> list[Outgoing]:
-        """What to send for a message; runs in a thread of its own."""
+        """Return what to send for a message. Runs in a thread of its own."""
         headers: Headers = []
         request_id = find_request_id(message.value())
         refused: RefusedRequest | None = None
@@ -263,18 +263,18 @@ class Worker:
         if refused and request_id:
             response = refuse(request_id, refused)
         outgoing = [self._reply(dict(headers), response)] if response else []
-        return [*outgoing, self._bury(message, headers, refused)] if refused else outgoing
+        return [*outgoing, self._make_dead_letter(message, headers, refused)] if refused else outgoing
 
     def _reply(self, headers: MessageHeaders, response: KafkaSamplingResponse) -> Outgoing:
         correlation = headers.get(CORRELATION)
-        kept: Headers = []
+        reply_headers: Headers = []
         if correlation is not None and len(correlation) <= LONGEST_CORRELATION:
-            kept = [(CORRELATION, correlation)]
+            reply_headers = [(CORRELATION, correlation)]
         topic = self._reply_topics.choose(headers)
-        return Outgoing(topic, response.request_id.encode(), response.model_dump_json().encode(), kept)
+        return Outgoing(topic, response.request_id.encode(), response.model_dump_json().encode(), reply_headers)
 
-    def _change(self, outgoing: Outgoing, error: NotTaken) -> Outgoing:
-        """What to send instead of what the broker did not take; the same if only somebody else can mend that."""
+    def _replace_refused(self, outgoing: Outgoing, error: NotTaken) -> Outgoing:
+        """Return what to send instead of a message that was not taken; the same if only somebody else can help."""
         if outgoing.topic != self._settings.dead_letter_topic:
             return outgoing if error.is_too_large else self._reply_topics.redirect(outgoing)
         if not error.is_too_large:
@@ -283,17 +283,18 @@ class Worker:
             return replace(outgoing, value=None)
         return replace(outgoing, key=None, headers=[one for one in outgoing.headers if one[0] in (ORIGIN, REASONS)])
 
-    def _bury(self, message: Message, headers: Headers, refused: RefusedRequest) -> Outgoing:
-        """The dead letter of a message: its own bytes, and why it could not be answered."""
-        about: Headers = [(ORIGIN, _locate(message).encode()), (REASONS, json.dumps(refused.reasons).encode())]
-        return Outgoing(self._settings.dead_letter_topic, message.key(), message.value(), [*headers, *about])
+    def _make_dead_letter(self, message: Message, headers: Headers, refused: RefusedRequest) -> Outgoing:
+        """Return the dead letter of a message: its own bytes, and why it could not be answered."""
+        added_headers: Headers = [(ORIGIN, _locate(message).encode()), (REASONS, json.dumps(refused.reasons).encode())]
+        return Outgoing(self._settings.dead_letter_topic, message.key(), message.value(), [*headers, *added_headers])
 
 
 def read_headers(message: Message) -> Headers:
-    """The headers of a message, in order; once only. Raises RefusedRequest for names that are no text.
+    """Return the headers of a message, in order. May be called once for each message.
 
-    For such a name confluent_kafka leaves a hole in its list, which ends the process when it is read. A methodcaller
-    notices that the call also failed; the quicker call that Python makes of `message.headers()` does not.
+    Raises RefusedRequest for names that are not UTF-8. For such a name confluent_kafka leaves a hole in its list, which
+    ends the process when it is read. A methodcaller notices that the call also failed; the faster call that Python
+    compiles `message.headers()` to does not.
     """
     try:
         return list(_call_headers(message) or [])
@@ -302,7 +303,7 @@ def read_headers(message: Message) -> Headers:
 
 
 def _check_correlation(headers: MessageHeaders) -> None:
-    """One that fits a request may not fit its reply. Raises RefusedRequest."""
+    """Raise RefusedRequest if the correlation-id is too long: one that fits a request may not fit its reply."""
     length = len(headers.get(CORRELATION) or b"")
     if length > LONGEST_CORRELATION:
         raise RefusedRequest(f"header {CORRELATION}: must have at most {LONGEST_CORRELATION} bytes, has {length}")

@@ -1,1 +1,1 @@
-"""Many runs: a Hydra multirun planned as a whole."""
+"""Sweeps: Hydra multiruns that are planned as a whole."""

@@ -1,4 +1,4 @@
-"""Seed batches: which jobs of a sweep differ only in the seed of a KSampler, and which of them run in one call."""
+"""Plan seed batches: jobs of a sweep that differ only in the seed of a KSampler can be sampled in one call."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ SEED = "seed"
 
 @dataclass(frozen=True)
 class BatchedSampler:
-    """A KSampler that may run for the seeds of several jobs at once: those whose `group` is the same.
+    """A KSampler that can run for the seeds of several jobs in one call.
 
-    seed: that of its own job; size: the most seeds in one call.
+    group: equal for the samplers that can run together.
+    seed: the seed of its own job.
+    size: the largest number of seeds in one call.
     """
 
     node: str
@@ -32,43 +34,51 @@ class BatchedSampler:
 def find_batched(
     graphs: Mapping[int, CheckedGraph], keys: Mapping[int, Mapping[str, str]], sizes: Mapping[int, int]
 ) -> dict[int, BatchedSampler]:
-    """The jobs, by place, whose first KSampler differs only in its seed from that of another job.
+    """Return, by the place of the job, the samplers that differ only in the seed from the sampler of another job.
 
-    `keys` are the content keys of the nodes of each job, `sizes` the most seeds in one call.
+    The sampler of a job is the first KSampler in its order of execution that can run in a batch.
+
+    graphs, keys: the checked graphs and the content keys of the nodes, by the place of the job.
+    sizes: the largest number of seeds in one call, by the place of the job.
     """
-    found: dict[int, BatchedSampler] = {}
+    batched: dict[int, BatchedSampler] = {}
     seeds: dict[str, set[int]] = {}
     for place, size in sizes.items():
         checked = graphs[place]
         samplers = (checked.graph[name] for name in checked.order if _can_be_batched(checked.graph[name]))
-        node = next((one for one in samplers if not find_other_models(checked, one)), None)
+        node = next((sampler for sampler in samplers if not find_other_models(checked, sampler)), None)
         if size > 1 and node is not None:
             seed = int(node.inputs[SEED])
-            found[place] = BatchedSampler(node.name, _make_group_key(node, keys[place], size), seed, size)
-            seeds.setdefault(found[place].group, set()).add(seed)
-    return {place: one for place, one in found.items() if len(seeds[one.group]) > 1}
+            batched[place] = BatchedSampler(node.name, _make_group_key(node, keys[place], size), seed, size)
+            seeds.setdefault(batched[place].group, set()).add(seed)
+    return {place: sampler for place, sampler in batched.items() if len(seeds[sampler.group]) > 1}
 
 
 def plan_batches(cells: Mapping[int, tuple[Mapping[str, str], BatchedSampler | None]]) -> dict[int, SeedBatch]:
-    """Cut the groups of cells into batches. `cells` have their content keys, and come in the order of execution."""
+    """Return the batch of each cell that is sampled in one.
+
+    `cells` holds the content keys and the sampler of each cell, in the order of execution. Each group of cells is cut
+    into batches of at most the size that its samplers allow.
+    """
     seeds: dict[str, dict[str, int]] = {}
-    members = {index: (keys[one.node], one) for index, (keys, one) in cells.items() if one}
-    for key, one in members.values():
-        seeds.setdefault(one.group, {})[key] = one.seed
+    members = {index: (keys[sampler.node], sampler) for index, (keys, sampler) in cells.items() if sampler}
+    for key, sampler in members.values():
+        seeds.setdefault(sampler.group, {})[key] = sampler.seed
+    # A key has the same place for all cells that share its result, so that they are in one batch.
     places = {key: place for group in seeds.values() for place, key in enumerate(group)}
     batches: dict[tuple[str, int], SeedBatch] = {}
     planned = {}
-    for index, (key, one) in members.items():
-        number = places[key] // one.size
-        if (one.group, number) not in batches:
-            part = list(seeds[one.group].items())[number * one.size : (number + 1) * one.size]
-            batches[one.group, number] = SeedBatch(one.node, dict(part))
-        planned[index] = batches[one.group, number]
+    for index, (key, sampler) in members.items():
+        number = places[key] // sampler.size
+        if (sampler.group, number) not in batches:
+            batch_seeds = list(seeds[sampler.group].items())[number * sampler.size : (number + 1) * sampler.size]
+            batches[sampler.group, number] = SeedBatch(sampler.node, dict(batch_seeds))
+        planned[index] = batches[sampler.group, number]
     return planned
 
 
 def explain_unbatched(graphs: Mapping[int, CheckedGraph]) -> list[str]:
-    """Why seeds of some KSamplers have to run one by one, a sentence for each reason."""
+    """Return why the seeds of some KSamplers have to run one by one, as one phrase for each reason."""
     reasons: dict[str, None] = {}
     for checked in graphs.values():
         for node in checked.graph.values():
@@ -80,16 +90,18 @@ def explain_unbatched(graphs: Mapping[int, CheckedGraph]) -> list[str]:
 
 
 def find_other_models(checked: CheckedGraph, sampler: Node) -> list[str]:
-    """The class_types of nodes that the model of a KSampler comes from and that are not known to treat each latent of
-    a batch by itself."""
+    """Return the class_types of nodes from which a KSampler has its model and which may treat a batch as a whole.
+
+    Only the classes in MODELS_APART are known to treat each latent of a batch by itself.
+    """
     model = sampler.inputs.get("model")
     needed = find_needed(checked.graph, [model.node] if isinstance(model, Link) else [])
-    makers = {
+    class_types = {
         checked.graph[name].class_type
         for name in needed
         if any(output.type == "MODEL" for output in checked.signatures[name].outputs)
     }
-    return sorted(makers - MODELS_APART)
+    return sorted(class_types - MODELS_APART)
 
 
 def _can_be_batched(node: Node) -> bool:
@@ -101,7 +113,10 @@ def _can_be_batched(node: Node) -> bool:
 
 
 def _make_group_key(node: Node, keys: Mapping[str, str], size: int) -> str:
-    """What all inputs but the seed say. The name is part of it, because it is what the batch is run under."""
+    """Return a hash of all inputs but the seed, of the batch size and of the node's name.
+
+    The name is part of it because the batch runs under that name.
+    """
     inputs = [
         [name, [keys[value.node], value.output] if isinstance(value, Link) else settle(value)]
         for name, value in sorted(node.inputs.items())

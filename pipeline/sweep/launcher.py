@@ -1,7 +1,7 @@
-"""`warm`, the Hydra launcher that sees all jobs of a sweep before the first one runs.
+"""The Hydra launcher `warm`, which knows all jobs of a sweep before the first one runs.
 
-One process runs them, and what it has loaded stays warm from one job to the next. Job numbers, output folders, logs,
-callbacks and results are those of Hydra's own basic launcher, whose place it takes; only the order of execution is not.
+One process runs all jobs, and what it has loaded stays loaded from one job to the next. Job numbers, output folders,
+logs, callbacks and results are those of Hydra's basic launcher, which it replaces. Only the order of execution differs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ log = logging.getLogger(__name__)
 
 
 def run_job(config: DictConfig) -> float | None:
-    """The task of `python run.py`: run a composed config, say what came of it, and return its objective, if any."""
+    """Run a composed config, log its summary or its error, and return its objective, if it has one.
+
+    This is Hydra's task function of `python run.py`. Raises what `run_config` raises.
+    """
     settings = HydraConfig.get()
     try:
         result = run_config(config, Path(settings.runtime.output_dir), settings)
@@ -58,20 +61,26 @@ def run_job(config: DictConfig) -> float | None:
 
 
 class WarmLauncher(Launcher):
-    """Runs the jobs of a sweep in this process. A sweep of `run_job` is planned first; any other task runs in order."""
+    """A Hydra launcher that runs the jobs of a sweep in this process.
+
+    A sweep of `run_job` is planned first. The jobs of any other task function run in their order.
+
+    Example:
+        python run.py -m seed=1,2,3  # conf/config.yaml chooses this launcher
+    """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's part: remember what `launch` needs."""
-        # The sweeper composes by this context too.
+        """Store what `launch` needs; Hydra calls this first."""
+        # The sweeper composes with the loader of this context too.
         hydra_context.config_loader = cast(ConfigLoader, SweepComposer(hydra_context.config_loader))
         self._context, self._task, self._config = hydra_context, task_function, config
         self._record: SweepRecord | None = None
         self._overrides: list[Sequence[str]] = []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run all jobs; a failed one has its error for a return value.
+        """Run all jobs and return their results; that of a failed job holds its error.
 
-        Raises ConfigError if any job cannot run, and TrackingError if the record could not be written.
+        Raises ConfigError if any job cannot run, and TrackingError if the record cannot be written.
         """
         setup_globals()
         self._configure_log()
@@ -118,24 +127,24 @@ class WarmLauncher(Launcher):
         return [returns[index] for index in sorted(returns)]
 
     def _find_swept(self) -> dict[str, str]:
-        """The settings that the command line, or the sweeper's own settings, sweep, each with its expression."""
+        """Return the expressions of the settings that the command line or the sweeper's own settings sweep, by path."""
         params = self._config.hydra.sweeper.get("params") or {}
-        given = [*(f"{path}={values}" for path, values in params.items()), *self._config.hydra.overrides.task]
-        found = OverridesParser.create().parse_overrides(given)
-        return {one.key_or_group: str(one.input_line).partition("=")[2] for one in found if one.is_sweep_override()}
+        overrides = [*(f"{path}={values}" for path, values in params.items()), *self._config.hydra.overrides.task]
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        return {one.key_or_group: str(one.input_line).partition("=")[2] for one in parsed if one.is_sweep_override()}
 
     def _compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
         config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
         with open_dict(config), read_write(config):
             config.hydra.job.id = config.hydra.job.num = number
-            # A job is read before Hydra runs it, and may speak of its folder.
+            # The config is parsed before Hydra runs the job, and may refer to the job's folder.
             folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
             config.hydra.runtime.output_dir = str(folder.absolute())
         return config
 
     def _run(self, config: DictConfig, task: TaskFunction) -> JobReturn:
-        """Run a job as Hydra runs one, with its folder, its log and its callbacks."""
-        done = hydra_run_job(
+        """Run a job as Hydra does, with its folder, its log and its callbacks."""
+        job_return = hydra_run_job(
             hydra_context=self._context,
             task_function=task,
             config=config,
@@ -143,14 +152,14 @@ class WarmLauncher(Launcher):
             job_subdir_key="hydra.sweep.subdir",
         )
         self._configure_log()
-        return done
+        return job_return
 
     def _configure_log(self) -> None:
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Free what the frames of an error hold: models and latents, whose memory the next jobs need."""
+    """Clear the frames of an error, which hold models and latents: the next jobs need their memory."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -161,7 +170,7 @@ def _let_go(error: BaseException | None) -> None:
 def _run_cell(
     sweep: Sweep, place: int, record: SweepRecord, progress: SweepProgress, config: DictConfig
 ) -> float | None:
-    """The task of one job: run it, and tell the record and the terminal what came of it."""
+    """Run one job as Hydra's task function, and add its result or its error to the record and the progress."""
     index = sweep.order[place]
     job = sweep.jobs[index]
     try:
@@ -181,9 +190,10 @@ _open_records: list[SweepRecord] = []
 
 @contextmanager
 def sweeps_recorded() -> Iterator[None]:
-    """Around all that Hydra does: at its end the record of a sweep says how that ended.
+    """Complete the records of sweeps, with their status, when everything that Hydra does has ended.
 
-    Only there it is known that a sweeper will bring no more jobs. Raises TrackingError.
+    Only then is it known that a sweeper brings no more jobs. Raises TrackingError if a record cannot be completed; if
+    there was another error before, that one is raised and the TrackingError is only logged.
     """
     try:
         yield
@@ -202,22 +212,22 @@ def _close_records(status: str) -> None:
 
 
 def _read_job(config: DictConfig, axes: Sequence[Axis]) -> SweepJob:
-    """Read a config as its own job would see it: `${hydra:...}` is what Hydra says of this job."""
+    """Parse a config as its own job would see it: `${hydra:...}` gives the values of this job."""
     overrides = config.hydra.overrides.task
-    outer = HydraConfig.instance().cfg
+    previous_config = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)
     try:
         name = name_job(overrides, axes) or " ".join(overrides)
         return SweepJob(config.hydra.job.num, name, config, read_config(config))
     finally:
-        HydraConfig.instance().cfg = outer
+        HydraConfig.instance().cfg = previous_config
 
 
 def register_launcher() -> None:
     """Let Hydra find the class of `hydra/launcher: warm`. Idempotent.
 
-    Hydra takes launchers of the package `hydra_plugins` only, and locates them by importing it. Where no plugin of
-    Hydra's is installed there is no such package, and an empty one stands in for it.
+    Hydra accepts only launchers of the package `hydra_plugins`, and locates them by importing it. If no plugin of
+    Hydra is installed, this package does not exist, and an empty one replaces it.
     """
     package, module, _ = LAUNCHER.split(".")
     try:

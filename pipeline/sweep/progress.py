@@ -1,4 +1,4 @@
-"""How far a sweep is: a bar of jobs in a terminal, plain lines elsewhere."""
+"""Show the progress of a sweep: a bar of jobs in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class SweepProgress:
-    """Shows a sweep of `total` jobs: how many are done, reused and failed, and the time that the rest will take."""
+    """The progress of `total` jobs: how many are done, reused and failed, and how long the rest will take."""
 
     def __init__(self, total: int):
         self._total = total
@@ -28,34 +28,34 @@ class SweepProgress:
             self._bar = tqdm(total=total, desc="sweep", unit="job", dynamic_ncols=True)
 
     def begin(self, job: SweepJob) -> None:
-        """Say which job runs now."""
+        """Log which job runs now, unless there is a bar."""
         if self._bar is None:
             log.info("%d/%d  #%d %s", self._done + 1, self._total, job.number, job.name)
 
     def finish(self, job: SweepJob, result: RunResult) -> None:
-        """Count a job that is done, by running or by a record of it."""
+        """Count a job that ran or whose result was recorded already."""
         if result.linked:
             self._reused += 1
             log.info("#%d %s: recorded already, as run %s", job.number, job.name, result.linked)
         self._count()
 
     def fail(self, job: SweepJob, error: Exception) -> None:
-        """Count a failed job and say at once, in one line, what is wrong; the traceback goes to the job's own log."""
+        """Count a failed job and log at once, in one line, what is wrong. The traceback goes to the job's own log."""
         self._failed += 1
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        known = isinstance(error, PipelineError)
+        is_known_error = isinstance(error, PipelineError)
         log.error("failed: #%d %s: %s", job.number, job.name, reason, exc_info=error)
-        if not known:
+        if not is_known_error:
             log.error("this is a fault of latentgrid, please report it")
         self._count()
 
     def summarise(self) -> str:
-        """How many jobs there were, and what came of them."""
+        """Return how many jobs ran, how many were recorded already and how many failed."""
         ran = self._done - self._reused - self._failed
         return f"{ran} of {self._total} jobs ran, {self._reused} were recorded already, {self._failed} failed"
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -72,5 +72,5 @@ class SweepProgress:
         counts = f"{self._done} of {self._total} done, {self._reused} reused, {self._failed} failed"
         if not ran:
             return counts
-        left = (time.monotonic() - self._began) / ran * (self._total - self._done)
-        return f"{counts}, about {left:.0f} s left"
+        seconds_left = (time.monotonic() - self._began) / ran * (self._total - self._done)
+        return f"{counts}, about {seconds_left:.0f} s left"

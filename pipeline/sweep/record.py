@@ -1,4 +1,4 @@
-"""The record of a sweep as a whole: an MLflow run above those of its jobs, its plan, and its contact sheet."""
+"""The record of a sweep as a whole: the parent of the MLflow runs of its jobs, its plan, and its contact sheet."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from pipeline.sweep.sheet.page import Status
 from pipeline.sweep.sweep import Sweep, SweepJob
 
 PLAN = "plan.txt"
-SHOWN = 40  # characters of an axis in the name of a sweep
+SHOWN = 40  # the most characters of an axis's values in the name of a sweep
 
 
 @dataclass
 class SweepTotals:
-    """What came of the jobs of a sweep so far.
+    """Totals over the jobs of a sweep so far.
 
-    seconds_saved: what the nodes that did not have to run again took when they ran.
+    seconds_saved: the time that the nodes which did not have to run again took when they ran.
     """
 
     jobs: int = 0
@@ -40,29 +40,35 @@ class SweepTotals:
     _seconds: dict[str, float] = field(default_factory=dict)  # by content key
 
     def count(self, result: RunResult, keys: Mapping[str, str]) -> None:
-        """Add what a job gave; `keys` are the content keys of its nodes, if it ran."""
+        """Add the result of a job. `keys` are the content keys of its nodes, empty if it did not have to run."""
         if result.linked:
             self.jobs_reused += 1
             self.seconds_saved += result.metrics.get("seconds/total", 0.0)
         self.nodes_run += len(result.executed)
         self.nodes_reused += len(result.cached)
-        ran = [name for name in result.executed if name in keys]  # those of expansions have no key in the plan
+        ran = [name for name in result.executed if name in keys]  # nodes of expansions have none
         self._seconds.update((keys[name], result.metrics.get(f"seconds/{name}", 0.0)) for name in ran)
         self.seconds_saved += sum(self._seconds.get(keys[name], 0.0) for name in result.cached)
 
     def list_metrics(self) -> dict[str, float]:
-        """Name and value of all that is not private."""
+        """Return name and value of each public field."""
         return {name: float(value) for name, value in vars(self).items() if not name.startswith("_")}
 
 
 class SweepRecord:
-    """What is kept of a sweep besides its jobs. `run` is its MLflow run, None without tracking.
+    """The record of a sweep besides those of its jobs. `run` is its MLflow run, None without tracking.
 
-    It begins with the first jobs that `extend` brings (an optimiser brings more later) and ends with `close`.
+    It begins with the first jobs that `extend` adds (an optimiser adds more later) and ends with `close`.
+
+    Example:
+        record = SweepRecord(folder, ["seed=1,2"], {"seed": "1,2"})
+        record.extend(sweep, axes)
+        record.keep(job, result, keys)  # for each job
+        record.close("FINISHED")
     """
 
     def __init__(self, folder: Path, overrides: Sequence[str], swept: Mapping[str, str]):
-        """`folder` and `overrides` are those of the whole sweep; `swept` has the expression of each swept setting."""
+        """Take folder and overrides of the whole sweep; `swept` has the expression of each swept setting, by path."""
         self.run: TrackedRun | None = None
         self.failed: list[SweepJob] = []
         self._folder = folder
@@ -73,7 +79,7 @@ class SweepRecord:
         self._sheet: LiveSheet | None = None
 
     def extend(self, sweep: Sweep, axes: Sequence[Axis]) -> None:
-        """Begin to record jobs that were checked and planned. Raises OutputError or TrackingError."""
+        """Add jobs that were checked and planned, before they run. Raises OutputError or TrackingError."""
         self._totals.jobs += len(sweep.jobs)
         self._plans.append(sweep.describe({}) + "\n")
         plan = write_text(open_folder(self._folder), PLAN, "\n".join(self._plans))
@@ -81,9 +87,9 @@ class SweepRecord:
             params = {axis.path: self._write_values(axis) for axis in axes}
             note = begin_note({**params, "jobs": str(len(sweep.jobs))}, self._command)
             tags = {**collect_origin(), NOTE: note}
-            kept = sweep.jobs[0].read.run.outputs
-            new = NewRun(self._name(axes), params, tags, self._folder, axes=list(params), kept=kept)
-            self.run = sweep.tracker.start(new, time.time())
+            output_nodes = sweep.jobs[0].read.run.outputs
+            new_run = NewRun(self._name(axes), params, tags, self._folder, axes=list(params), kept=output_nodes)
+            self.run = sweep.tracker.start(new_run, time.time())
         if self.run:
             self.run.add_file(plan)
         jobs = [SheetJob(job.number, job.name, job.config.hydra.overrides.task) for job in sweep.jobs]
@@ -93,7 +99,7 @@ class SweepRecord:
             self._sheet.extend(axes, jobs)
 
     def keep(self, job: SweepJob, result: RunResult, keys: Mapping[str, str]) -> None:
-        """Add a job that is done; `keys` are the content keys of its nodes, if it ran."""
+        """Add the result of a job. `keys` are the content keys of its nodes, empty if it did not have to run."""
         self._totals.count(result, keys)
         self._place(job, next((path for path in result.files if path.suffix == ".png"), None), result)
 
@@ -105,7 +111,7 @@ class SweepRecord:
             self._sheet.place(job.number, None, "failed", {"error": str(error), **_list_settings(job)})
 
     def close(self, status: str) -> None:
-        """Complete the record, as FINISHED, FAILED or KILLED. Raises TrackingError."""
+        """Complete the record with the status FINISHED, FAILED or KILLED. Raises TrackingError."""
         files = self._sheet.close() if self._sheet else []
         if self.run is None:
             return
@@ -124,15 +130,15 @@ class SweepRecord:
         self._sheet.place(job.number, picture, status, facts, ", ".join(result.marks))
 
     def _name(self, axes: Sequence[Axis]) -> str:
-        """`steps=4,8 seed=range(0,100)`"""
+        """Return the name of the sweep, such as `steps=4,8 seed=range(0,100)`."""
         values = [axis.word(self._write_values(axis)) for axis in axes]
-        short = [text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..." for text in values]
-        return " ".join(f"{axis.label}={text}" for axis, text in zip(axes, short, strict=True))
+        shortened = [text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..." for text in values]
+        return " ".join(f"{axis.label}={text}" for axis, text in zip(axes, shortened, strict=True))
 
     def _write_values(self, axis: Axis) -> str:
         return self._swept.get(axis.path) or ",".join(axis.values)
 
 
 def _list_settings(job: SweepJob) -> dict[str, str]:
-    """The constants of the nodes of a job, by dotted path."""
+    """Return the constants of the nodes of a job, by dotted path."""
     return {path: text for node in job.read.graph.values() for path, text in list_constants(node).items()}

@@ -1,4 +1,4 @@
-"""A sweep: its jobs checked together, planned, and run one by one as the plan says."""
+"""A sweep: its jobs are checked together, planned, and run one by one as planned."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NAMED = 3  # jobs that a problem names, and reasons; of others it says how many
-EXPLAINED = 5  # jobs that are looked at to explain why they are not taken over
+NAMED = 3  # the most jobs that a problem names, and the most reasons; the others are only counted
+EXPLAINED = 5  # the most jobs for which it is explained why no earlier run is taken over
 OLDER = "which do not say all that a result follows from"
 
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A job whose config is read. `name` tells it from the others of its sweep: `steps=8 seed=3`."""
+    """A job and its settings. `name` distinguishes it from the others of its sweep: `steps=8 seed=3`."""
 
     number: int
     name: str
@@ -53,11 +53,18 @@ class SweepJob:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Jobs without mistakes, in Hydra's order, and how each comes to its results.
+    """Jobs without mistakes, in Hydra's order, and the plan by which they run.
 
-    session, trackers: what they run by and, by the settings of a job, are recorded by, if at all.
-    found: those whose results are recorded already, by place in `jobs`; keys: the content keys of the nodes of all
-    others, and `plan` says in which order they run and what they reuse.
+    session: runs the jobs.
+    trackers: records the jobs; by the tracking settings of a job, None without tracking.
+    runs: the checked run of each job.
+    found: the recorded runs of the jobs whose results exist already, by place in `jobs`.
+    keys: the content keys of the nodes of all other jobs, by place in `jobs`.
+    plan: the order in which these other jobs run, and what they reuse.
+
+    Example:
+        sweep = check_sweep(jobs)
+        results = [sweep.run(place, folder / str(place)) for place in range(len(sweep.order))]
     """
 
     session: Session
@@ -70,47 +77,47 @@ class Sweep:
 
     @property
     def tracker(self) -> Tracker | None:
-        """What the sweep as a whole is recorded by."""
+        """The tracker that records the sweep as a whole, None without tracking."""
         return self.trackers[self.jobs[0].read.tracking]
 
     @functools.cached_property
     def order(self) -> tuple[int, ...]:
-        """The jobs by their places in `jobs`, in the order of execution: first those that need not run."""
+        """The places in `jobs`, in the order of execution: first those of the jobs that need not run."""
         return (*self.found, *(planned.index for planned in self.plan.cells))
 
     def run(self, place: int, folder: Path, record: TrackedRun | None = None) -> RunResult:
-        """Run the job at `place` in the order of execution, into `folder`, recorded below `record`.
+        """Run the job at `place` in the order of execution; its files go to `folder` and its record below `record`.
 
-        Raises what `run_checked` raises.
+        If its result is recorded already, link to that. Raises what `run_checked` raises.
         """
         index = self.order[place]
         tracker = self.trackers[self.jobs[index].read.tracking]
         if index in self.found:
             assert tracker, "only a tracker finds runs"
             return link_run(self.runs[index], self.found[index], folder, tracker, record)
-        # What the last job leaves stays for the sweep's next batch of jobs, which is planned by itself.
+        # After the last job nothing is released: an optimiser's next jobs, which are planned separately, may reuse it.
         planned = place - len(self.found)
         later = functools.partial(self.plan.is_read_after, planned) if place + 1 < len(self.jobs) else None
         place_in_sweep = InSweep(later, record, self.plan.cells[planned].batch)
         return run_checked(self.runs[index], folder, self.session, tracker, place_in_sweep)
 
     def describe(self, expected: Mapping[int, float | None]) -> str:
-        """The plan as a table: jobs in the order of execution, what they run and what they reuse.
+        """Return the plan as a table: the jobs in the order of execution, what they run and what they reuse.
 
-        `expected` has the seconds that each job is expected to take, where they are known.
+        `expected` has the seconds that each job is expected to take, where they are known, by place in `jobs`.
         """
         width = max((len(job.name) for job in self.jobs), default=0)
         lines = []
-        for index, said in [*self._describe_found(), *self._describe_planned()]:
+        for index, description in [*self._describe_found(), *self._describe_planned()]:
             job, seconds = self.jobs[index], expected.get(index)
-            about = "" if seconds is None else f"about {seconds:.1f} s"
-            lines.append(f"#{job.number:<4}{job.name:<{width}}  {about:<14}{said}")
+            duration = "" if seconds is None else f"about {seconds:.1f} s"
+            lines.append(f"#{job.number:<4}{job.name:<{width}}  {duration:<14}{description}")
         counts = self.count_nodes()
         total = f"{len(self.jobs)} jobs: {counts['nodes_run']} nodes run, {counts['nodes_reused']} are known by then"
         recorded = f"; {len(self.found)} jobs are recorded already" if self.found else ""
         times = [expected.get(index) for index in self.keys]
-        whole = f"; about {sum(filter(None, times)):.0f} s" if times and None not in times else ""
-        return "\n".join([*lines, total + recorded + whole])
+        total_duration = f"; about {sum(filter(None, times)):.0f} s" if times and None not in times else ""
+        return "\n".join([*lines, total + recorded + total_duration])
 
     def _describe_found(self) -> Iterator[tuple[int, str]]:
         for index, run in self.found.items():
@@ -122,7 +129,7 @@ class Sweep:
             yield planned.index, f"runs: {', '.join(planned.runs) or 'nothing'}{_describe_batch(planned)}{reused}"
 
     def count_nodes(self) -> dict[str, int]:
-        """How many nodes of all jobs that run do so, and how many need not."""
+        """Return how many nodes run and how many are reused, over all jobs that have to run."""
         return {
             "nodes_run": sum(len(planned.runs) for planned in self.plan.cells),
             "nodes_reused": sum(len(planned.reuses) for planned in self.plan.cells),
@@ -135,17 +142,17 @@ def _describe_batch(planned: PlannedCell) -> str:
 
 
 def check_sweep(jobs: Sequence[SweepJob]) -> Sweep:
-    """Check all jobs, find what is recorded already, and plan the rest; no model is loaded.
+    """Check all jobs, find the results that are recorded already, and plan the rest. No model is loaded.
 
     Wrong settings are found before ComfyUI is started, everything else before the first job runs. Raises ConfigError
     with the problems of all jobs, and TrackingError.
     """
     _check_settings(jobs)
     warn_of_unread(job.read for job in jobs)
-    # The processes that write to MLflow get ready while ComfyUI starts.
+    # The processes that write to MLflow start up while ComfyUI starts.
     trackers = {settings: open_tracker(settings) for settings in dict.fromkeys(job.read.tracking for job in jobs)}
     tracker = trackers[jobs[0].read.tracking]
-    for job in jobs:  # one session, which finds the models that any of them names
+    for job in jobs:  # one session for all jobs; it finds the tiny model if any job names that
         session = open_session(job.read)
     graphs = _check_graphs(jobs, session)
     keys = {index: session.make_keys(checked) for index, checked in graphs.items()}
@@ -195,7 +202,7 @@ def _find_batched(
 
 
 def _find_references(jobs: Sequence[SweepJob], tracker: Tracker | None) -> dict[str | None, Reference | None]:
-    """What the jobs are held against, by what they call it."""
+    """Return the references with which the jobs are compared, by the text of `run.reference`."""
     reads = {job.read.run.reference: job.read for job in jobs}
     return {text: find_reference(read, tracker) for text, read in reads.items()}
 
@@ -209,20 +216,20 @@ def _prepare(
 
 
 def _find_finished(jobs: Sequence[SweepJob], runs: Sequence[CheckedRun], store: RunStore) -> dict[int, FinishedRun]:
-    """The jobs that need not run, by their places."""
-    wanted = [index for index, job in enumerate(jobs) if job.read.run.resume]
-    if not wanted:
+    """Return the recorded runs of the jobs that need not run, by the places of the jobs."""
+    resumable = [index for index, job in enumerate(jobs) if job.read.run.resume]
+    if not resumable:
         return {}
-    answers = store.find_finished([(runs[index].identity.key, runs[index].identity.all_files) for index in wanted])
-    found = {index: run for index, run in zip(wanted, answers, strict=True) if run}
-    _explain_missing({index: runs[index] for index in wanted if index not in found}, store)
+    finished = store.find_finished([(runs[index].identity.key, runs[index].identity.all_files) for index in resumable])
+    found = {index: run for index, run in zip(resumable, finished, strict=True) if run}
+    _explain_missing({index: runs[index] for index in resumable if index not in found}, store)
     return found
 
 
 def _explain_missing(runs: Mapping[int, CheckedRun], store: RunStore) -> None:
-    """Report why jobs run again although their settings are recorded, once for each reason.
+    """Log why jobs run again although runs of their settings are recorded, once for each reason.
 
-    Only some of the jobs are asked about: what changed for one of a sweep has changed for most.
+    Only the first few jobs are looked at: what has changed for one job of a sweep has changed for most.
     """
     reasons: dict[str, None] = {}
     older = 0
@@ -232,8 +239,8 @@ def _explain_missing(runs: Mapping[int, CheckedRun], store: RunStore) -> None:
         reasons |= dict.fromkeys(reason.partition(": ")[2] for reason in found)
         older += count > 0
     if reasons:
-        said = shorten_list(list(reasons), NAMED, "; ")
-        log.info("earlier runs of these settings are not taken over: %s", said)
+        text = shorten_list(list(reasons), NAMED, "; ")
+        log.info("earlier runs of these settings are not taken over: %s", text)
     if older:
         log.info("run again: earlier runs of these settings have records of an older latentgrid, %s", OLDER)
 
@@ -251,7 +258,7 @@ def _collect(found: dict[Problem, list[SweepJob]], problems: Sequence[Problem], 
 
 
 def _raise_if_any(found: dict[Problem, list[SweepJob]], count: int) -> None:
-    """One problem for each cause, with the jobs that have it."""
+    """Raise ConfigError, if there are problems, with one for each cause that names the jobs that have it."""
     if found:
         raise ConfigError(
             Problem(one.code, one.where, f"{one.message}{_name_jobs(jobs, count)}") for one, jobs in found.items()

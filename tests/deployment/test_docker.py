@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
+from patience import PATIENCE
+from warm_python import PYTHON
 
 from pipeline.commands.worker import read_worker_config
 from pipeline.config.read import WorkerSettings
@@ -60,7 +61,7 @@ def healthcheck() -> list[str]:
     (text,) = find("HEALTHCHECK")
     command = json.loads(text.partition("CMD ")[2])
     assert f"'127.0.0.1', {WorkerSettings().port}," in command[-1]
-    return [sys.executable, *command[1:]]
+    return [PYTHON, *command[1:]]
 
 
 def test_the_healthcheck_tells_a_worker_from_none(healthcheck: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,11 +70,11 @@ def test_the_healthcheck_tells_a_worker_from_none(healthcheck: list[str], monkey
     health.serve()
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # a container may have one
     healthcheck[-1] = healthcheck[-1].replace(str(WorkerSettings().port), str(port))
-    assert subprocess.run(healthcheck, timeout=30, check=False).returncode == 0
+    assert subprocess.run(healthcheck, timeout=PATIENCE, check=False).returncode == 0
     healthcheck[-1] = healthcheck[-1].replace("/healthz", "/nothing")
-    assert subprocess.run(healthcheck, timeout=30, check=False).returncode == 1
+    assert subprocess.run(healthcheck, timeout=PATIENCE, check=False).returncode == 1
     healthcheck[-1] = healthcheck[-1].replace(str(port), "9")
-    assert subprocess.run(healthcheck, timeout=30, check=False, stderr=subprocess.DEVNULL).returncode == 1
+    assert subprocess.run(healthcheck, timeout=PATIENCE, check=False, stderr=subprocess.DEVNULL).returncode == 1
 
 
 def test_the_image_starts_a_worker_on_its_volumes(tmp_path: Path) -> None:

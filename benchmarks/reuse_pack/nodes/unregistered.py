@@ -4,7 +4,7 @@ import torch
 
 
 class UnregisteredTerm:
-    """Gives a latent that is full of its term."""
+    """A node whose latent is full of its term."""
 
     term = 2.0
     RETURN_TYPES = ("LATENT",)
@@ -13,6 +13,7 @@ class UnregisteredTerm:
 
     @classmethod
     def INPUT_TYPES(cls):
+        """Return the inputs in the form that ComfyUI asks for."""
         return {"required": {"size": ("INT", {"default": 8})}}
 
     def give(self, size):

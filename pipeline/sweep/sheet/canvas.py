@@ -1,6 +1,6 @@
-"""The picture of one page of a contact sheet: headers and cells, drawn with Pillow and its own font.
+"""Draw the picture of one page of a contact sheet, headers and cells, with Pillow and its own font.
 
-It is kept while a sweep runs; a cell is painted over when its job is done.
+The picture is retained while a sweep runs. A cell is painted over when its job is done.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.sweep.sheet.layout import Header, Page, Side
 
-# All in pixels.
-SMALLEST, LARGEST = 64, 256  # a cell
-LONGEST = 4096  # all cells of a page, which limits them further: a page takes some 50 MB at most
-NARROWEST = 320  # a page, so that its title can be read
+# All lengths are in pixels.
+SMALLEST, LARGEST = 64, 256  # sides of a cell
+LONGEST = 4096  # the cells of a page side by side, which limits them further: a page takes some 50 MB at most
+NARROWEST = 320  # the width of a page, so that its title can be read
 MARGIN, GAP, GROUP_GAP, PADDING = 16, 4, 16, 10
-ROW_HEADER = 150  # the widest one
-LINES = 3  # of a header or a caption; what is longer is shortened
+ROW_HEADER = 150  # the largest width of one
+LINES = 3  # the most lines of a header or a caption; longer text is shortened
 
 PAPER, INK, MUTED, RULE = "#ffffff", "#1f2328", "#6e7781", "#d0d7de"
 EMPTY, WAITING, BROKEN, FAILURE = "#f3f4f6", "#aab1b9", "#fdeeee", "#c0362c"
@@ -29,16 +29,16 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def choose_cell(picture: Size, pages: Sequence[Page]) -> Size:
-    """Width and height of all cells, from those of the first picture."""
+    """Return width and height of all cells in pixels, chosen from those of the first picture."""
     longest = max((max(len(page.rows.lines), len(page.columns.lines)) for page in pages), default=1)
-    most = max(SMALLEST, min(LARGEST, LONGEST // longest))
-    scale = min(most / max(picture), max(1, SMALLEST // max(picture)))
+    largest_side = max(SMALLEST, min(LARGEST, LONGEST // longest))
+    scale = min(largest_side / max(picture), max(1, SMALLEST // max(picture)))
     width, height = (max(SMALLEST, round(side * scale)) for side in picture)
     return width, height
 
 
 def fit_picture(picture: Image.Image, cell: Size) -> Image.Image:
-    """The picture in RGB, as large as a cell allows; a small one by a whole factor, with its pixels left square."""
+    """Return a picture in RGB, as large as a cell allows; a small one is enlarged by a whole factor, unsmoothed."""
     fitted = picture.convert("RGB")
     factor = min(cell[0] // picture.width, cell[1] // picture.height)
     if factor > 1:
@@ -48,7 +48,7 @@ def fit_picture(picture: Image.Image, cell: Size) -> Image.Image:
 
 
 def fit_text(text: str, font: Font, width: float, most: int) -> list[str]:
-    """`text` in at most `most` lines, none wider than `width`; an ellipsis stands for what is left out."""
+    """Return `text` in at most `most` lines, none wider than `width` pixels; an ellipsis replaces omitted text."""
     rest = " ".join(text.split())
     lines: list[str] = []
     while rest and len(lines) < most:
@@ -64,8 +64,8 @@ def fit_text(text: str, font: Font, width: float, most: int) -> list[str]:
 
 
 def _count_fitting(text: str, font: Font, width: float) -> int:
-    start = text[:200]
-    return bisect.bisect_right(range(1, len(start) + 1), width, key=lambda count: font.getlength(start[:count]))
+    prefix = text[:200]
+    return bisect.bisect_right(range(1, len(prefix) + 1), width, key=lambda count: font.getlength(prefix[:count]))
 
 
 def _can_break(text: str, place: int) -> bool:
@@ -78,7 +78,13 @@ def _load_font(size: int) -> Font:
 
 
 class Canvas:
-    """A page with all its jobs pending, until they are drawn."""
+    """The picture of a page, on which all jobs are pending until they are drawn.
+
+    Example:
+        canvas = Canvas("steps=4,8", page, choose_cell(picture.size, [page]))
+        canvas.draw_picture(0, picture)
+        canvas.image.save("contact_sheet.png")
+    """
 
     def __init__(self, title: str, page: Page, cell: Size):
         self._page, self._cell = page, cell
@@ -103,13 +109,13 @@ class Canvas:
         self._draw_cells()
 
     def find_box(self, number: int) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom of a job's cell; right and bottom are just outside."""
+        """Return left, top, right and bottom of a job's cell in pixels; right and bottom are just outside of it."""
         row, column = self._places[number]
         x, y = self._x[column], self._y[row]
         return x, y, x + self._cell[0], y + self._cell[1]
 
     def draw_picture(self, number: int, picture: Image.Image) -> None:
-        """Show a picture, fitted into its cell."""
+        """Draw a picture, fitted into the cell of a job."""
         picture = fit_picture(picture, self._cell)
         self._clear(number, EMPTY)
         left, top, _, _ = self.find_box(number)
@@ -117,12 +123,12 @@ class Canvas:
         self.image.paste(picture, (left + margins[0], top + margins[1]))
 
     def draw_text(self, number: int, text: str) -> None:
-        """Show a word in place of a picture."""
+        """Draw a word in the cell of a job in place of a picture."""
         x, y = self._clear(number, EMPTY)
         self._write(fit_text(text, self._font, self._cell[0], LINES), x, y - self._line // 2, WAITING, "m")
 
     def draw_failed(self, number: int) -> None:
-        """Show a cross and the word."""
+        """Draw a cross and the word "failed" in the cell of a job."""
         x, y = self._clear(number, BROKEN)
         arm, y = self._cell[1] // 12, y - self._line // 2
         self._pen.line((x - arm, y - arm, x + arm, y + arm), FAILURE, 3)
@@ -130,7 +136,7 @@ class Canvas:
         self._write(["failed"], x, y + arm + 4, FAILURE, "m")
 
     def draw_mark(self, number: int, text: str) -> None:
-        """Show along the lower edge of a cell what is wrong with the results, over what the cell shows."""
+        """Draw what is wrong with the results of a job along the lower edge of its cell, over its picture."""
         left, _, right, bottom = self.find_box(number)
         lines = fit_text(text, self._font, right - left - 4, 2)
         top = bottom - len(lines) * self._line - 4
@@ -138,7 +144,7 @@ class Canvas:
         self._write(lines, (left + right) // 2, top + 2, FAILURE, "m")
 
     def _clear(self, number: int, fill: str) -> tuple[int, int]:
-        """Paint a cell; its centre."""
+        """Fill the cell of a job with a colour and return the cell's centre."""
         left, top, right, bottom = self.find_box(number)
         self._pen.rectangle((left, top, right - 1, bottom - 1), fill)
         return (left + right) // 2, (top + bottom) // 2
@@ -149,7 +155,7 @@ class Canvas:
         self._write(self._subtitle, MARGIN, MARGIN + len(self._title) * (self._line + 6), MUTED, "l")
 
     def _draw_column_headers(self) -> None:
-        """Each axis has its label above its values, once in every group of the axis outside of it."""
+        """Draw the values of each axis, and its label above them once in every group of the next outer axis."""
         top = self._columns_top
         outer: Sequence[Header] = [Header("", 0, len(self._x))]
         for depth, (label, level) in enumerate(_pair(self._page.columns)):
@@ -167,7 +173,7 @@ class Canvas:
             top, outer = bottom, level
 
     def _draw_row_headers(self) -> None:
-        """Each axis has its label on top of its column of values."""
+        """Draw the values of each axis in a column, and its label on top of them."""
         right = MARGIN - PADDING
         for depth, (label, level) in enumerate(_pair(self._page.rows)):
             width, right = self._widths[depth] - PADDING, right + self._widths[depth]
@@ -187,12 +193,12 @@ class Canvas:
             self._write(lines, (left + right) // 2, bottom + 2, INK, "m")
 
     def _write(self, lines: Sequence[str], x: int, y: int, fill: str, align: str) -> None:
-        """Lines below `y`; `x` is their left (l), middle (m) or right (r)."""
+        """Draw lines below `y`. By `align`, `x` is their left (l), middle (m) or right (r)."""
         for place, line in enumerate(lines):
             self._pen.text((x, y + self._line * (place + 0.5)), line, fill, self._font, anchor=f"{align}m")
 
     def _fit_caption(self, parts: Sequence[str]) -> list[str]:
-        """A line for each part, if there are a few."""
+        """Return the lines of a caption: one for each part if there are two to four, else wrapped text."""
         if not 1 < len(parts) <= LINES + 1:
             return fit_text(" ".join(parts), self._font, self._cell[0], LINES)
         return [line for part in parts for line in fit_text(part, self._font, self._cell[0], 1)]
@@ -211,12 +217,12 @@ class Canvas:
 
 
 def _pair(side: Side) -> list[tuple[str, tuple[Header, ...]]]:
-    """The label and the headers of each axis."""
+    """Return the label and the headers of each axis."""
     return list(zip(side.labels, side.levels, strict=True))
 
 
 def _spread(side: Side, start: int, length: int) -> list[int]:
-    """Where each row or column of `length` begins; groups of the outer axes stand apart."""
+    """Return where each row or column of `length` begins; the gaps between groups of the outer axes are wider."""
     places: list[int] = []
     breaks = side.breaks
     for index in range(len(side.lines)):

@@ -1,14 +1,15 @@
-"""Where the jobs of a sweep stand on its contact sheet: pages of rows and columns with nested headers. Pure.
+"""Lay out the jobs of a sweep on its contact sheet: pages of rows and columns with nested headers. Pure functions.
 
-With n axes, in the order of the command line, the last one gives the columns (the last two from four axes on), the two
-or fewer before them nested rows, and those before these the pages. A side that gets too long gives up its outermost
-axis: more than WIDEST columns one to the rows, more than TALLEST rows one to the pages. A single axis that is too long
-by itself is cut into even pieces, each a page. Rows, columns and pages that no job stands on are left out.
+The axes are in the order of the command line. The last axis gives the columns; if there are four or more axes, the last
+two do. The one or two axes before them give nested rows, and all earlier axes give the pages. If a side is too long,
+it gives up its outermost axis: more than WIDEST columns give theirs to the rows, more than TALLEST rows to the pages. A
+single axis that is too long by itself is cut into even pieces, each on its own page. Rows, columns and pages without
+jobs are left out.
 
-With fewer than two axes the jobs are wrapped: in their order, in even rows of up to WRAP, each with a caption. So are
-those that make no grid: two of them would share a place, or more than half of a page would be empty. Both happen to the
-jobs of sweepers that search instead of taking every combination. All of it is linear in the number of jobs, but for
-sorting the rows and columns.
+With fewer than two axes the jobs are wrapped: they fill even rows of up to WRAP in their order, each with a caption.
+Jobs are also wrapped if they do not make a grid, because two of them would share a place or more than half of a page
+would be empty. Both happen with sweepers that search instead of taking every combination. The layout takes time linear
+in the number of jobs, except for sorting the rows and columns.
 """
 
 from __future__ import annotations
@@ -23,17 +24,22 @@ from pipeline.sweep.axes import Axis, name_job, read_overrides
 WRAP = 8
 WIDEST = 24
 TALLEST = 60
-UNSET = "-"  # the header of jobs that leave an axis alone
+UNSET = "-"  # the header of jobs that do not set the axis
 
 Place = tuple[int, int]
 """Row and column."""
 Ranks = tuple[int, ...]
-"""The places of a job's values among those of each axis."""
+"""For each axis the place of a job's value among the values of the axis."""
 
 
 @dataclass(frozen=True)
 class SheetJob:
-    """A job as a sheet knows it. number: Hydra's. name: tells it from the others. overrides: as on the command line."""
+    """A job of a sheet.
+
+    number: Hydra's number of the job.
+    name: distinguishes it from the other jobs.
+    overrides: as on the command line.
+    """
 
     number: int
     name: str
@@ -42,7 +48,7 @@ class SheetJob:
 
 @dataclass(frozen=True)
 class Header:
-    """A value that `span` neighbouring rows or columns have, from `start` on."""
+    """A value that `span` neighbouring rows or columns share, from the one at `start` on."""
 
     text: str
     start: int
@@ -51,19 +57,23 @@ class Header:
 
 @dataclass(frozen=True)
 class Side:
-    """The rows of a page, or its columns. labels: of its axes, outer first. lines: the values of each row or column."""
+    """The rows of a page, or its columns.
+
+    labels: the labels of its axes, outer first.
+    lines: for each row or column its value on each axis.
+    """
 
     labels: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
 
     @property
     def levels(self) -> tuple[tuple[Header, ...], ...]:
-        """The headers of each axis, outer first; those of one level cover the side without gap or overlap."""
+        """The headers of each axis, outer first. Those of one axis cover the side without gaps or overlaps."""
         return tuple(tuple(self._group(depth)) for depth in range(len(self.labels)))
 
     @property
     def breaks(self) -> frozenset[int]:
-        """Where values of the outer axes change: the rows or columns that stand apart from the one before."""
+        """The rows or columns where a value of an outer axis changes; they are set apart from the one before."""
         return (
             frozenset(header.start for header in self.levels[-2] if header.start)
             if len(self.labels) > 1
@@ -82,9 +92,9 @@ class Side:
 class Page:
     """One picture of a sheet.
 
-    title: what its jobs share and those of other pages do not have; empty on an only page.
-    places: which job, by number, stands where; a place without a job is a hole.
-    captions: what the jobs of a wrap are called, by number: a part for each axis. Empty in a grid.
+    title: what its jobs have in common and the jobs of other pages do not; empty if there is one page.
+    places: the number of the job at each place; a place without a job stays empty.
+    captions: the captions of wrapped jobs, by number, in one part for each axis; empty in a grid.
     """
 
     title: str
@@ -95,7 +105,16 @@ class Page:
 
 
 def lay_out(axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> tuple[Page, ...]:
-    """Give each job, of a number of its own, its place on one of the pages. No job, no page."""
+    """Return the pages of a sheet, on which each job has a place; none without jobs.
+
+    No two jobs may have the same number.
+
+    Example:
+        axes = (Axis("sampler.cfg", "cfg", ("1", "2")), Axis("seed", "seed", ("1", "2")))
+        jobs = [SheetJob(0, "cfg=1 seed=1", ["sampler.cfg=1", "seed=1"]), ...]
+        (page,) = lay_out(axes, jobs)
+        page.places[0, 0]  # 0: row cfg=1, column seed=1
+    """
     grid = _make_grid(axes, jobs) if len(axes) > 1 else ()
     return grid or _wrap(axes, jobs)
 
@@ -105,11 +124,11 @@ def _wrap(axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> tuple[Page, ...]:
     size = width * _even_length(math.ceil(len(jobs) / width), TALLEST)
     pages = []
     for start in range(0, len(jobs), size):
-        some = jobs[start : start + size]
-        title = f"#{some[0].number} to #{some[-1].number}" if len(jobs) > size else ""
-        places = {divmod(index, width): job.number for index, job in enumerate(some)}
-        captions = {job.number: _caption_job(axes, job) for job in some}
-        pages.append(Page(title, _bare_side(math.ceil(len(some) / width)), _bare_side(width), places, captions))
+        page_jobs = jobs[start : start + size]
+        title = f"#{page_jobs[0].number} to #{page_jobs[-1].number}" if len(jobs) > size else ""
+        places = {divmod(index, width): job.number for index, job in enumerate(page_jobs)}
+        captions = {job.number: _caption_job(axes, job) for job in page_jobs}
+        pages.append(Page(title, _bare_side(math.ceil(len(page_jobs) / width)), _bare_side(width), places, captions))
     return tuple(pages)
 
 
@@ -122,12 +141,12 @@ def _bare_side(length: int) -> Side:
 
 
 def _even_length(count: int, most: int) -> int:
-    """The length of the pieces, none longer than `most`, that `count` is cut into evenly; at least 1."""
+    """Return the length, at least 1 and at most `most`, of the even pieces into which `count` is cut."""
     return math.ceil(count / max(1, math.ceil(count / most))) or 1
 
 
 def _make_grid(axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> tuple[Page, ...]:
-    """Pages of rows and columns, or none if the jobs make no grid."""
+    """Return pages of rows and columns, or none if the jobs make no grid."""
     ranks = _rank_jobs(axes, jobs)
     first_row, first_column = _choose_sides(len(axes), list(ranks.values()))
     groups: dict[Ranks, dict[int, tuple[Ranks, Ranks]]] = {}
@@ -138,8 +157,8 @@ def _make_grid(axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> tuple[Page, ..
     for shared, group in sorted(groups.items()):
         title = _name_values(axes[:first_row], shared)
         pages += _make_pages(title, axes[first_row:first_column], axes[first_column:], group)
-    are_alone = sum(len(page.places) for page in pages) == len(jobs)
-    return tuple(pages) if are_alone and not any(map(_is_sparse, pages)) else ()
+    have_own_places = sum(len(page.places) for page in pages) == len(jobs)
+    return tuple(pages) if have_own_places and not any(map(_is_sparse, pages)) else ()
 
 
 def _is_sparse(page: Page) -> bool:
@@ -156,7 +175,7 @@ def _rank_jobs(axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> dict[int, Rank
 
 
 def _choose_sides(count: int, ranks: Sequence[Ranks]) -> tuple[int, int]:
-    """Which of `count` axes is the first to give rows, and which the first to give columns."""
+    """Return the places, among `count` axes, of the first that gives rows and of the first that gives columns."""
     first_row, first_column = max(0, count - 4), count - (2 if count >= 4 else 1)
     while first_column < count - 1 and len({values[first_column:] for values in ranks}) > WIDEST:
         first_column += 1
@@ -166,11 +185,11 @@ def _choose_sides(count: int, ranks: Sequence[Ranks]) -> tuple[int, int]:
 
 
 def _make_pages(
-    title: str, down: Sequence[Axis], across: Sequence[Axis], lines: Mapping[int, tuple[Ranks, Ranks]]
+    title: str, row_axes: Sequence[Axis], column_axes: Sequence[Axis], lines: Mapping[int, tuple[Ranks, Ranks]]
 ) -> list[Page]:
-    """The page of jobs with the row and the column of each, or its pieces if it is too large."""
-    rows = _cut_side(down, {row for row, _ in lines.values()}, TALLEST)
-    columns = _cut_side(across, {column for _, column in lines.values()}, WIDEST)
+    """Return the page of some jobs, in pieces if it is too large; `lines` has the row and the column of each job."""
+    rows = _cut_side(row_axes, {row for row, _ in lines.values()}, TALLEST)
+    columns = _cut_side(column_axes, {column for _, column in lines.values()}, WIDEST)
     pieces: dict[Place, dict[Place, int]] = {}
     for number, (row_line, column_line) in lines.items():
         (band, row), (strip, column) = rows.where[row_line], columns.where[column_line]
@@ -184,7 +203,7 @@ def _make_pages(
 
 @dataclass(frozen=True)
 class _CutSide:
-    """A side in pieces. where: the piece that a line is in, and its place there."""
+    """A side in pieces. where: the piece that a line is in, and the line's place in it."""
 
     axes: Sequence[Axis]
     pieces: Sequence[Sequence[Ranks]]
@@ -195,7 +214,7 @@ class _CutSide:
         return Side(tuple(axis.label for axis in self.axes), tuple(values))
 
     def name_piece(self, piece: int) -> str:
-        """What a piece shows; empty for a whole side. Only a side of a single axis is ever cut."""
+        """Return which values a piece shows; empty for a whole side. Only a side of a single axis is ever cut."""
         if len(self.pieces) == 1:
             return ""
         values, lines = self.axes[0].values, self.pieces[piece]

@@ -1,4 +1,4 @@
-"""The contact sheet of a sweep that runs: drawn beside the sampling, in a thread of its own."""
+"""Draw the contact sheet of a running sweep in a thread of its own, beside the sampling."""
 
 from __future__ import annotations
 
@@ -24,30 +24,36 @@ Cell: TypeAlias = tuple[int, Path | None, Status, Mapping[str, str], str]
 
 
 class LiveSheet:
-    """A contact sheet in `folder` that grows while jobs are placed, and is whole after `close`."""
+    """A contact sheet in `folder` that grows while jobs are placed, and is complete after `close`.
+
+    Example:
+        sheet = LiveSheet(folder, "steps=4,8", axes, jobs)
+        sheet.place(0, picture, "finished", facts)
+        files = sheet.close()
+    """
 
     def __init__(self, folder: Path, title: str, axes: Sequence[Axis], jobs: Sequence[SheetJob]):
         self._folder = folder
         self._sheet = ContactSheet(title, axes, jobs)
-        self._lock = threading.Lock()  # around what changes the sheet
+        self._lock = threading.Lock()  # held while the sheet is changed or written
         self._cells: SimpleQueue[Cell | None] = SimpleQueue()
         self._files: list[Path] = []
         self._thread = threading.Thread(target=self._draw, name="latentgrid-sheet", daemon=True)
         self._thread.start()
 
     def extend(self, axes: Sequence[Axis], jobs: Sequence[SheetJob]) -> None:
-        """Make room for more jobs; `axes` are those of all."""
+        """Make room for more jobs; `axes` are those of all jobs."""
         with self._lock:
             self._sheet.extend(axes, jobs)
 
     def place(
         self, number: int, picture: Path | None, status: Status, facts: Mapping[str, str], mark: str = ""
     ) -> None:
-        """Show a job that is done. Returns at once."""
+        """Show the outcome of a job, as `ContactSheet.place` does. Returns at once."""
         self._cells.put((number, picture, status, facts, mark))
 
     def close(self) -> list[Path]:
-        """Draw what is left; the files of the sheet. What could not be written is logged."""
+        """Draw what is left and return the files of the sheet. Files that cannot be written are logged."""
         self._cells.put(None)
         self._thread.join()
         return self._files
@@ -60,7 +66,7 @@ class LiveSheet:
         self._write()
 
     def _place_until(self, due: float) -> bool:
-        """Place at least one cell, and go on until it is time to draw; false at the end."""
+        """Place at least one cell, and more until the time `due`. Return false if there will be no more cells."""
         cell = self._cells.get()
         while cell is not None:
             with self._lock:

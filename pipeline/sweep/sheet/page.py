@@ -1,7 +1,7 @@
-"""The contact sheet as a page for the browser: one file that needs no other, and works from disk.
+"""Write the contact sheet as a page for the browser: one HTML file that needs no other file and works from disk.
 
-Each cell is a button with the job's picture; a `<template>` beside it holds what the dialog shows below the large one.
-All that comes from the user is escaped, and the page's own policy forbids to load anything.
+Each cell is a button with the picture of a job. A `<template>` beside it holds what the dialog shows with the enlarged
+picture. Everything that comes from the user is escaped, and the page's own policy forbids it to load anything.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ from pipeline.sweep.sheet.layout import Header, Page, SheetJob, Side
 from pipeline.sweep.sheet.style import SCRIPT, STYLE
 
 Status = Literal["finished", "reused", "failed"]
-REFRESH = 4  # seconds, while jobs are pending
-PIXELS = 256  # up to this size a picture is enlarged with its pixels left square
-WIDTH = 18  # of the widest row header, in characters
+REFRESH = 4  # seconds between reloads of the page while jobs are pending
+PIXELS = 256  # pictures of up to this size are enlarged unsmoothed
+WIDTH = 18  # characters of the widest row header
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job. picture: a `data:` address, or empty; size: its width and height before it was shrunk. mark:
-    what is wrong with the results, in a few words."""
+    """The outcome of a job.
+
+    facts: settings and results, in the order in which they are shown.
+    picture: a `data:` address, or empty.
+    size: width and height of the picture in pixels, before it was shrunk.
+    mark: what is wrong with the results, in a few words.
+    """
 
     status: Status
     facts: Mapping[str, str]
@@ -37,14 +42,14 @@ class Outcome:
     mark: str = ""
 
     def open_picture(self) -> Image.Image | None:
-        """The picture that the address holds."""
+        """Return the picture that the address holds, or None if there is none."""
         if not self.picture:
             return None
         return Image.open(io.BytesIO(base64.b64decode(self.picture.partition(",")[2])))
 
 
 def make_cell(job: SheetJob, outcome: Outcome) -> str:
-    """What stands in the cell of a job that is done."""
+    """Return the HTML of the cell of a job that is done."""
     name = escape(job.name or f"#{job.number}")
     facts = "".join(
         f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>' for key, value in outcome.facts.items()
@@ -64,14 +69,18 @@ def _make_view(name: str, outcome: Outcome) -> str:
     if not outcome.picture or outcome.size is None:
         return f'<span class="note">no picture<span class="unseen">: {name}</span></span>'
     width, height = outcome.size
-    kind = ' class="small"' if max(outcome.size) <= PIXELS else ""
-    return f'<img{kind} src="{outcome.picture}" alt="{name}" width="{width}" height="{height}">'
+    class_attribute = ' class="small"' if max(outcome.size) <= PIXELS else ""
+    return f'<img{class_attribute} src="{outcome.picture}" alt="{name}" width="{width}" height="{height}">'
 
 
 def make_page(
     title: str, pages: Sequence[Page], jobs: Mapping[int, SheetJob], cells: Mapping[int, str], size: tuple[int, int]
 ) -> str:
-    """The whole page. cells: made by `make_cell`, of the jobs that are done; size: of a cell in the PNG."""
+    """Return the HTML of the whole page.
+
+    cells: those that `make_cell` made of the jobs that are done, by the number of the job.
+    size: width and height in pixels of a cell in the PNG.
+    """
     pending = len(jobs) - len(cells)
     count = f"{len(cells)} of {len(jobs)} jobs done" if pending else f"{len(jobs)} jobs"
     attributes = f'lang="en" style="--size: {size[0]}px; --ratio: {size[1] / size[0]:.4f}"'
@@ -111,16 +120,19 @@ def _make_section(page: Page, jobs: Mapping[int, SheetJob], cells: Mapping[int, 
     title = f"<h2>{escape(page.title)}</h2>\n" if page.title else ""
     headers, breaks = _make_row_headers(page.rows), page.rows.breaks
     lines = []
-    for row, (some, places) in enumerate(zip(headers, _make_places(page, jobs, cells), strict=True)):
+    for row, (row_headers, places) in enumerate(zip(headers, _make_places(page, jobs, cells), strict=True)):
         apart = ' class="apart"' if row in breaks else ""
-        lines.append(f"<tr{apart}>{''.join(some)}{''.join(places)}</tr>")
+        lines.append(f"<tr{apart}>{''.join(row_headers)}{''.join(places)}</tr>")
     rows = "\n".join(lines)
     shape = f'data-rows="{len(headers)}" data-columns="{len(page.columns.lines)}"'
     return f"<section>\n{title}<table {shape}>\n{_make_head(page)}<tbody>\n{rows}\n</tbody>\n</table>\n</section>"
 
 
 def _make_head(page: Page) -> str:
-    """Each axis of the columns has a line with its label and one with its values; the last one the rows' labels too."""
+    """Return the head of a table, which has for each axis of the columns a line with its label and one with its values.
+
+    The last line also has the labels of the axes of the rows.
+    """
     styles = _measure_levels(page.rows)
     empty = "".join(f'<td class="corner" style="{style}"></td>' for style in styles)
     corner = "".join(
@@ -146,7 +158,7 @@ def _make_column_header(header: Header, breaks: frozenset[int]) -> str:
 
 
 def _make_row_headers(side: Side) -> list[list[str]]:
-    """The headers that begin in each row; those of outer axes reach over several."""
+    """Return the headers that begin in each row; those of outer axes span several rows."""
     rows: list[list[str]] = [[] for _ in side.lines]
     for style, level in zip(_measure_levels(side), side.levels, strict=True):
         for header in level:
@@ -157,7 +169,7 @@ def _make_row_headers(side: Side) -> list[list[str]]:
 
 
 def _measure_levels(side: Side) -> list[str]:
-    """Where the headers of each axis stick, and how wide they are."""
+    """Return for each axis the CSS that says where its row headers stick and how wide they are."""
     styles, left = [], 0
     for label, level in zip(side.labels, side.levels, strict=True):
         width = min(WIDTH, max(len(label), *(len(header.text) for header in level)) + 2)
@@ -167,10 +179,10 @@ def _measure_levels(side: Side) -> list[str]:
 
 
 def _make_places(page: Page, jobs: Mapping[int, SheetJob], cells: Mapping[int, str]) -> list[list[str]]:
-    """Row by row; a place is a job's cell, one that waits for it, or a hole."""
+    """Return the places of a page by row: the cell of a job, a pending cell, or an empty place."""
     breaks = page.columns.breaks
     apart = [' class="apart"' if column in breaks else "" for column in range(len(page.columns.lines))]
-    rows = [[f"<td{kind}></td>" for kind in apart] for _ in page.rows.lines]
+    rows = [[f"<td{class_attribute}></td>" for class_attribute in apart] for _ in page.rows.lines]
     for (row, column), number in page.places.items():
         name = escape(jobs[number].name or f"#{number}")
         cell = cells.get(number) or f'<span class="pending" title="{name}">pending</span>'

@@ -1,4 +1,4 @@
-"""What the page of a contact sheet looks like, and what it does: CSS and plain JavaScript."""
+"""The look and the behaviour of the page of a contact sheet, as CSS and plain JavaScript."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --muted: #656d76; --rule: #d0d7de; --empty: #f3f4f6;
