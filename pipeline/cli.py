@@ -83,7 +83,7 @@ def run_command() -> None:
         if wants_traceback:
             raise
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (all is shown or raised again)
         _exit_with_message(error, _read_overrides(), wants_traceback)
 
 
@@ -170,5 +170,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:
         args.run(args)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (all is shown or raised again)
         _exit_with_message(error, getattr(args, "overrides", ()), os.environ.get(FULL_ERROR, "0") == "1")

@@ -41,7 +41,7 @@ class ConsoleHandler(logging.Handler):
             from tqdm import tqdm
 
             tqdm.write(record.getMessage(), file=sys.stderr)  # a traceback goes to run.log only
-        except Exception:
+        except Exception:  # noqa: BLE001 (as logging's own handlers do)
             self.handleError(record)
 
 

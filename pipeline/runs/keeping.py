@@ -138,7 +138,7 @@ class Keeper:
         except PipelineError as error:
             self._errors.append(error)
             log.error("%s: %s", name, error)
-        except Exception as error:  # an unexpected kind of tensor
+        except Exception as error:  # noqa: BLE001 (an unexpected kind of tensor)
             self._lost[name] = f"{type(error).__name__}: {error}"
             log.warning("%s: cannot be kept: %s", name, self._lost[name])
 
@@ -150,7 +150,7 @@ class Keeper:
         except PipelineError as error:
             self._errors.append(error)
             log.error("%s: %s", name, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             log.warning("%s: %s: %s: %s", name, what, type(error).__name__, error)
 
 

@@ -134,7 +134,7 @@ class Transactions:
             try:
                 _run_transaction(*arguments)
                 done.set_result(None)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 (it is raised where the result is read)
                 done.set_exception(error)
 
         threading.Thread(target=run, name="latentgrid-transaction", daemon=True).start()

@@ -45,7 +45,7 @@ def test_every_job_is_as_hydra_composes_it(name: str):
         for job in jobs:
             try:
                 expected = OmegaConf.to_container(loader.load_sweep_config(master, job))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (which must be the same)
                 with pytest.raises(type(error)) as raised:
                     composer.load_sweep_config(master, job)
                 assert str(raised.value) == str(error)

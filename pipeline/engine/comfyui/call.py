@@ -215,7 +215,7 @@ class NodeCaller:
             values["input_types"] = [dict(received_types)]
         try:
             results = await self._map(node, cls, values, function.__name__, v3_data=v3_data)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (a class may raise anything)
             message = f"{node.class_type}'s own validation raised {type(error).__name__}: {error}"
             return [Problem("exception_during_validation", where, message)]
         refusals = [result for result in results if result is not True and not is_blocked(result)]

@@ -103,7 +103,7 @@ def _run_prestartup(path: Path) -> None:
     assert spec and spec.loader
     try:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    except Exception as error:  # ComfyUI continues too
+    except Exception as error:  # noqa: BLE001 (ComfyUI continues too)
         log.warning("%s failed: %s: %s", script, type(error).__name__, error)
 
 

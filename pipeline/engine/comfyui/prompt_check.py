@@ -41,7 +41,7 @@ async def check_prompt(
     for name in _sort_for_check(prompt, outputs):
         try:
             await comfyui.execution.validate_inputs(PROMPT_ID, prompt, name, validated)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (as in ComfyUI's validate_prompt)
             if name in outputs:  # for other nodes, the node that reads them reports the same
                 validated[name] = (False, [_explain(error)], name)
     valid_outputs = [name for name in outputs if validated[name][0] is True]

@@ -66,7 +66,7 @@ class FinishedRuns:
         with tempfile.TemporaryDirectory(prefix="latentgrid-") as name:
             try:
                 record = read_record(json.dumps(self._read_record(run_id, Path(name))))
-            except Exception as error:  # a store may raise anything for a missing file
+            except Exception as error:  # noqa: BLE001 (a store may raise anything for a missing file)
                 return [f"run {run_id}: its record cannot be read ({error})"]
         reasons = compare_facts(select_key_facts(record.facts), facts)
         if not reasons:  # only then wait for the hashes of files, which may be large
@@ -173,7 +173,7 @@ class FinishedRuns:
                 if record.files != now or None in now.values():
                     return False
                 self.fetch(run_id, Path(name))
-            except Exception:  # a store may raise anything for a missing file
+            except Exception:  # noqa: BLE001 (a store may raise anything for a missing file)
                 return False
         return True
 

@@ -127,7 +127,7 @@ class Writer:
         """Return what is recorded of a run, with its files in `folder`, or why it cannot be read."""
         try:
             return {"read": self._finished.read(run_id, Path(folder))}
-        except Exception as error:  # an unknown id, or anything that a store raises for a missing file
+        except Exception as error:  # noqa: BLE001 (an unknown id, or anything that a store raises for a missing file)
             return {"read": {"error": f"{error}"}}
 
     def do_fetch(self, run_id: str, name: str) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Writer:
             try:
                 path = self._store.client.download_artifacts(run_id, name, folder)
                 return {"fetched": [Path(path).read_text(encoding="utf-8"), ""]}
-            except Exception as error:  # a store may raise anything for a missing file
+            except Exception as error:  # noqa: BLE001 (a store may raise anything for a missing file)
                 return {"fetched": [None, str(error)]}
 
     def do_list_unsent(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Writer:
         assert self._unsent, "its id is known from the list"
         try:
             return {"sent": {"run_id": self._unsent.send(run_id)}}
-        except Exception as error:  # a server, or the way to it, may raise anything
+        except Exception as error:  # noqa: BLE001 (a server, or the way to it, may raise anything)
             return {"sent": {"error": str(error)}}
 
     def _carry_out(self, do: str, content: dict[str, Any]) -> dict[str, Any] | None:

@@ -145,7 +145,7 @@ class UnsentRuns:
                 return known[match[0]]
             try:
                 return str(self._local.get_run(match[0]).data.tags.get(SENT_AS, match[0]))
-            except Exception:  # it is no run of the local store
+            except Exception:  # noqa: BLE001 (it is no run of the local store)
                 return match[0]
 
         return RUN_ID.sub(find, text)
