@@ -256,7 +256,7 @@ def test_after_sigkill_the_same_command_finishes_the_rest(own_python, run_sweep,
 
 
 def test_a_sweep_that_is_terminated_says_so(start_sweep, tmp_path):
-    with start_sweep("seed=1,2,3", "sampler.steps=300") as process:
+    with start_sweep("seed=1,2,3", "sampler.steps=80") as process:
         wait_for_sampler(process, "2/3")
         process.send_signal(signal.SIGTERM)
         process.stderr.read()
