@@ -23,13 +23,13 @@ from mlflow import MlflowClient
 from patience import PATIENCE
 from safetensors.torch import load_file
 
-from pipeline.config.read import register_names
+from pipeline.config.names import register_names
 from pipeline.sweep.launcher import WarmLauncher, _let_go, register_launcher
 
 KEPT = {"multirun.yaml", "plan.txt", "contact_sheet.png", "contact_sheet.html"}
 
 WITH_LAUNCHER = (
-    "import runpy, sys; from pipeline.config.read import register_names; from pipeline.sweep.launcher import *;"
+    "import runpy, sys; from pipeline.config.names import register_names; from pipeline.sweep.launcher import *;"
     "register_names(); register_launcher(); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 
