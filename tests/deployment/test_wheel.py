@@ -92,7 +92,7 @@ def test_a_project_sets_what_differs(installed, tmp_path):
 
     (project / "deeper").mkdir()
     done = call(command, "run", "sampler=mine", "experiment=tiny", "--cfg", "job", cwd=project / "deeper")
-    for line in ("seed: 7", "sampler_name: heun", "unet_name: tiny_qwen.safetensors"):
+    for line in ("seed: 7", "sampler_name: heun", "unet_name: tiny_qwen_image"):
         assert line in done.stdout, done.stderr
     assert "sampler: euler, mine" in call(command, "run", "--help", cwd=project).stdout
 
