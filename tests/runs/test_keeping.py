@@ -201,6 +201,12 @@ def loras(tmp_path_factory, session) -> Path:
     first = next(iter(tensors))
     part = {(f"other.{name}" if name == first else name): one for name, one in tensors.items()}
     save_file(part, folder / "loras" / "in_part.safetensors")
+    wide = {
+        name: one.repeat(2, *[1] * (one.dim() - 1)) if ".lora_up." in name or ".lora_B." in name else one
+        for name, one in tensors.items()
+    }
+    assert any(one.shape != tensors[name].shape for name, one in wide.items())
+    save_file(wide, folder / "loras" / "wide.safetensors")
     session.add_models(folder)
     return folder
 
@@ -233,6 +239,19 @@ def test_a_lora_that_fits_in_part_says_how_much(loras, tmp_path, caplog):
         for text in caplog.messages
     )
     assert 0 < result.metrics["lora_unfit/lora"] < 0.5
+
+
+def test_a_lora_of_other_shapes_changes_nothing_and_says_so(loras, tmp_path, caplog):
+    result, bypassed = sample(tmp_path, "wide"), sample(tmp_path, "demo_outline", "lora._bypass_=true")
+    assert result.latent.equal(bypassed.latent)
+    total = count_keys()
+    assert result.facts["lora_unfit"] == f"lora: {total} of {total} keys of wide.safetensors"
+    assert result.marks == {"LoRA does not fit": "lora 100 %"}
+    (line,) = [text for text in caplog.messages if "have other shapes than wide.safetensors" in text]
+    assert line.endswith("ComfyUI leaves them as they are")
+    assert "is invalid for input of size" not in caplog.text
+    again = sample(tmp_path, "wide", "sampler.cfg=2.0")
+    assert again.facts["lora_unfit"] == result.facts["lora_unfit"]
 
 
 def test_a_later_run_whose_lora_comes_from_the_cache_says_the_same(loras, tmp_path):
