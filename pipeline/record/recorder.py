@@ -89,11 +89,7 @@ class Recorder:
         """Write what is known before the run. Raises OutputError or TrackingError."""
         facts.reset_peak_memory()
         artifacts.remove_record(self.folder)  # it is of an earlier run in this folder
-        written = [
-            artifacts.write_text(self.folder, artifacts.CONFIG, self.facts.config_yaml),
-            artifacts.write_prompt(self.folder, self.facts.prompt),
-            artifacts.write_workflow(self.folder, self.facts.workflow),
-        ]
+        written = write_inputs(self.folder, self.facts)
         if self.tracker:
             self.tracker.raise_if_failed()
             # A parent of another tracker is left out: that tracker failed and was replaced.
@@ -212,3 +208,12 @@ class Recorder:
             self.files.append(path)
         if self.run:
             self.run.add_file(path, picture_key)
+
+
+def write_inputs(folder: Path, run: RunFacts) -> list[Path]:
+    """Write the config of a run, its prompt and its workflow into a folder. Raises OutputError."""
+    return [
+        artifacts.write_text(folder, artifacts.CONFIG, run.config_yaml),
+        artifacts.write_prompt(folder, run.prompt),
+        artifacts.write_workflow(folder, run.workflow),
+    ]

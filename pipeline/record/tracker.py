@@ -124,13 +124,26 @@ class Tracker:
             time=started,
         )
 
-    def link(self, name: str, source: str, folder: Path, linked: float, parent: TrackedRun | None) -> TrackedRun:
+    def link(
+        self,
+        name: str,
+        source: str,
+        folder: Path,
+        linked: float,
+        parent: TrackedRun | None,
+        params: Mapping[str, str] | None = None,
+        note: str | None = None,
+        own: Sequence[str] = (),
+    ) -> TrackedRun:
         """Begin and finish a run that takes over the results of the finished run with the id `source`.
 
         Its files are copied into `folder`, and the new record names it. The new run takes no more messages. `linked` is
-        the time of the new run in seconds since the epoch.
+        the time of the new run in seconds since the epoch. `params` and `note` are its own, None for those of `source`,
+        and `own` the names of the files that it has written into `folder` itself, instead of those of `source`.
         """
-        return self._begin("link", parent, name=name, source=source, folder=str(folder.resolve()), time=linked)
+        content = {"params": None if params is None else dict(params), "note": note, "own": list(own)}
+        where = str(folder.resolve())
+        return self._begin("link", parent, name=name, source=source, folder=where, time=linked, **content)
 
     def wait_for(self, number: int) -> MLflowRun:
         """Wait until the records of a finished run and of the runs below it are complete; return its place in MLflow.

@@ -24,9 +24,10 @@ from pipeline.config.values import set_values
 from pipeline.errors import ConfigError, RunInterrupted, TrackingError
 from pipeline.graph.check import CheckedGraph
 from pipeline.latents.reference import Reference, open_reference
-from pipeline.record.artifacts import list_files, open_folder
+from pipeline.record.artifacts import GRAPH, list_files, open_folder, write_text
+from pipeline.record.note import NOTE
 from pipeline.record.queries import FinishedRun
-from pipeline.record.recorder import Recorder
+from pipeline.record.recorder import Recorder, write_inputs
 from pipeline.record.tracker import TrackedRun, Tracker
 from pipeline.runs.console import Progress, format_plan
 from pipeline.runs.export import export_workflow, find_original
@@ -240,13 +241,25 @@ def run_checked(
 
 
 def link_run(
-    job: CheckedRun, found: FinishedRun, folder: Path, tracker: Tracker, parent: TrackedRun | None
+    job: CheckedRun,
+    found: FinishedRun,
+    folder: Path,
+    session: Session,
+    tracker: Tracker,
+    parent: TrackedRun | None,
 ) -> RunResult:
     """Take over the results of the run `found` instead of running `job`: copy them into `folder`, and record it.
 
-    Raises TrackingError.
+    Config, prompt, workflow, picture of the graph, params and description are those of the job: two configs may come to
+    the same result, such as two strengths of a bypassed LoRA. Raises OutputError or TrackingError.
     """
-    mlflow = tracker.link(job.name, found.run_id, folder, time.time(), parent).wait()
+    workflow = export_workflow(job.checked, job.read.values, session, find_original(job.hydra))
+    overrides = _list_overrides(job.hydra)
+    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity, workflow)
+    files = [*write_inputs(open_folder(folder), facts), write_text(folder, GRAPH, facts.draw(job.checked.order))]
+    own = [path.name for path in files]
+    note = facts.tags[NOTE]
+    mlflow = tracker.link(job.name, found.run_id, folder, time.time(), parent, facts.params, note, own).wait()
     return RunResult(
         checked=job.checked,
         metrics=found.metrics,

@@ -19,7 +19,7 @@ class SweepProgress:
 
     def __init__(self, total: int):
         self._total = total
-        self._done = self._reused = self._failed = 0
+        self._done = self._reused = self._failed = self._marked = 0
         self._began = time.monotonic()
         self._bar: Any = None
         if sys.stderr.isatty():
@@ -33,10 +33,14 @@ class SweepProgress:
             log.info("%d/%d  #%d %s", self._done + 1, self._total, job.number, job.name)
 
     def finish(self, job: SweepJob, result: RunResult) -> None:
-        """Count a job that ran or whose result was recorded already."""
+        """Count a job that ran or whose result was recorded already, and log what is wrong with its results."""
         if result.linked:
             self._reused += 1
             log.info("#%d %s: recorded already, as run %s", job.number, job.name, result.linked)
+        if result.marks:
+            self._marked += 1
+            found = ", ".join(f"{mark}: {text}" if text else mark for mark, text in result.marks.items())
+            log.warning("#%d %s: %s", job.number, job.name, found)
         self._count()
 
     def fail(self, job: SweepJob, error: Exception) -> None:
@@ -50,9 +54,10 @@ class SweepProgress:
         self._count()
 
     def summarise(self) -> str:
-        """Return how many jobs ran, how many were recorded already and how many failed."""
+        """Return how many jobs ran, were recorded already and failed, and how many have results with a fault."""
         ran = self._done - self._reused - self._failed
-        return f"{ran} of {self._total} jobs ran, {self._reused} were recorded already, {self._failed} failed"
+        text = f"{ran} of {self._total} jobs ran, {self._reused} were recorded already, {self._failed} failed"
+        return f"{text}; something is wrong with the results of {self._marked}, see above" if self._marked else text
 
     def close(self) -> None:
         """Remove the bar."""

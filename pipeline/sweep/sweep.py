@@ -94,7 +94,7 @@ class Sweep:
         tracker = self.trackers[self.jobs[index].read.tracking]
         if index in self.found:
             assert tracker, "only a tracker finds runs"
-            return link_run(self.runs[index], self.found[index], folder, tracker, record)
+            return link_run(self.runs[index], self.found[index], folder, self.session, tracker, record)
         # After the last job nothing is released: an optimiser's next jobs, which are planned separately, may reuse it.
         planned = place - len(self.found)
         later = functools.partial(self.plan.is_read_after, planned) if place + 1 < len(self.jobs) else None

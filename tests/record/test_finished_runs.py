@@ -92,6 +92,24 @@ def test_a_linked_run_has_the_files_and_results_and_none_of_the_costs(tracker, m
     assert find(tracker, model).run_id == linked.run_id
 
 
+def test_a_linked_run_keeps_what_is_its_own(tracker, model, tmp_path, uri):
+    run_id = record(tracker, tmp_path / "run", model)
+    (tmp_path / "link").mkdir()
+    for name in ("config.yaml", "images/one.txt"):
+        (tmp_path / "link" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "link" / name).write_text("its own")
+    own = ["config.yaml", "images/one.txt"]
+    linked = tracker.link(
+        "second", run_id, tmp_path / "link", time.time(), None, {"seed": "2"}, "### Settings\n\nits own", own
+    ).wait()
+    run = MlflowClient(uri).get_run(linked.run_id)
+    assert run.data.params == {"seed": "2"}
+    assert "its own" in run.data.tags["mlflow.note.content"]
+    read = tracker.store.read(linked.run_id, tmp_path / "read")
+    assert set(own) <= read.record.artifacts.keys()
+    assert (tmp_path / "read/images/one.txt").read_text() == "its own"
+
+
 def test_a_link_of_a_link_names_the_run_that_computed(tracker, model, tmp_path, uri):
     run_id = record(tracker, tmp_path / "run", model)
     for name in ("second", "third"):

@@ -178,6 +178,19 @@ def test_what_is_recorded_is_not_run_again(run_sweep, tmp_path):
     assert "3 of 3 jobs ran, 0 were recorded already, 0 failed" in done.stderr
 
 
+def test_what_is_taken_over_has_the_config_of_its_own_job(run_sweep, tmp_path):
+    run_sweep("lora.strength_model=0.5,1.5", "lora._bypass_=true", "sampler.steps=1", "seed=5")
+    shutil.rmtree(tmp_path / "sweep")
+    done, folder = run_sweep("lora.strength_model=0.25,0.75", "lora._bypass_=true", "sampler.steps=1", "seed=5")
+    assert "0 of 2 jobs ran, 2 were recorded already, 0 failed" in done.stderr
+    assert "strength_model: 0.25" in (folder / "0/config.yaml").read_text()
+    jobs = list_jobs(tmp_path, "lora=0.25,0.75")
+    (job,) = [job for job in jobs if "lora.strength_model=0.25" in job.data.tags["mlflow.note.content"]]
+    client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
+    artifact = client.download_artifacts(job.info.run_id, "config.yaml", str(tmp_path))
+    assert "strength_model: 0.25" in Path(artifact).read_text()
+
+
 def test_records_that_do_not_say_what_a_result_follows_from_are_run_again_with_one_line(run_sweep, tmp_path):
     sweep = ["seed=1,2", "sampler.steps=1", "lora._bypass_=true"]
     run_sweep(*sweep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +92,16 @@ class FinishedRuns:
             run.info.run_name == name and IDENTITY in run.data.tags and CELL not in run.data.tags for run in found
         )
 
-    def fetch(self, run_id: str, folder: Path) -> dict[str, Any]:
-        """Copy the artifacts of a run into `folder` and return its record. Raises OSError if one is not as recorded."""
+    def fetch(self, run_id: str, folder: Path, without: Collection[str] = ()) -> dict[str, Any]:
+        """Copy the artifacts of a run into `folder` and return its record. Raises OSError if one is not as recorded.
+
+        Those in `without` are not copied.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         record = self._read_record(run_id, folder)
         for name, sha256 in record["artifacts"].items():
+            if name in without:
+                continue
             (folder / name).parent.mkdir(exist_ok=True, parents=True)
             self._download(run_id, name, folder)
             if hash_file(folder / name) != sha256:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,19 +104,29 @@ class OpenRuns:
         time: float,
         parent: int | None,
         folder: str,
+        params: dict[str, str] | None = None,
+        note: str | None = None,
+        own: Sequence[str] = (),
         again: bool = False,
     ) -> dict[str, Any]:
-        """Take over a finished run: copy its files into `folder`, and record a run of its own that names it."""
-        recorded, source_data = self._finished.fetch(source, Path(folder)), self._client.get_run(source).data
+        """Take over a finished run: copy its files into `folder`, and record a run of its own that names it.
+
+        params, note: those of the new run, which may be another way to the same results; None: as in the run `source`.
+        own: the names of the files that the new run has written into `folder` itself.
+        """
+        recorded, source_data = self._finished.fetch(source, Path(folder), own), self._client.get_run(source).data
         tags = {key: value for key, value in source_data.tags.items() if key in TAKEN or not key.startswith("mlflow.")}
         tags[LINKED] = tags.get(LINKED, source)
         del tags[IDENTITY]  # it is set when the new record is complete
-        run_id = self._create(record, name, source_data.params, tags, time, parent, again)
+        if note is not None:
+            tags[NOTE] = note
+        given = source_data.params if params is None else params
+        run_id = self._create(record, name, given, tags, time, parent, again)
         self._open[run] = OpenRun(run_id, Path(folder), dict(recorded), lambda: recorded["files"])
         self._pages.begin_taken(run_id, tags, tags[LINKED])
         results = {key: value for key, value in source_data.metrics.items() if not key.startswith(COSTS)}
         self.log(run, [[key, value, time, 0] for key, value in results.items()], {})
-        for path in recorded["artifacts"]:
+        for path in dict.fromkeys([*own, *recorded["artifacts"]]):
             self.file(run, str(Path(folder, path)), recorded["pictures"].get(path))
         return self.finish(run, "FINISHED", time, {}, {})
 
