@@ -34,8 +34,8 @@ HEAD = """\
 
 The config of a run is composed from `conf/config.yaml`, one file of each chosen group, and the overrides on the
 command line. In the composed config, every top-level mapping with a `_node_` is a node of the graph, every other
-top-level mapping is a settings section, and the remaining top-level values, such as `seed`, are variables that nodes can
-refer to.
+top-level mapping is a settings section, and the remaining top-level values, such as `seed`, are variables that nodes
+can refer to.
 
 `python run.py --cfg job` prints the composed config without running it. Any of its values can be overridden by its
 dotted path (`sampler.steps=8`), and another file of a group is chosen by the name of the group (`inputs=files`).
