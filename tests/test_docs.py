@@ -15,6 +15,7 @@ from types import ModuleType
 import pytest
 from conftest import ROOT
 from patience import PATIENCE
+from warm_python import PYTHON
 
 from pipeline.config.read import SECTIONS
 
@@ -100,7 +101,7 @@ def test_the_reference_has_no_environment_of_this_machine(script: ModuleType, mo
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="make setup installs MkDocs")
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [PYTHON, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr

@@ -115,10 +115,8 @@ class RunConfig:
     @property
     def has_wrong_settings(self) -> bool:
         """Whether the settings are wrong, so that ComfyUI need not be started to find more problems."""
-        return any(
-            problem.code in ("unknown_section", UNREAD) or problem.where.partition(".")[0] in SECTIONS
-            for problem in self.problems
-        )
+        codes = ("unknown_section", UNREAD)
+        return any(one.code in codes or one.where.partition(".")[0] in SECTIONS for one in self.problems)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -290,9 +288,8 @@ def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]
     for key, value in (section or {}).items():
         where = f"{name}.{key}"
         if key not in known:
-            problems.append(
-                Problem("unknown_setting", where, f"is no setting{did_you_mean(key, known) or _list_settings(known)}")
-            )
+            near = did_you_mean(key, known) or _list_settings(known)
+            problems.append(Problem("unknown_setting", where, f"is no setting{near}"))
         elif value == MISSING:
             problems.append(Problem("required_input_missing", where, f"is required. Give it as {where}=VALUE"))
         else:

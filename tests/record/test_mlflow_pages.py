@@ -1,6 +1,6 @@
 """A sweep of 24 runs in MLflow's real UI, in a real browser: what a person reads there.
 
-SCREENSHOTS=docs/images python -m pytest tests/record/test_mlflow_pages.py     also takes the pictures of docs/records.md
+SCREENSHOTS=docs/images python -m pytest tests/record/test_mlflow_pages.py    also takes the pictures of docs/records.md
 """
 
 from __future__ import annotations
