@@ -38,7 +38,8 @@ top-level mapping is a settings section, and the remaining top-level values, suc
 can refer to.
 
 `python run.py --cfg job` prints the composed config without running it. Any of its values can be overridden by its
-dotted path (`sampler.steps=8`), and another file of a group is chosen by the name of the group (`inputs=files`).
+dotted path: the setting `path` of the section `comfyui` is `comfyui.path`, and the input `steps` of the node `sampler`
+is `sampler.steps`. Another file of a group is chosen by the name of the group (`inputs=files`).
 """
 
 GROUPS = """\
@@ -75,7 +76,7 @@ def _describe_section(name: str, cls: type, values: dict[str, Any]) -> str:
     lines = [f"## {name}", "", summary, "", "| setting | type | default | |", "|---|---|---|---|"]
     for field in dataclasses.fields(cls):
         default = json.dumps(values[field.name]).strip('"')
-        cells = [f"`{name}.{field.name}`", _describe_type(str(field.type)), f"`{default}`", texts.pop(field.name)]
+        cells = [f"`{field.name}`", _describe_type(str(field.type)), f"`{default}`", texts.pop(field.name)]
         lines.append(f"| {' | '.join(cells)} |")
     if texts:
         raise ValueError(f"the docstring of {cls.__name__} describes what is no setting: {', '.join(texts)}")
