@@ -23,8 +23,10 @@ from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pipeline.config.read import CONF, SECTIONS, compose_config
+from pipeline.base.project import ROOT
+from pipeline.config.read import SECTIONS, compose_config
 
+CONF = ROOT / "conf"
 PAGE = Path(__file__).with_name("config.md")
 
 HEAD = """\

@@ -24,12 +24,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pipeline.base.project import IS_INSTALLED, ROOT
+from pipeline.base.project import IS_INSTALLED, PROJECT, ROOT
 from pipeline.config.help import format_help
-from pipeline.config.read import CONF, register_names
+from pipeline.config.names import register_names
+from pipeline.config.read import CONF
 from pipeline.errors import ConfigError, PipelineError
 
 COMMANDS = {
+    "init": "init",
     "comfyui": "comfyui",
     "show": "show",
     "import": "import_workflow",
@@ -69,7 +71,10 @@ def run_command() -> None:
     """Run what conf/ and the overrides declare, once or as a Hydra multirun. This is `python run.py`."""
     _check_options(sys.argv[1:])
     load_dotenv(_find_env_file())
-    register_names()
+    try:
+        register_names()
+    except PipelineError as error:
+        sys.exit(str(error))
     wants_traceback = os.environ.get(FULL_ERROR, "0") == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, and they are shown below
     signal.signal(signal.SIGTERM, _terminate)
@@ -88,8 +93,8 @@ def run_command() -> None:
 
 
 def _find_env_file() -> Path:
-    """Return the `.env` beside run.py, or for an installed latentgrid that of the working directory."""
-    return (Path.cwd() if IS_INSTALLED else ROOT) / ".env"
+    """Return the `.env` of the project; without one that beside run.py, or in the working directory if installed."""
+    return (PROJECT or (Path.cwd() if IS_INSTALLED else ROOT)) / ".env"
 
 
 def _check_options(arguments: Sequence[str]) -> None:

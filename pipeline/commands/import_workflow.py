@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline.base.project import IS_INSTALLED
+from pipeline.base.project import IS_INSTALLED, PROJECT, ROOT
 from pipeline.config.read import CONF, compose_config, read_config, read_sections
 from pipeline.errors import ConfigError, Problem
 from pipeline.workflow.names import WORDS
@@ -43,8 +43,8 @@ def add_parser(commands: Any) -> None:
 
 def import_workflow(args: argparse.Namespace) -> None:
     """Import the file, and print the names of the written files and what the graph lacks here."""
-    if IS_INSTALLED:
-        message = f"would write into the installed package ({GRAPHS}). Import in a checkout of latentgrid"
+    if IS_INSTALLED and not PROJECT:
+        message = "needs a project to write the graph into. Make one first: latentgrid init FOLDER"
         raise ConfigError([Problem("no_project", "import", message)])
     read = read_sections(args.overrides, "comfyui")
     from pipeline.runs.process import open_session
@@ -131,7 +131,7 @@ def _choose_bypassed(export: WorkflowExport, session: Session) -> frozenset[str]
 
 def list_node_groups() -> list[str]:
     """Return the config groups whose nodes are in the default graph; an imported graph takes them out."""
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    defaults = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     groups = [next(iter(entry)) for entry in defaults if isinstance(entry, dict)]
     return [group for group in groups if not group.startswith("override ") and group not in OTHER_GROUPS]
 

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.project import IS_INSTALLED
 from pipeline.config.read import read_sections
-from pipeline.models.sets import MODELS
+from pipeline.errors import ConfigError, Problem
+from pipeline.models.sets import MODEL_FOLDERS, MODELS
 
 
 def add_parser(commands: Any) -> None:
@@ -29,7 +31,10 @@ def fetch_models(args: argparse.Namespace) -> None:
 
     disable_propagation()  # it has a handler of its own, and would log everything twice
     settings = read_sections(args.overrides, "comfyui").comfyui
-    folders = [*(Path(folder).expanduser().absolute() for folder in settings.models), MODELS]
+    folders = [*(Path(folder).expanduser().absolute() for folder in settings.models), *MODEL_FOLDERS]
+    if IS_INSTALLED and folders[0] == MODELS:
+        message = "must say where to fetch to. Give comfyui.models=[FOLDER], or make a project: latentgrid init"
+        raise ConfigError([Problem("no_project", "comfyui.models", message)])
     try:
         places = fetch_model_set(args.name, folders)
     except KeyboardInterrupt:

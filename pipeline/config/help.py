@@ -16,7 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from omegaconf import OmegaConf, open_dict
 
-from pipeline.config.read import CONF, register_names
+from pipeline.config.names import register_names
+from pipeline.config.read import CONF
 
 
 def format_help(overrides: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.config.read import CONF
+from pipeline.base.project import CONF_FOLDERS
 
 COMMAND_LINE = "command line"
 
@@ -59,7 +59,7 @@ def _parse(hydra: Any) -> list[Any]:
 
 
 def _is_group(key: str) -> bool:
-    return (CONF / key).is_dir()
+    return any((folder / key).is_dir() for folder in CONF_FOLDERS)
 
 
 def _list_files(hydra: Any) -> Iterator[tuple[str, Any]]:
@@ -76,13 +76,14 @@ def _list_files(hydra: Any) -> Iterator[tuple[str, Any]]:
     for group in sorted(choices, key=lambda group: group != "experiment"):
         for choice in reversed(choices[group]):
             yield from _read_file(group, str(choice))
-    yield "config.yaml", yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+    for folder in CONF_FOLDERS:
+        yield "config.yaml", yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
 def _read_file(group: str, choice: str) -> Iterator[tuple[str, Any]]:
     group, _, package = group.partition("@")  # lora@lora2: a group given under another name
-    path = CONF / group / f"{choice}.yaml"
-    if not path.is_file():
+    path = next((path for conf in CONF_FOLDERS if (path := conf / group / f"{choice}.yaml").is_file()), None)
+    if path is None:
         return
     text = path.read_text(encoding="utf-8")
     content = yaml.safe_load(text) or {}

@@ -15,7 +15,9 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.config.read import CONF, register_names
+from pipeline.base.project import CONF_FOLDERS
+from pipeline.config.names import register_names
+from pipeline.config.read import CONF
 from pipeline.config.values import has_key, suggest_path
 from pipeline.errors import Problem, did_you_mean
 
@@ -75,7 +77,9 @@ def _chooses(override: Override) -> bool:
 
     A mapping given to the key of a group does not: it is merged into the chosen config.
     """
-    is_group = bool(_list_choices(override.key_or_group)) or (CONF / override.key_or_group).is_dir()
+    is_group = bool(_list_choices(override.key_or_group)) or any(
+        (folder / override.key_or_group).is_dir() for folder in CONF_FOLDERS
+    )
     return is_group and not isinstance(override.value(), dict)
 
 

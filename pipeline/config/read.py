@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pipeline.base.project import ROOT
+from pipeline.base.project import CONF_FOLDERS
+from pipeline.config.names import register_names
 from pipeline.config.values import escape
 from pipeline.config.variables import UNREAD, explain_unread, find_unread, list_overridden
 from pipeline.engine.cache_policy import find_policy_problems
@@ -27,11 +28,11 @@ from pipeline.errors import ConfigError, Problem, did_you_mean
 from pipeline.graph.model import Graph
 from pipeline.graph.reader import MISSING, is_node, read_graph
 from pipeline.latents.distance import DISTANCES
-from pipeline.models.tiny import tiny_folder
 from pipeline.record.recorder import LATENT_STATISTICS
 from pipeline.record.tracker import TrackingSettings
 
-CONF = ROOT / "conf"
+CONF = CONF_FOLDERS[0]
+"""The folder of config.yaml: that of the user's project if there is one, else latentgrid's own."""
 
 T = TypeVar("T")
 
@@ -115,8 +116,10 @@ class RunConfig:
     @property
     def has_wrong_settings(self) -> bool:
         """Whether the settings are wrong, so that ComfyUI need not be started to find more problems."""
-        codes = ("unknown_section", UNREAD)
-        return any(one.code in codes or one.where.partition(".")[0] in SECTIONS for one in self.problems)
+        return any(
+            problem.code in ("unknown_section", UNREAD) or problem.where.partition(".")[0] in SECTIONS
+            for problem in self.problems
+        )
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -130,21 +133,6 @@ SECTIONS: dict[str, type] = {
     "tracking": TrackingSettings,
     "worker": WorkerSettings,
 }
-
-
-LAUNCHER = "hydra_plugins.latentgrid.WarmLauncher"
-"""The name by which Hydra finds the class of pipeline/sweep/launcher.py; it takes only launchers of hydra_plugins."""
-
-
-def register_names() -> None:
-    """Register the names that conf/ uses. Idempotent.
-
-    They are `${latentgrid.tiny:FILE}`, the path of an input of the tiny model, and the launcher `warm`.
-    """
-    from hydra.core.config_store import ConfigStore
-
-    OmegaConf.register_new_resolver("latentgrid.tiny", lambda name: str(tiny_folder() / name), replace=True)
-    ConfigStore.instance().store("warm", {"_target_": LAUNCHER}, group="hydra/launcher", provider="latentgrid")
 
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
@@ -215,7 +203,7 @@ def _list_variables(values: Mapping[str, Any]) -> list[str]:
 @functools.cache
 def read_own_names() -> frozenset[str]:
     """Return the names that conf/config.yaml itself declares, such as `seed`: a graph need not read them."""
-    return frozenset(map(str, OmegaConf.load(CONF / "config.yaml")))
+    return frozenset(str(name) for folder in CONF_FOLDERS for name in OmegaConf.load(folder / "config.yaml"))
 
 
 def _find_batch_problems(run: RunSettings) -> list[Problem]:
@@ -288,8 +276,9 @@ def _read_section(name: str, cls: type[T], section: Any, problems: list[Problem]
     for key, value in (section or {}).items():
         where = f"{name}.{key}"
         if key not in known:
-            near = did_you_mean(key, known) or _list_settings(known)
-            problems.append(Problem("unknown_setting", where, f"is no setting{near}"))
+            problems.append(
+                Problem("unknown_setting", where, f"is no setting{did_you_mean(key, known) or _list_settings(known)}")
+            )
         elif value == MISSING:
             problems.append(Problem("required_input_missing", where, f"is required. Give it as {where}=VALUE"))
         else:

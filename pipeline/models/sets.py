@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipeline.base.project import ROOT
+from pipeline.base.project import PROJECT, ROOT
 
 MODELS = ROOT / "models"
 """A models folder, laid out like ComfyUI's and searched after all others. It has the demo model and the model sets."""
+
+MODEL_FOLDERS = tuple(folder / "models" for folder in (PROJECT, ROOT) if folder)
+"""The models folders that are searched after ComfyUI's, the one of the user's project first."""
 
 
 @dataclass(frozen=True)

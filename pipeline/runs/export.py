@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.read import CONF
+from pipeline.base.project import CONF_FOLDERS
 from pipeline.errors import PipelineError
 from pipeline.graph.api_format import write_api_format
 from pipeline.graph.bypass import resolve_bypass
@@ -71,8 +71,8 @@ def find_original(hydra: Any) -> dict[str, Any] | None:
     `hydra` is the config's hydra node, or None if it is not known.
     """
     name = hydra.runtime.choices.get("graph") if hydra is not None else None
-    path = CONF / "graph" / f"{name}.json"
-    if not name or not path.is_file():
+    path = next((path for conf in CONF_FOLDERS if (path := conf / "graph" / f"{name}.json").is_file()), None)
+    if not name or path is None:
         return None
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

@@ -27,7 +27,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from pipeline.config.read import LAUNCHER, read_config
+from pipeline.config.names import LAUNCHER
+from pipeline.config.read import read_config
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.runs.console import format_summary
 from pipeline.runs.run import run_config, tracking_errors_logged

@@ -77,4 +77,39 @@ def test_nothing_is_imported_into_the_package(installed, tmp_path):
     (tmp_path / "workflow.json").write_text("{}")
     done = call(installed / "latentgrid", "import", "workflow.json", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("import: would write into the installed package")
+    assert done.stderr.startswith("import: needs a project to write the graph into. Make one first: latentgrid init")
+
+
+def test_a_project_sets_what_differs(installed, tmp_path):
+    command = installed / "latentgrid"
+    done = call(command, "init", "demo", cwd=tmp_path)
+    assert "cd demo && latentgrid run sampler.steps=4" in done.stdout, done.stderr
+    project = tmp_path / "demo"
+    (project / "conf/sampler").mkdir()
+    (project / "conf/sampler/mine.yaml").write_text("defaults: [euler]\nsampler_name: heun\n")
+    with (project / "conf/config.yaml").open("a") as config:
+        config.write("seed: 7\n")
+
+    (project / "deeper").mkdir()
+    done = call(command, "run", "sampler=mine", "experiment=tiny", "--cfg", "job", cwd=project / "deeper")
+    for line in ("seed: 7", "sampler_name: heun", "unet_name: tiny_qwen_image"):
+        assert line in done.stdout, done.stderr
+    assert "sampler: euler, mine" in call(command, "run", "--help", cwd=project).stdout
+
+    done = call(command, "run", "sampler=mine", "sampler.steps=1", cwd=project)
+    assert done.returncode == 0, done.stderr
+    (config,) = project.glob("outputs/runs/*/*/config.yaml")
+    assert "sampler_name: heun" in config.read_text()
+
+    done = call(command, "run", "sampler=min", cwd=project)
+    assert done.stderr.strip() == "sampler: 'min' is not a choice of this group; did you mean 'mine'?"
+    done = call(command, "--project", "nowhere", "run", cwd=project)
+    assert (done.returncode, done.stderr.split(":")[0]) == (1, "LATENTGRID_PROJECT")
+    done = call(command, "init", cwd=project)
+    assert (done.returncode, done.stderr.split(":")[0]) == (1, "conf/config.yaml")
+
+
+def test_the_conf_of_another_hydra_application_is_no_project(installed, tmp_path):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/config.yaml").write_text("defaults: [_self_]\nepochs: 3\n")
+    assert "steps: 8" in call(installed / "latentgrid", "run", "--cfg", "job", cwd=tmp_path).stdout

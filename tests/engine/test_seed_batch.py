@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -15,15 +17,25 @@ LAST_DIGITS = 1e-4
 """What the order of sums may change in a latent of standard deviation 1."""
 
 
+@functools.cache
+def compose_graph() -> Graph:
+    return read_config(compose_config()).graph
+
+
+def make_graph(seed: int, **settings) -> Graph:
+    """The default graph, with other inputs of its sampler."""
+    sampler = compose_graph()["sampler"]
+    inputs = {**sampler.inputs, **settings, "seed": seed}
+    return Graph({**compose_graph(), "sampler": Node("sampler", sampler.class_type, inputs)})
+
+
 @pytest.fixture
 def sample(session):
     """Samples seeds of a graph, one by one or all in one batch; a latent for each."""
 
     def run(batched: bool, change=lambda graph: graph, given_up=False, **settings) -> list[torch.Tensor]:
         settings = {"steps": 4, "cfg": 2.0, **settings}
-        overrides = [f"sampler.{name}={value}" for name, value in settings.items()]
-        nodes = [read_config(compose_config([*overrides, f"seed={seed}"])).graph for seed in SEEDS]
-        graphs = [session.check(change(graph), ["sampler"]) for graph in nodes]
+        graphs = [session.check(change(make_graph(seed, **settings)), ["sampler"]) for seed in SEEDS]
         keys = [session.make_keys(graph, "sampler" if batched else "")["sampler"] for graph in graphs]
         batch = SeedBatch("sampler", dict(zip(keys, SEEDS, strict=True))) if batched else None
         latents = []
@@ -90,7 +102,7 @@ def test_several_conditionings_are_sampled_without_a_batch(sample):
 
 def check_seed(session, seed: int, change=lambda graph: graph, batched: bool = True):
     """A graph with that seed, checked, and the content key of its sampler."""
-    graph = session.check(change(read_config(compose_config([f"seed={seed}", "sampler.steps=1"])).graph), ["sampler"])
+    graph = session.check(change(make_graph(seed, steps=1)), ["sampler"])
     return graph, session.make_keys(graph, "sampler" if batched else "")["sampler"]
 
 

@@ -10,7 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from pipeline.config.read import CONF, register_names
+from pipeline.config.names import register_names
+from pipeline.config.read import CONF
 from pipeline.sweep.compose import SweepComposer
 
 SWEEPS = {

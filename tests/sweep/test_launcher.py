@@ -23,13 +23,13 @@ from mlflow import MlflowClient
 from patience import PATIENCE
 from safetensors.torch import load_file
 
-from pipeline.config.read import register_names
+from pipeline.config.names import register_names
 from pipeline.sweep.launcher import WarmLauncher, _let_go, register_launcher
 
 KEPT = {"multirun.yaml", "plan.txt", "contact_sheet.png", "contact_sheet.html"}
 
 WITH_LAUNCHER = (
-    "import runpy, sys; from pipeline.config.read import register_names; from pipeline.sweep.launcher import *;"
+    "import runpy, sys; from pipeline.config.names import register_names; from pipeline.sweep.launcher import *;"
     "register_names(); register_launcher(); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 
@@ -256,7 +256,7 @@ def test_after_sigkill_the_same_command_finishes_the_rest(own_python, run_sweep,
 
 
 def test_a_sweep_that_is_terminated_says_so(start_sweep, tmp_path):
-    with start_sweep("seed=1,2,3", "sampler.steps=300") as process:
+    with start_sweep("seed=1,2,3", "sampler.steps=80") as process:
         wait_for_sampler(process, "2/3")
         process.send_signal(signal.SIGTERM)
         process.stderr.read()

@@ -24,7 +24,7 @@ from pipeline.engine.comfyui.node_code import read_core
 from pipeline.engine.comfyui.server_stand_in import install_server_stand_in
 from pipeline.engine.comfyui.settings import ComfyUISettings
 from pipeline.errors import ComfyUIError, ConfigError, Problem, did_you_mean
-from pipeline.models.sets import MODELS
+from pipeline.models.sets import MODEL_FOLDERS
 
 log = logging.getLogger(__name__)
 
@@ -300,7 +300,8 @@ def _add_model_folders(folder_paths: ModuleType, comfyui: Path, folders: list[st
     extra = comfyui / "extra_model_paths.yaml"
     if extra.is_file():
         importlib.import_module("utils.extra_config").load_extra_path_config(str(extra))
-    add_model_folder(folder_paths, MODELS, first=False)
+    for models in MODEL_FOLDERS:
+        add_model_folder(folder_paths, models, first=False)
 
 
 def add_model_folder(folder_paths: ModuleType, root: Path, first: bool) -> None:
