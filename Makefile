@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast faults check ui lock
+.PHONY: help setup demo test test-fast faults check docs ui lock
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,6 +32,9 @@ check: setup ## lint, check types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup ## build the documentation site
+	$(BIN)/mkdocs build --strict
 
 ui: setup ## show the runs in outputs/ in the MLflow UI, at port 5000
 	@id=$$($(BIN)/python -c "$$FIND_EXPERIMENT" 2>/dev/null); page="http://127.0.0.1:5000/#/experiments$${id:+/$$id/runs}"; \

@@ -41,7 +41,7 @@ UNRESOLVED = object()  # stands for a value that cannot be resolved, until it is
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The `run` section of the config.
+    """The `run` section of the config: what a run computes, checks and keeps.
 
     outputs: nodes whose outputs are requested, in addition to ComfyUI's output nodes.
     name: name of the run in MLflow; null: made from the overrides.
@@ -69,9 +69,12 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """The `worker` section of the config: the Kafka worker.
+    """The `worker` section of the config: the Kafka worker, which chooses `worker=kafka` by itself.
 
-    topic, reply_topic, dead_letter_topic: where requests come from, and where replies and refused requests go.
+    bootstrap_servers: the Kafka brokers to connect to first, as HOST:PORT, separated by commas.
+    topic: the topic that requests are read from.
+    reply_topic: the topic that replies are sent to, unless the request names another one.
+    dead_letter_topic: the topic that requests are sent to that cannot be answered.
     group_id: workers of one consumer group share the partitions of the topic.
     roots: the folders in which the files of requests must lie.
     output_root: the folder of the results, one folder for each request.

@@ -22,7 +22,7 @@ from pipeline.record.writer_link import WriterLink, describe_failure, name_runs
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """The `tracking` section of the config.
+    """The `tracking` section of the config: where MLflow records runs.
 
     uri: an MLflow tracking URI; a relative sqlite path is relative to the working directory; null: no record.
     experiment_name: the MLflow experiment; it is created if it does not exist.

@@ -1,6 +1,6 @@
 """A sweep of 24 runs in MLflow's real UI, in a real browser: what a person reads there.
 
-SCREENSHOTS=docs/images python -m pytest tests/record/test_mlflow_pages.py     also takes the pictures of the README
+SCREENSHOTS=docs/images python -m pytest tests/record/test_mlflow_pages.py    also takes the pictures of docs/records.md
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES = {
     for seed in SEEDS
 }
 LARGE = 2400, 2600  # tables hold only the rows and columns that are visible
-SMALL = 1400, 850  # of the pictures of the README
+SMALL = 1400, 850  # of the pictures of docs/records.md
 TEXT = "(document.body?.innerText ?? '').replace(/\\s+/g, ' ')"
 LOADED = "[...document.images].filter(one => one.src.includes('get-artifact') && one.naturalWidth)"
 
@@ -184,7 +184,7 @@ async def read_until(page: Page, *said: str) -> str:
 
 
 async def take_picture(page: Page, name: str, width: int = SMALL[0], height: int = SMALL[1]) -> None:
-    """Write a picture of the page for the README, if it is wanted."""
+    """Write a picture of the page for docs/records.md, if it is wanted."""
     folder = os.environ.get("SCREENSHOTS")
     if not folder:
         return
