@@ -98,7 +98,7 @@ def sample_latent(
 
     Example:
         result = sample_latent("positive.pt", "negative.pt", "latent.pt", seed=1)
-        torch.load(result["sampled_latent_tensor"])["samples"]
+        torch.load(result["sampled_latent_tensor"], weights_only=True)["samples"]
     """
     parameters = dict(locals())
     name = _check_request_id(uuid.uuid4().hex if request_id is None else request_id)
