@@ -15,7 +15,7 @@ WORKFLOW = {"nodes": [{"id": 1, "type": "Note"}], "links": [], "version": 0.4}
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.runs.export.CONF", tmp_path)
+    monkeypatch.setattr("pipeline.runs.export.CONF_FOLDERS", (tmp_path,))
     (tmp_path / "graph").mkdir()
     return tmp_path / "graph"
 
