@@ -27,7 +27,7 @@ from pipeline.latents.reference import Reference, open_reference
 from pipeline.record.artifacts import GRAPH, list_files, open_folder, write_text
 from pipeline.record.note import NOTE
 from pipeline.record.queries import FinishedRun
-from pipeline.record.recorder import Recorder, write_inputs
+from pipeline.record.recorder import Recorder, RunFacts, write_inputs
 from pipeline.record.tracker import TrackedRun, Tracker
 from pipeline.runs.console import Progress, format_plan
 from pipeline.runs.export import export_workflow, find_original
@@ -182,9 +182,7 @@ def run_checked(
     """
     session.set_output_folder(open_folder(folder).resolve())
     session.use_cache(job.read.run.cache)
-    overrides = _list_overrides(job.hydra)
-    workflow = export_workflow(job.checked, job.read.values, session, find_original(job.hydra))
-    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity, workflow)
+    facts = _collect_facts(job, session)
     session.note_surroundings(select_process_facts(facts.all_facts))
     batch = sweep.batch if sweep else None
     facts = dataclasses.replace(facts, tags={**facts.tags, **job.tags})
@@ -200,7 +198,7 @@ def run_checked(
     began = time.perf_counter()
     try:
         recorder.start()
-        embedded = {"extra_pnginfo": {"workflow": workflow}}
+        embedded = {"extra_pnginfo": {"workflow": facts.workflow}}
         is_read_later = sweep.is_read_later if sweep else None
         execution = session.run(job.checked, listen, is_read_later, extra_data=embedded, batch=batch)
         if execution.batch:
@@ -253,9 +251,7 @@ def link_run(
     Config, prompt, workflow, picture of the graph, params and description are those of the job: two configs may come to
     the same result, such as two strengths of a bypassed LoRA. Raises OutputError or TrackingError.
     """
-    workflow = export_workflow(job.checked, job.read.values, session, find_original(job.hydra))
-    overrides = _list_overrides(job.hydra)
-    facts = collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity, workflow)
+    facts = _collect_facts(job, session)
     files = [*write_inputs(open_folder(folder), facts), write_text(folder, GRAPH, facts.draw(job.checked.order))]
     own = [path.name for path in files]
     note = facts.tags[NOTE]
@@ -268,6 +264,12 @@ def link_run(
         mlflow=mlflow,
         linked=found.run_id,
     )
+
+
+def _collect_facts(job: CheckedRun, session: Session) -> RunFacts:
+    workflow = export_workflow(job.checked, job.read.values, session, find_original(job.hydra))
+    overrides = _list_overrides(job.hydra)
+    return collect_run_facts(job.name, job.config, overrides, job.read, job.checked, session, job.identity, workflow)
 
 
 @contextlib.contextmanager
