@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -24,8 +25,9 @@ class OwnGroups(SearchPathPlugin):
         search_path.append("latentgrid", f"file://{CONFIG.parent}")
 
 
+@functools.cache  # every config that is parsed registers the names of conf/
 def use_project(project: Path) -> None:
-    """Register what the conf/config.yaml of a project may name. Idempotent. Raises ConfigError if it has none.
+    """Register what the conf/config.yaml of a project may name. Raises ConfigError if it has none.
 
     `latentgrid` in its defaults is latentgrid's own config.yaml. What that overrides of Hydra's own groups is left out,
     because Hydra takes such overrides from the primary config only; `latentgrid init` writes them there.
