@@ -18,13 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pipeline.base.project import ROOT
-from pipeline.config.read import SECTIONS, compose_config
+from pipeline.config.read import SECTIONS, compose_config, list_default_groups
 
 CONF = ROOT / "conf"
 PAGE = Path(__file__).with_name("config.md")
@@ -101,20 +100,11 @@ def _describe_type(annotation: str) -> str:
 
 def _list_groups() -> str:
     lines = ["| group | default | choices |", "|---|---|---|"]
-    for group, default in _read_defaults():
+    for group, default in list_default_groups().items():
         choices = ", ".join(f"[`{file.stem}`](#{group}{file.stem})" for file in _list_files(group))
         choices = choices or "those that `python -m pipeline import` makes"
         lines.append(f"| `{group}` | `{'null' if default is None else default}` | {choices} |")
     return "\n".join([*lines, ""])
-
-
-def _read_defaults() -> Iterator[tuple[str, str | None]]:
-    """Yield each group of conf/config.yaml with its default choice, in the order in which they are composed."""
-    for entry in yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]:
-        if isinstance(entry, dict):
-            ((group, choice),) = entry.items()
-            if not group.startswith("override "):
-                yield group, choice
 
 
 def _list_files(group: str) -> list[Path]:
@@ -124,7 +114,7 @@ def _list_files(group: str) -> list[Path]:
 
 def _quote_files() -> Iterator[str]:
     yield "## Files of the groups\n"
-    for group, _ in _read_defaults():
+    for group in list_default_groups():
         for file in _list_files(group):
             text = file.read_text(encoding="utf-8").rstrip()
             yield f"### {group}/{file.stem}\n\n```yaml\n{text}\n```\n"

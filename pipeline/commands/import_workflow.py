@@ -9,10 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from pipeline.base.project import IS_INSTALLED, PROJECT, ROOT
-from pipeline.config.read import CONF, compose_config, read_config, read_sections
+from pipeline.base.project import IS_INSTALLED, PROJECT
+from pipeline.config.read import CONF, compose_config, list_default_groups, read_config, read_sections
 from pipeline.errors import ConfigError, Problem
 from pipeline.workflow.names import WORDS
 
@@ -131,9 +129,7 @@ def _choose_bypassed(export: WorkflowExport, session: Session) -> frozenset[str]
 
 def list_node_groups() -> list[str]:
     """Return the config groups whose nodes are in the default graph; an imported graph takes them out."""
-    defaults = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text(encoding="utf-8"))["defaults"]
-    groups = [next(iter(entry)) for entry in defaults if isinstance(entry, dict)]
-    return [group for group in groups if not group.startswith("override ") and group not in OTHER_GROUPS]
+    return [group for group in list_default_groups() if group not in OTHER_GROUPS]
 
 
 def find_lacks(name: str, found: WorkflowFile, session: Session, overrides: Sequence[str]) -> Iterator[str]:

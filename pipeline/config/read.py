@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pipeline.base.project import CONF_FOLDERS
+from pipeline.base.project import CONF_FOLDERS, ROOT
 from pipeline.config.names import register_names
 from pipeline.config.values import escape
 from pipeline.config.variables import UNREAD, explain_unread, find_unread, list_overridden
@@ -204,6 +205,13 @@ def _list_variables(values: Mapping[str, Any]) -> list[str]:
 def read_own_names() -> frozenset[str]:
     """Return the names that conf/config.yaml itself declares, such as `seed`: a graph need not read them."""
     return frozenset(str(name) for folder in CONF_FOLDERS for name in OmegaConf.load(folder / "config.yaml"))
+
+
+def list_default_groups() -> dict[str, str | None]:
+    """Return the config groups of latentgrid's own config.yaml with their default choices, in the order composed."""
+    entries = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    groups = {group: choice for entry in entries if isinstance(entry, dict) for group, choice in entry.items()}
+    return {group: choice for group, choice in groups.items() if not group.startswith("override ")}
 
 
 def _find_batch_problems(run: RunSettings) -> list[Problem]:
