@@ -48,12 +48,8 @@ __all__ = [
     "sample_latent",
 ]
 
-_HOMES = {
-    "RunResult": "pipeline.runs.result",
-    "Session": "pipeline.engine.session",
-    "run": "pipeline.runs.run",
-    "sample_latent": "pipeline.service.sample_latent",
-}
+_HOMES = {"Session": "pipeline.engine.session", **dict.fromkeys(("RunResult", "run", "sample_latent"), "pipeline")}
+"""Where what is no error comes from."""
 
 
 def __getattr__(name: str) -> Any:
